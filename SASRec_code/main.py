@@ -1,0 +1,315 @@
+"""Stage 3: train SASRec on noisy or threshold-filtered windows and rank the whole catalogue.
+
+Reads   data/<dataset>/: a data set folder, or the denoised folder that generate_denoised.py made of it
+Writes  SASRec_code/output/<dataset>/<settings>/: run.json, seed<seed>.safetensors, TensorBoard curves
+
+    python main.py --dataset ML100K_noise_user0.1 --denoise_category none --num_epochs 3
+    python main.py --dataset Toy_denoise_user0.1_5000_2000 --denoise_category all --train_noise_filter_threshold 0.6 \
+        --test_noise_filter_threshold 0.9 --train_max_denoise_num 2 --test_max_denoise_num 1
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import resource
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent
+SPLITS = ("train", "valid", "test")
+PLACES = ("data_root", "output_root", "device", "cuda")  # where it ran, not what
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def ranged(kind, low, high=float("inf")):
+    def number(text: str):
+        value = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not in {low}..{high}")
+        return value
+
+    return number
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The options of the release and ours; sweep.py takes them too."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    add, count, share = parser.add_argument, ranged(int, 0), ranged(float, 0, 1)
+    add("--dataset", required=True, help="folder below --data_root")
+    add("--data_root", type=Path, default=ROOT.parent / "data")
+    add("--output_root", type=Path, default=ROOT / "output")
+    add("--model", choices=["SASRec"], default="SASRec")
+    add("--batchsize", type=ranged(int, 1), default=256)
+    add("--lr", type=float, default=0.001)
+    add("--hidden_units", type=ranged(int, 1), default=64)
+    add("--num_blocks", type=ranged(int, 1), default=2)
+    add("--num_heads", type=ranged(int, 1), default=1)
+    add("--num_epochs", type=ranged(int, 1), default=201)
+    add("--dropout_rate", type=ranged(float, 0, 0.99), default=0.5)
+    add("--weight_decay", type=ranged(float, 0), default=0.0)
+    add("--maxlen", type=ranged(int, 1), default=10, help="longest history")
+    add("--seed", type=count, default=2024)
+    add("--seeds", type=ranged(int, 1), default=1, help="runs of consecutive seeds; mean and spread are reported")
+    add("--loss", choices=["bce", "ce"], default="bce", help="bce: one negative a position (release); ce: whole catalogue")
+    add("--select_on", choices=["valid", "test"], default="valid", help="split whose NDCG@20 picks the epoch (release: test)")
+    add("--patience", type=ranged(int, 1), default=10, help="epochs without a better NDCG@20 before stopping")
+    add("--exclude_history", action="store_true", help="rank without the items of the history")
+    add("--state_dict_path", type=Path, help="evaluate these weights, train nothing")
+    add("--device", help="cpu, cuda, cuda:1, … (default: the GPU --cuda where there is one)")
+    add("--cuda", type=count, default=0, help="number of the GPU")
+    add("--denoise_category", choices=["none", "train", "test", "all"], default="none", help="rows to filter; test: valid too")
+    add("--train_noise_filter_threshold", type=share, default=0.9, help="share of positions below the threshold, train rows")
+    add("--test_noise_filter_threshold", type=share, default=0.9, help="the same for the histories of valid and test rows")
+    add("--train_max_denoise_num", type=count, default=3, help="most edits in a train row")
+    add("--test_max_denoise_num", type=count, default=3, help="most edits in a history of valid or test")
+    add(
+        "--threshold_from",
+        choices=["valid", "split"],
+        default="valid",
+        help="rows of test's percentile (release: split)",
+    )
+    add("--clean", action="store_true", help="the rows before noise was injected: the upper bound of denoising")
+    return parser
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if args.clean and args.denoise_category != "none":
+        parser.error("--clean has nothing to denoise: use it with --denoise_category none")
+    if args.hidden_units % args.num_heads:
+        parser.error(f"--hidden_units {args.hidden_units} is not a multiple of --num_heads {args.num_heads}")
+    if args.state_dict_path and not args.state_dict_path.exists():
+        parser.error(f"--state_dict_path {args.state_dict_path}: no such file")
+    return args
+
+
+# ---------------------------------------------------------------- data
+
+
+def load(args) -> tuple[dict, int]:
+    """{split: Split} of the rows as they are, and the number of items."""
+    from dataloader import find_split, read_split, read_titles
+
+    filtered = {"none": (), "train": ("train",), "test": ("valid", "test"), "all": SPLITS}[args.denoise_category]
+    paths = {split: find_split(args.data_root, args.dataset, split, split in filtered) for split in SPLITS}
+    for path in paths.values():
+        if path.parent.name != args.dataset:
+            print(f"{args.dataset} has no {path.name}: reading {path.parent.name}")
+    titles = read_titles(paths["train"].parent)
+    return {split: read_split(path, titles, args.maxlen, split in filtered) for split, path in paths.items()}, len(titles) - 1
+
+
+def denoise(splits: dict, args) -> dict[str, np.ndarray]:
+    """{split: windows (N, W)} after the threshold filter, or before noise with --clean."""
+    from dataloader import apply_edits, flag_suspects, percentile
+
+    windows = {name: split.clean if args.clean else split.items for name, split in splits.items()}
+    for name, split in splits.items():
+        if split.suspects is None:
+            continue
+        part = "train" if name == "train" else "test"
+        share, most = getattr(args, f"{part}_noise_filter_threshold"), getattr(args, f"{part}_max_denoise_num")
+        reference = splits["valid"] if name == "test" and args.threshold_from == "valid" else split
+        flagged, replacement = flag_suspects(split, percentile(reference, share), most)
+        windows[name] = apply_edits(split.items, flagged, replacement)
+        print(f"{name}: {flagged.sum():,} of {split.editable.sum():,} positions replaced ({describe_edits(split, flagged)})")
+    return windows
+
+
+def describe_edits(split, flagged: np.ndarray) -> str:
+    noise = (split.mask == 1) & split.editable
+    if not noise.any():
+        return "no injected noise is marked"
+    hits = (flagged & noise).sum()
+    return f"{hits / max(flagged.sum(), 1):.1%} of them injected noise, {hits / noise.sum():.1%} of the injected noise"
+
+
+# ---------------------------------------------------------------- training
+
+
+def train_epoch(model, windows, optimiser, args, generator) -> float:
+    """One pass over windows (N, L + 1) on the model's device; returns the mean loss."""
+    import torch
+    from model import bce_loss, ce_loss, sample_negatives
+
+    model.train()
+    n_items, losses = model.items.num_embeddings - 1, []
+    for rows in torch.randperm(len(windows), generator=generator, device=windows.device).split(args.batchsize):
+        batch = windows[rows]
+        if args.loss == "bce":
+            loss = bce_loss(model, batch, sample_negatives(batch, n_items, generator))
+        else:
+            loss = ce_loss(model, batch)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.detach())
+    return float(torch.stack(losses).mean())
+
+
+def fit(model, tensors: dict, args, seed: int, log_dir: Path | None = None) -> dict:
+    """Train until the NDCG@20 of --select_on stops growing; the model ends with its best weights.
+
+    tensors: {split: windows (N, L + 1)}; only train and the selecting split are read. Returns epochs, best epoch,
+    seconds and the NDCG@20 of each epoch.
+    """
+    import torch
+    from evaluate import metrics, rank_targets
+    from torch.utils.tensorboard import SummaryWriter
+    from tqdm import tqdm
+
+    generator = torch.Generator(device=tensors["train"].device).manual_seed(seed)
+    optimiser = torch.optim.Adam(model.parameters(), args.lr, betas=(0.9, 0.98), weight_decay=args.weight_decay, fused=True)
+    chosen, best, best_epoch, weights, curve = tensors[args.select_on], -1.0, 0, None, []
+    writer = SummaryWriter(str(log_dir)) if log_dir else None
+    started = time.perf_counter()
+    epochs = tqdm(range(1, args.num_epochs + 1), desc=f"seed {seed}", unit="epoch")
+    for epoch in epochs:
+        loss = train_epoch(model, tensors["train"], optimiser, args, generator)
+        ndcg = metrics(rank_targets(model, chosen[:, :-1], chosen[:, -1], args.exclude_history))["NDCG@20"]
+        curve.append(ndcg)
+        epochs.set_postfix(loss=f"{loss:.4f}", NDCG20=f"{ndcg:.4f}", best=f"{max(best, ndcg):.4f}")
+        if writer:
+            writer.add_scalar("loss/train", loss, epoch)
+            writer.add_scalar(f"NDCG@20/{args.select_on}", ndcg, epoch)
+        if ndcg > best:
+            best, best_epoch = ndcg, epoch
+            weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        elif epoch - best_epoch >= args.patience:
+            break
+    epochs.close()
+    if writer:
+        writer.close()
+    model.load_state_dict(weights)
+    seconds = round(time.perf_counter() - started, 2)
+    return {"epochs": len(curve), "best_epoch": best_epoch, "seconds": seconds, "selection_NDCG@20": curve}
+
+
+def make_model(n_items: int, args, seed: int, device):
+    import torch
+    from model import SASRec
+
+    torch.manual_seed(seed)
+    return SASRec(n_items, args.maxlen, args.hidden_units, args.num_blocks, args.num_heads, args.dropout_rate).to(device)
+
+
+def load_weights(model, path: Path) -> None:
+    from dataloader import InputError
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        model.load_state_dict(load_file(path))
+    except (RuntimeError, SafetensorError) as error:
+        raise InputError(f"--state_dict_path {path}: does not fit this model ({' '.join(str(error).split())[:200]})") from None
+
+
+def choose_device(args):
+    import torch
+
+    return torch.device(args.device or (f"cuda:{args.cuda}" if torch.cuda.is_available() else "cpu"))
+
+
+def summarise(per_seed: list[dict]) -> dict[str, dict[str, float]]:
+    """{metric: {mean, std}}; std is the sample standard deviation over seeds, 0 for one."""
+    table = {name: [run[name] for run in per_seed] for name in per_seed[0]}
+    return {
+        name: {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0}
+        for name, values in table.items()
+    }
+
+
+def print_results(results: dict) -> None:
+    for split, values in results.items():
+        print(f"{split}  " + "  ".join(f"{name} {value['mean']:.4f}±{value['std']:.4f}" for name, value in values.items()))
+
+
+def write_json(path: Path, content) -> None:
+    partial = path.with_name(f".{path.name}.partial{os.getpid()}")
+    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def settings(args) -> dict:
+    """The arguments that shape the result."""
+    return {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items() if key not in PLACES}
+
+
+def output_folder(args, data: str) -> Path:
+    """A folder for these settings on these rows: the same command writes the same results to the same place."""
+    digest = hashlib.sha256(json.dumps([settings(args), data], sort_keys=True).encode()).hexdigest()[:10]
+    return args.output_root / args.dataset / f"{'clean' if args.clean else args.denoise_category}_{digest}"
+
+
+def main(argv=None) -> dict:
+    args = parse_args(argv)
+    from dataloader import InputError
+
+    try:
+        return experiment(args)
+    except InputError as error:
+        Parser(prog=Path(__file__).name).error(str(error))
+
+
+def experiment(args) -> dict:
+    """Runs all seeds and returns what run.json holds."""
+    import torch
+    from dataloader import fingerprint
+    from evaluate import metrics, rank_targets
+    from safetensors.torch import save_file
+
+    # 1. rows, filtered
+    splits, n_items = load(args)
+    device = choose_device(args)
+    tensors = {name: torch.from_numpy(windows).to(device) for name, windows in denoise(splits, args).items()}
+    data = fingerprint([split.path for split in splits.values()])
+    folder = output_folder(args, data)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    # 2. one model a seed; test is looked at once, with the weights that valid chose
+    fits, results = [], {"valid": [], "test": []}
+    for seed in range(args.seed, args.seed + args.seeds):
+        model = make_model(n_items, args, seed, device)
+        if args.state_dict_path:
+            load_weights(model, args.state_dict_path)
+        else:
+            fits.append({"seed": seed} | fit(model, tensors, args, seed, folder / f"tensorboard_seed{seed}"))
+            save_file(model.state_dict(), folder / f"seed{seed}.safetensors")
+        for split, values in results.items():
+            windows = tensors[split]
+            values.append(metrics(rank_targets(model, windows[:, :-1], windows[:, -1], args.exclude_history)))
+        if args.state_dict_path:
+            break
+
+    # 3. what came of it
+    run = {
+        "arguments": {
+            key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items() if key not in PLACES
+        },
+        "data_fingerprint": data,
+        "rows": {name: len(windows) for name, windows in tensors.items()},
+        "n_items": n_items,
+        "versions": {name: version(name) for name in ("torch", "numpy")},
+        "device": str(device),
+        "fits": fits,
+        "per_seed": results,
+        "metrics": {split: summarise(values) for split, values in results.items()},
+        "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
+    }
+    write_json(folder / "run.json", run)
+    print_results(run["metrics"])
+    print(f"wrote {folder}; {sum(fit['seconds'] for fit in fits):.0f} s of training, peak memory {run['peak_memory_gib']} GiB")
+    return run
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""SASRec (Kang and McAuley, ICDM 2018) as the LLM4DSR release configures it."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Dropout(nn.Module):
+    """nn.Dropout whose mask costs a quarter of the random numbers: 16 bits an element, so the rate is exact to 2^-16.
+
+    On a CPU drawing the masks of nn.Dropout is a quarter of a training step.
+    """
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=x.device).random_(-(2**63), None)
+        kept = words.view(torch.int16)[: x.numel()].reshape(x.shape) >= round(self.rate * 2**16) - 2**15
+        return x * kept.to(x.dtype).mul_(1 / (1 - self.rate))
+
+
+class Attention(nn.Module):
+    """Causal self-attention whose query is normalised beforehand while keys and values are not."""
+
+    def __init__(self, hidden_units: int, num_heads: int, dropout_rate: float):
+        super().__init__()
+        self.num_heads, self.dropout_rate = num_heads, dropout_rate
+        self.query = nn.Linear(hidden_units, hidden_units)
+        self.key_value = nn.Linear(hidden_units, 2 * hidden_units)
+        self.output = nn.Linear(hidden_units, hidden_units)
+
+    def forward(self, query: Tensor, x: Tensor, allowed: Tensor) -> Tensor:
+        """query, x (B, L, D); allowed (B, 1, L, L) is True where a row may look at a column."""
+        batch, length, width = x.shape
+        heads = (batch, length, self.num_heads, width // self.num_heads)
+        key, value = self.key_value(x).chunk(2, dim=-1)
+        q, k, v = (part.reshape(heads).transpose(1, 2) for part in (self.query(query), key, value))  # (B, H, L, D / H)
+        dropout = self.dropout_rate if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
+        return self.output(mixed.transpose(1, 2).reshape(batch, length, width))
+
+
+class Block(nn.Module):
+    """Attention, then the point-wise feed-forward network, each with its residual."""
+
+    def __init__(self, hidden_units: int, num_heads: int, dropout_rate: float):
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(hidden_units, eps=1e-8)
+        self.attention = Attention(hidden_units, num_heads, dropout_rate)
+        self.forward_norm = nn.LayerNorm(hidden_units, eps=1e-8)
+        self.inner, self.outer = nn.Linear(hidden_units, hidden_units), nn.Linear(hidden_units, hidden_units)
+        self.dropout = Dropout(dropout_rate)
+
+    def forward(self, x: Tensor, allowed: Tensor) -> Tensor:
+        query = self.attention_norm(x)
+        x = self.forward_norm(query + self.attention(query, x, allowed))
+        return x + self.dropout(self.outer(self.dropout(F.relu(self.inner(x)))))
+
+
+class SASRec(nn.Module):
+    """Scores of the next item from a left-padded history.
+
+    Item 0 is padding: its embedding is zero and stays so, its rows are zeroed after every block and no row attends to
+    it. Positions count from the end of the window, so more padding on the left changes nothing.
+    """
+
+    def __init__(self, n_items: int, maxlen=10, hidden_units=64, num_blocks=2, num_heads=1, dropout_rate=0.5):
+        super().__init__()
+        if hidden_units % num_heads:
+            raise ValueError(f"hidden_units {hidden_units} is not a multiple of num_heads {num_heads}")
+        self.maxlen = maxlen
+        self.items = nn.Embedding(n_items + 1, hidden_units, padding_idx=0)
+        self.positions = nn.Embedding(maxlen, hidden_units)
+        self.dropout = Dropout(dropout_rate)
+        self.blocks = nn.ModuleList(Block(hidden_units, num_heads, dropout_rate) for _ in range(num_blocks))
+        self.last_norm = nn.LayerNorm(hidden_units, eps=1e-8)
+        self.apply(self._initialise)
+
+    @staticmethod
+    def _initialise(module: nn.Module) -> None:
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            nn.init.zeros_(module.weight[module.padding_idx])
+
+    def forward(self, history: Tensor) -> Tensor:
+        """Hidden states (B, L, D) after each item of history (B, L), L <= maxlen, 0 on the left where it is shorter."""
+        return self.encode(history, self.items(history))
+
+    def encode(self, history: Tensor, embedded: Tensor) -> Tensor:
+        """The same from the looked up embeddings (B, L, D)."""
+        length = history.shape[1]
+        real = history != 0  # (B, L)
+        places = torch.arange(self.maxlen - length, self.maxlen, device=history.device)
+        x = embedded * self.items.embedding_dim**0.5 + self.positions(places)
+        x = self.dropout(x) * real[..., None]
+        causal = torch.ones(length, length, dtype=torch.bool, device=history.device).tril()
+        itself = torch.eye(length, dtype=torch.bool, device=history.device)  # else a row of padding attends to nothing
+        allowed = ((causal & real[:, None, :]) | itself)[:, None]  # (B, 1, L, L)
+        for block in self.blocks:
+            x = block(x, allowed) * real[..., None]
+        return self.last_norm(x)
+
+    def scores(self, history: Tensor) -> Tensor:
+        """Score (B, n_items + 1) of every item as the next one; the padding item's is -inf."""
+        scores = self(history)[:, -1] @ self.items.weight.T
+        scores[:, 0] = -torch.inf
+        return scores
+
+
+def bce_loss(model: SASRec, windows: Tensor, negatives: Tensor) -> Tensor:
+    """Binary cross-entropy of each next item of windows (B, L + 1) against one negative (B, L), mean over both parts."""
+    history, length = windows[:, :-1], negatives.shape[1]
+    embedded = model.items(torch.cat([windows, negatives], dim=1))  # one look-up: its gradient is as large as the catalogue
+    hidden, real = model.encode(history, embedded[:, :length]), history != 0
+    positive = (hidden * embedded[:, 1 : length + 1]).sum(-1)[real]
+    negative = (hidden * embedded[:, length + 1 :]).sum(-1)[real]
+    return F.softplus(-positive).mean() + F.softplus(negative).mean()
+
+
+def ce_loss(model: SASRec, windows: Tensor) -> Tensor:
+    """Cross-entropy of each next item of windows (B, L + 1) over the whole catalogue."""
+    real = windows[:, :-1] != 0
+    logits = model(windows[:, :-1])[real] @ model.items.weight[1:].T
+    return F.cross_entropy(logits, windows[:, 1:][real] - 1)
+
+
+def sample_negatives(windows: Tensor, n_items: int, generator: torch.Generator) -> Tensor:
+    """One item (B, L) per position of windows (B, L + 1), uniform over 1..n_items less the window's own items."""
+    batch, width = windows.shape
+    negatives = torch.randint(1, n_items + 1, (batch, width - 1), generator=generator, device=windows.device)
+    clash = (negatives[:, :, None] == windows[:, None, :]).any(-1)
+    while clash.any():  # each round keeps all but about width / n_items of what is left
+        negatives[clash] = torch.randint(1, n_items + 1, (int(clash.sum()),), generator=generator, device=windows.device)
+        clash = (negatives[:, :, None] == windows[:, None, :]).any(-1)
+    return negatives

@@ -1,0 +1,199 @@
+"""Choose thresholds and edit caps on valid, then compare noisy, denoised and clean once on test.
+
+Reads   data/<dataset>/, a folder that generate_denoised.py made
+Writes  SASRec_code/output/<dataset>/sweep/: sweep.csv (a row a setting), report.json, thresholds.png
+
+A model is trained once for each train setting and seed, its epoch chosen by the NDCG@20 of valid with the noisy
+histories; every test setting is then evaluated with it on valid. The best mean over seeds goes to test.
+
+    python sweep.py --dataset ML100K_denoise_user0.1_3584 --train_thresholds 0.9 --test_thresholds 0.5 0.9 --seeds 3
+    python sweep.py --dataset Toy_denoise_user0.1_5000_2000 --seeds 5
+"""
+
+import copy
+import sys
+from itertools import product
+from pathlib import Path
+
+import main as experiment
+import numpy as np
+
+
+def parse_args(argv=None):
+    parser = experiment.make_parser()
+    parser.description = __doc__
+    parser.set_defaults(seeds=5)
+    for part in ("train", "test"):
+        share, count = experiment.ranged(float, 0, 1), experiment.ranged(int, 1)
+        parser.add_argument(f"--{part}_thresholds", type=share, nargs="*", default=[0.5, 0.7, 0.9], help=f"grid for {part} rows")
+        parser.add_argument(f"--{part}_caps", type=count, nargs="*", default=[1, 3], help=f"grid of most edits in {part} rows")
+    args = parser.parse_args(argv)
+    fixed = {"--denoise_category", "--clean", "--state_dict_path", "--select_on"}
+    given = fixed & {argument.split("=")[0] for argument in (argv if argv is not None else sys.argv[1:])}
+    if given:
+        parser.error(f"{sorted(given)[0]}: sweep.py decides it")
+    return args
+
+
+def grid(args, part: str) -> list[dict]:
+    """Settings of the filter for one part; the first edits nothing."""
+    names = f"{part}_noise_filter_threshold", f"{part}_max_denoise_num"
+    thresholds, caps = getattr(args, f"{part}_thresholds"), getattr(args, f"{part}_caps")
+    return [dict(zip(names, values)) for values in [(1.0, 0), *product(thresholds, caps)]]
+
+
+def with_settings(args, **settings):
+    changed = copy.copy(args)
+    for key, value in settings.items():
+        setattr(changed, key, value)
+    return changed
+
+
+def evaluate_settings(args, splits: dict, n_items: int) -> dict:
+    """{(train setting, test setting, seed): {split: ranks (N,)}} by their places in the grids."""
+    import torch
+    from evaluate import rank_targets
+
+    device, ranks = experiment.choose_device(args), {}
+    tests = [windows_of(splits, with_settings(args, **setting), device) for setting in grid(args, "test")]
+    for t, setting in enumerate(grid(args, "train")):
+        train = windows_of(splits, with_settings(args, **setting), device, ("train",))["train"]
+        for seed in range(args.seed, args.seed + args.seeds):
+            model = experiment.make_model(n_items, args, seed, device)
+            experiment.fit(model, {"train": train, "valid": tests[0]["valid"]}, args, seed)
+            for e, evaluated in enumerate(tests):
+                ranks[t, e, seed] = {
+                    split: rank_targets(model, evaluated[split][:, :-1], evaluated[split][:, -1], args.exclude_history)
+                    for split in ("valid", "test")
+                }
+        torch.manual_seed(args.seed)
+    return ranks
+
+
+def windows_of(splits: dict, args, device, names=("valid", "test")) -> dict:
+    import torch
+
+    edited = experiment.denoise({name: splits[name] for name in names}, args)
+    return {name: torch.from_numpy(windows).to(device) for name, windows in edited.items()}
+
+
+def clean_ranks(args, splits: dict, n_items: int) -> dict | None:
+    """{seed: test ranks (N,)} trained and evaluated on the rows before noise; None where they are not known."""
+    from evaluate import rank_targets
+
+    if all((split.items == split.clean).all() for split in splits.values()):
+        return None
+    device = experiment.choose_device(args)
+    tensors = windows_of(splits, with_settings(args, clean=True, denoise_category="none"), device, experiment.SPLITS)
+    ranks = {}
+    for seed in range(args.seed, args.seed + args.seeds):
+        model = experiment.make_model(n_items, args, seed, device)
+        experiment.fit(model, tensors, args, seed)
+        ranks[seed] = rank_targets(model, tensors["test"][:, :-1], tensors["test"][:, -1], args.exclude_history)
+    return ranks
+
+
+def compare(name: str, per_seed: list[np.ndarray], noisy: list[np.ndarray], users: np.ndarray) -> dict:
+    """Metrics of one row of the report, and its difference to the noisy run with a paired bootstrap over users."""
+    from evaluate import metrics, ndcg_per_row, paired_bootstrap
+
+    ours, theirs = (np.mean([ndcg_per_row(ranks) for ranks in runs], axis=0) for runs in (per_seed, noisy))
+    difference, low, high = paired_bootstrap(users, theirs, ours)
+    return {
+        "rows": name,
+        **experiment.summarise([metrics(ranks) for ranks in per_seed]),
+        "NDCG@20 difference": difference,
+        "interval_95": [low, high],
+        "relative_change": difference / max(theirs.mean(), 1e-12),
+    }
+
+
+def draw(path: Path, table, noisy: float, clean: float | None) -> None:
+    """NDCG@20 of valid against the test threshold, one line a cap, with the spread over seeds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(5.2, 3.4), dpi=200)
+    best = table.loc[table["valid NDCG@20"].idxmax()]
+    same_train = table[
+        (table.train_threshold == best.train_threshold) & (table.train_cap == best.train_cap) & (table.test_cap > 0)
+    ]
+    for cap, line in same_train.sort_values("test_threshold").groupby("test_cap"):
+        axes.errorbar(
+            line.test_threshold, line["valid NDCG@20"], line["valid std"], marker="o", capsize=3, label=f"at most {cap:.0f} edits"
+        )
+    axes.axhline(noisy, color="0.4", linestyle="--", label="noisy")
+    if clean is not None:
+        axes.axhline(clean, color="0.4", linestyle=":", label="clean (test)")
+    axes.set(xlabel="threshold of the history filter", ylabel="NDCG@20 on valid (mean ± std over seeds)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def main(argv=None) -> dict:
+    args = parse_args(argv)
+    from dataloader import InputError
+
+    try:
+        return sweep(args)
+    except InputError as error:
+        experiment.Parser(prog=Path(__file__).name).error(str(error))
+
+
+def sweep(args) -> dict:
+    import pandas as pd
+    from evaluate import ndcg_per_row
+
+    # 1. every setting on valid
+    args = with_settings(args, denoise_category="all", select_on="valid")
+    splits, n_items = experiment.load(args)
+    ranks = evaluate_settings(args, splits, n_items)
+    seeds = range(args.seed, args.seed + args.seeds)
+    rows = []
+    for (t, train), (e, test) in product(enumerate(grid(args, "train")), enumerate(grid(args, "test"))):
+        ndcg = [ndcg_per_row(ranks[t, e, seed]["valid"]).mean() for seed in seeds]
+        names = ("train_threshold", "train_cap", "test_threshold", "test_cap")
+        rows.append(
+            dict(zip(names, [*train.values(), *test.values()]))
+            | {"valid NDCG@20": np.mean(ndcg), "valid std": np.std(ndcg, ddof=1) if len(ndcg) > 1 else 0.0, "train": t, "test": e}
+        )
+    table = pd.DataFrame(rows)
+
+    # 2. the best of them once on test, beside the noisy rows and the clean ones
+    best = table.loc[table["valid NDCG@20"].idxmax()]
+    users = splits["test"].users
+    noisy = [ranks[0, 0, seed]["test"] for seed in seeds]
+    report = [
+        compare("noisy", noisy, noisy, users),
+        compare("denoised", [ranks[int(best.train), int(best.test), seed]["test"] for seed in seeds], noisy, users),
+    ]
+    clean = clean_ranks(args, splits, n_items)
+    if clean:
+        report.append(compare("clean", list(clean.values()), noisy, users))
+
+    # 3. a table, a figure
+    folder = args.output_root / args.dataset / "sweep"
+    folder.mkdir(parents=True, exist_ok=True)
+    table.drop(columns=["train", "test"]).to_csv(folder / "sweep.csv", index=False)
+    chosen = {key: float(best[key]) for key in ("train_threshold", "train_cap", "test_threshold", "test_cap")}
+    draw(folder / "thresholds.png", table, table["valid NDCG@20"][0], report[2]["NDCG@20"]["mean"] if clean else None)
+    result = {"chosen": chosen, "seeds": list(seeds), "report": report}
+    experiment.write_json(folder / "report.json", result)
+    print("chosen on valid:", chosen)
+    for row in report:
+        ndcg, (low, high) = row["NDCG@20"], row["interval_95"]
+        print(
+            f"{row['rows']:9s} test NDCG@20 {ndcg['mean']:.4f}±{ndcg['std']:.4f}  HR@20 {row['HR@20']['mean']:.4f}  "
+            f"difference {row['NDCG@20 difference']:+.4f} [{low:+.4f}, {high:+.4f}] ({row['relative_change']:+.1%})"
+        )
+    print(f"wrote {folder}")
+    return result
+
+
+if __name__ == "__main__":
+    main()
