@@ -285,7 +285,7 @@ def encode(tokenizer, prompt: Prompt, example: dict, cutoff_len: int, loss_on: s
         if oldest is None or len(titles) <= 2:
             return None
         del titles[oldest]
-    masked = question if loss_on == "all" else [IGNORED] * len(question)
+    masked = [IGNORED, *question[1:]] if loss_on == "all" else [IGNORED] * len(question)  # nothing predicts the first
     return {
         "input_ids": question + answer,
         "labels": masked + answer,
