@@ -93,7 +93,7 @@ def read_split(folder: Path, split: str, n_items: int, limit: int | None, plante
         table = planted_rows(folder, n_items, planted, adapter_run)
     else:
         table = read_windows(folder / f"{split}.csv", n_items)
-    if limit is not None and limit < len(table):
+    if limit is not None and limit < len(table) and split != PLANTED:
         table = table.iloc[np.linspace(0, len(table) - 1, limit).astype(int)].reset_index(drop=True)
     hidden = 0 if split.startswith("train") or split == PLANTED else 1
     return table, [Window(row, tuple(items[: len(items) - hidden])) for row, items in enumerate(table["item_ids"])]
@@ -317,6 +317,8 @@ class Denoiser:
 
     def prepare(self, windows: list[Window]) -> list[list[int]]:
         """Token ids of all questions; reads what they have in common once."""
+        import torch
+
         questions = [self.question(window.items) for window in windows]
         probe = self.tokenizer(self.prompt.question(["?"]))["input_ids"]
         shared = min(common_prefix(question, probe) for question in questions)
@@ -330,7 +332,8 @@ class Denoiser:
         text = self.prompt.question([self.catalogue[item] for item in windows[0].items])
         if continue_tokens(self.tokenizer, text, seam) != self.named(windows[0].items[0]):
             raise InputError("prompt.json: the tokenizer reads a title differently after the whole prompt than after its cue")
-        self.start = Reader.start(self.model, self.tokenizer.pad_token_id, questions[0][:shared])
+        with torch.inference_mode():
+            self.start = Reader.start(self.model, self.tokenizer.pad_token_id, questions[0][:shared])
         self.shared = shared
         return questions
 
@@ -768,11 +771,12 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--suggest", choices=["free", "catalogue"], default="free", help="free: the paper; catalogue: only titles there are")
     add("--min_percentile", type=share, help="suspects only above this share of positions (estimated on a pilot)")
     add("--max_new_tokens", type=positive, default=64, help="longest free suggestion")
-    add("--limit", type=positive, help="this many rows of each file, evenly spaced")
+    add("--limit", type=positive, help="this many rows of each file but planted.csv, evenly spaced")
     add("--output_root", type=Path, help="where the denoised folder goes (default: beside the data set)")
     add("--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="auto: bfloat16 on GPUs that have it")
     add("--load_in_8bit", action="store_true", help="base model in 8 bit (CUDA and the package bitsandbytes)")
     add("--overwrite", action="store_true", help="replace a denoised folder made with other options")
+    add("--where", action="store_true", help="print the output folder and stop")
     args = parser.parse_args(argv)
     if args.batch_size != "auto" and not (args.batch_size.isdigit() and int(args.batch_size) > 0):
         parser.error(f"--batch_size {args.batch_size}: expected auto or a positive whole number")
@@ -838,16 +842,16 @@ def generate(args) -> None:
     if args.load_in_8bit and not torch.cuda.is_available():
         raise InputError("--load_in_8bit needs a CUDA device")
     args.batch_size = (128 if torch.cuda.is_available() else 32) if args.batch_size == "auto" else int(args.batch_size)
-    adapter_run = check_adapter(args.denoise_model_path, args.base_model)
-    prompt, catalogue = Prompt.load(args.denoise_model_path), read_catalogue(args.noise_dataset_path)
-    names = [*args.denoise_data, *([PLANTED] if args.planted else [])]
-    read = {
-        name: read_split(args.noise_dataset_path, name, len(catalogue) - 1, args.limit, args.planted, adapter_run)
-        for name in names
-    }
+    adapter_run, data = check_adapter(args.denoise_model_path, args.base_model), args.noise_dataset_path
     sample = adapter_run.get("arguments", {}).get("sample", 0)
-    name = output_name(args.noise_dataset_path.resolve().name, args.denoise_model_path.resolve(), sample)
-    output = (args.output_root or args.noise_dataset_path.resolve().parent) / name
+    name = output_name(Path(os.path.abspath(data)).name, args.denoise_model_path.resolve(), sample)  # noqa: PTH100  links stay
+    output = (args.output_root or data.resolve().parent) / name
+    if args.where:
+        print(output)
+        return
+    prompt, catalogue = Prompt.load(args.denoise_model_path), read_catalogue(data)
+    names = [*args.denoise_data, *([PLANTED] if args.planted else [])]
+    read = {name: read_split(data, name, len(catalogue) - 1, args.limit, args.planted, adapter_run) for name in names}
     job = describe_job(args)
     if (output / "run.json").exists() and read_json(output / "run.json").get("job") == job:
         print(f"{output} is complete")
@@ -859,7 +863,7 @@ def generate(args) -> None:
     tokenizer = load_adapter_tokenizer(args.denoise_model_path)
     table = None
     if args.suggest == "free":
-        table = title_table(model, tokenizer, catalogue, args.noise_dataset_path, args, adapter_run["base_model"])
+        table = title_table(model, tokenizer, catalogue, data, args, adapter_run["base_model"])
     if choose_dtype(args.dtype) == torch.float32 and not args.load_in_8bit:
         model.merge_adapter()
 

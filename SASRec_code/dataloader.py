@@ -45,7 +45,8 @@ class Split:
 
 
 def is_train(path: Path) -> bool:
-    return path.name.startswith("train")
+    """Whether all items of the file's rows are scored: train rows, and train rows with a planted item."""
+    return path.name.startswith(("train", "planted"))
 
 
 # ---------------------------------------------------------------- files
@@ -112,16 +113,17 @@ def pad(rows: list[list], width: int, fill, dtype, left=True) -> np.ndarray:
     return padded
 
 
-def read_split(path: Path, titles: list[str], maxlen: int, denoised: bool) -> Split:
+def read_split(path: Path, titles: list[str], maxlen: int, columns: str) -> Split:
     """Read one split, the last maxlen + 1 items of each window; raises InputError naming file and row.
 
-    The target of a valid or test row is restored to the item before noise where the file has noise there (the release
-    restored only test).
+    columns: whether those of generate_denoised.py are "needed", "optional" or "ignored". The target of a valid or test
+    row is restored to the item before noise where the file has noise there (the release restored only test).
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+    denoised = columns == "needed" or (columns == "optional" and set(DENOISED_COLUMNS) <= set(table.columns))
     needed = ["user_id", "item_ids", "mask", *(DENOISED_COLUMNS if denoised else ())]
     missing = [column for column in needed if column not in table.columns]
     if missing:
@@ -215,21 +217,39 @@ def percentile(split: Split, share: float) -> float:
     return float(np.nanquantile(split.noise_prob, share))
 
 
-def flag_suspects(split: Split, threshold: float, max_denoise_num: int) -> tuple[np.ndarray, np.ndarray]:
-    """Flagged positions (N, W) and the replacement there (N, W), 0 elsewhere.
+def replacements(split: Split) -> np.ndarray:
+    """The suggested item (N, W) at every editable occurrence of a suspect, 0 elsewhere."""
+    replacement = np.zeros_like(split.items)
+    if split.suspects is not None:
+        for k in reversed(range(split.suspects.shape[1])):  # an item that is listed twice gets its first replacement
+            hit = (split.items == split.suspects[:, k, None]) & split.editable
+            replacement = np.where(hit, split.suggestions[:, k, None], replacement)
+    return replacement
 
-    The first `max_denoise_num` suspects of a row count where their noise probability exceeds `threshold`; every
-    editable occurrence of such an item is flagged.
-    """
+
+def flag_suspects(split: Split, threshold: float, max_denoise_num: int) -> np.ndarray:
+    """Positions (N, W) that the release edits: all occurrences of a row's first suspects above the threshold."""
     counts = split.suspect_prob > threshold
     counts[:, max_denoise_num:] = False
-    replacement = np.zeros_like(split.items)
-    for k in reversed(range(counts.shape[1])):  # an item that is listed twice gets its first replacement
-        hit = (split.items == split.suspects[:, k, None]) & counts[:, k, None] & split.editable
-        replacement = np.where(hit, split.suggestions[:, k, None], replacement)
-    return replacement != 0, replacement
+    suspects = np.where(counts, split.suspects, -1)
+    return (split.items[:, :, None] == suspects[:, None, :]).any(-1) & split.editable
 
 
-def apply_edits(items: np.ndarray, flagged: np.ndarray, replacement: np.ndarray) -> np.ndarray:
-    """Windows (N, W) with the flagged positions replaced."""
-    return np.where(flagged, replacement, items)
+def flag_probable(prob: np.ndarray, threshold: float, max_denoise_num: int) -> np.ndarray:
+    """The `max_denoise_num` highest of prob (N, W) in each row that exceed the threshold; NaN never does."""
+    score = np.where(prob > threshold, prob, -np.inf)
+    rank = (-score).argsort(1, kind="stable").argsort(1, kind="stable")
+    return (score > -np.inf) & (rank < max_denoise_num)
+
+
+def apply_edits(items, flagged, replacement, prob, mode: str = "replace") -> np.ndarray:
+    """Windows (N, W) with the flagged positions replaced, or deleted where there is no replacement or mode is "delete".
+
+    At least two items of a window stay: of those to delete the ones with the highest prob (N, W) go first.
+    """
+    delete = flagged & ((replacement == 0) | (mode == "delete"))
+    order = (-np.where(delete, prob, -np.inf)).argsort(1, kind="stable").argsort(1, kind="stable")
+    delete &= order < (items != 0).sum(1, keepdims=True) - 2
+    edited = np.where(flagged & (replacement != 0) & (mode == "replace"), replacement, items)
+    edited[delete] = 0
+    return np.take_along_axis(edited, (edited != 0).argsort(1, kind="stable"), 1)  # the gaps close towards the target

@@ -21,6 +21,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent
 SPLITS = ("train", "valid", "test")
+FILTERED = {"none": (), "train": ("train",), "test": ("valid", "test"), "all": SPLITS}  # --denoise_category
 PLACES = ("data_root", "output_root", "device", "cuda")  # where it ran, not what
 
 
@@ -66,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--device", help="cpu, cuda, cuda:1, … (default: the GPU --cuda where there is one)")
     add("--cuda", type=count, default=0, help="number of the GPU")
     add("--denoise_category", choices=["none", "train", "test", "all"], default="none", help="rows to filter; test: valid too")
-    add("--train_noise_filter_threshold", type=share, default=0.9, help="share of positions below the threshold, train rows")
+    add("--train_noise_filter_threshold", type=share, default=0.9, help="train rows: share of positions below the threshold")
     add("--test_noise_filter_threshold", type=share, default=0.9, help="the same for the histories of valid and test rows")
     add("--train_max_denoise_num", type=count, default=3, help="most edits in a train row")
     add("--test_max_denoise_num", type=count, default=3, help="most edits in a history of valid or test")
@@ -76,6 +77,10 @@ def make_parser() -> argparse.ArgumentParser:
         default="valid",
         help="rows of test's percentile (release: split)",
     )
+    kinds = ["raw", "llm", "collaborative", "fused", "oracle"]
+    add("--evidence", choices=kinds, default="raw", help="raw: noise_prob, thresholds are shares (paper); llm, collaborative, "
+        "fused: calibrated probabilities (evidence.py); oracle: the injected noise itself, for analysis")  # fmt: skip
+    add("--edit", choices=["replace", "delete"], default="replace", help="what has no replacement is deleted either way")
     add("--clean", action="store_true", help="the rows before noise was injected: the upper bound of denoising")
     return parser
 
@@ -99,29 +104,52 @@ def load(args) -> tuple[dict, int]:
     """{split: Split} of the rows as they are, and the number of items."""
     from dataloader import find_split, read_split, read_titles
 
-    filtered = {"none": (), "train": ("train",), "test": ("valid", "test"), "all": SPLITS}[args.denoise_category]
-    paths = {split: find_split(args.data_root, args.dataset, split, split in filtered) for split in SPLITS}
+    filtered = FILTERED[args.denoise_category]
+    needed = args.evidence in ("raw", "llm", "fused")  # the other kinds take suggestions where there are any
+    paths = {split: find_split(args.data_root, args.dataset, split, needed and split in filtered) for split in SPLITS}
     for path in paths.values():
         if path.parent.name != args.dataset:
             print(f"{args.dataset} has no {path.name}: reading {path.parent.name}")
-    titles = read_titles(paths["train"].parent)
-    return {split: read_split(path, titles, args.maxlen, split in filtered) for split, path in paths.items()}, len(titles) - 1
+    titles, columns = read_titles(paths["train"].parent), {True: "needed" if needed else "optional", False: "ignored"}
+    splits = {split: read_split(path, titles, args.maxlen, columns[split in filtered]) for split, path in paths.items()}
+    return splits, len(titles) - 1
 
 
-def denoise(splits: dict, args) -> dict[str, np.ndarray]:
+def weigh(splits: dict, n_items: int, args) -> dict[str, np.ndarray]:
+    """{split: how strongly each position (N, W) is suspected}, NaN where nothing is scored, for the rows to filter."""
+    from dataloader import read_split, read_titles
+    from evidence import Evidence
+
+    filtered = FILTERED[args.denoise_category]
+    chosen = {name: split for name, split in splits.items() if name in filtered}
+    if args.evidence == "raw" or not chosen:
+        return {name: split.noise_prob for name, split in chosen.items()}
+    if args.evidence == "oracle":
+        return {name: np.where(split.editable, split.mask == 1, np.nan) for name, split in chosen.items()}
+    folder, planted = chosen[filtered[-1]].path.parent, None
+    if (folder / "planted.csv").exists() and args.evidence != "collaborative":
+        planted = read_split(folder / "planted.csv", read_titles(folder), args.maxlen, "needed")
+    evidence = Evidence(args.evidence, splits["train"], planted, n_items)
+    print(f"evidence {args.evidence}: " + ", ".join(f"{name} {value:+.2f}" for name, value in evidence.coefficients().items()))
+    return {name: evidence.probabilities(split) for name, split in chosen.items()}
+
+
+def denoise(splits: dict, weights: dict, args) -> dict[str, np.ndarray]:
     """{split: windows (N, W)} after the threshold filter, or before noise with --clean."""
-    from dataloader import apply_edits, flag_suspects, percentile
+    from dataloader import apply_edits, flag_probable, flag_suspects, percentile, replacements
 
     windows = {name: split.clean if args.clean else split.items for name, split in splits.items()}
-    for name, split in splits.items():
-        if split.suspects is None:
-            continue
+    for name in weights.keys() & splits.keys():
+        split, weight = splits[name], weights[name]
         part = "train" if name == "train" else "test"
-        share, most = getattr(args, f"{part}_noise_filter_threshold"), getattr(args, f"{part}_max_denoise_num")
-        reference = splits["valid"] if name == "test" and args.threshold_from == "valid" else split
-        flagged, replacement = flag_suspects(split, percentile(reference, share), most)
-        windows[name] = apply_edits(split.items, flagged, replacement)
-        print(f"{name}: {flagged.sum():,} of {split.editable.sum():,} positions replaced ({describe_edits(split, flagged)})")
+        threshold, most = getattr(args, f"{part}_noise_filter_threshold"), getattr(args, f"{part}_max_denoise_num")
+        if args.evidence == "raw":
+            reference = splits.get("valid", split) if name == "test" and args.threshold_from == "valid" else split
+            flagged = flag_suspects(split, percentile(reference, threshold), most)
+        else:
+            flagged = flag_probable(weight, threshold, most)
+        windows[name] = apply_edits(split.items, flagged, replacements(split), weight, args.edit)
+        print(f"{name}: {flagged.sum():,} of {split.editable.sum():,} positions flagged ({describe_edits(split, flagged)})")
     return windows
 
 
@@ -270,7 +298,8 @@ def experiment(args) -> dict:
     # 1. rows, filtered
     splits, n_items = load(args)
     device = choose_device(args)
-    tensors = {name: torch.from_numpy(windows).to(device) for name, windows in denoise(splits, args).items()}
+    edited = denoise(splits, weigh(splits, n_items, args), args)
+    tensors = {name: torch.from_numpy(windows).to(device) for name, windows in edited.items()}
     data = fingerprint([split.path for split in splits.values()])
     folder = output_folder(args, data)
     folder.mkdir(parents=True, exist_ok=True)

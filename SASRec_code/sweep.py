@@ -18,6 +18,8 @@ from pathlib import Path
 import main as experiment
 import numpy as np
 
+SHARES, PROBABILITIES = [0.5, 0.7, 0.9], [0.2, 0.3, 0.5]  # grids of thresholds for raw and for calibrated evidence
+
 
 def parse_args(argv=None):
     parser = experiment.make_parser()
@@ -25,13 +27,16 @@ def parse_args(argv=None):
     parser.set_defaults(seeds=5)
     for part in ("train", "test"):
         share, count = experiment.ranged(float, 0, 1), experiment.ranged(int, 1)
-        parser.add_argument(f"--{part}_thresholds", type=share, nargs="*", default=[0.5, 0.7, 0.9], help=f"grid for {part} rows")
+        parser.add_argument(f"--{part}_thresholds", type=share, nargs="*", help=f"grid for {part} rows; none given: not edited")
         parser.add_argument(f"--{part}_caps", type=count, nargs="*", default=[1, 3], help=f"grid of most edits in {part} rows")
     args = parser.parse_args(argv)
     fixed = {"--denoise_category", "--clean", "--state_dict_path", "--select_on"}
     given = fixed & {argument.split("=")[0] for argument in (argv if argv is not None else sys.argv[1:])}
     if given:
         parser.error(f"{sorted(given)[0]}: sweep.py decides it")
+    for part in ("train", "test"):
+        if getattr(args, f"{part}_thresholds") is None:
+            setattr(args, f"{part}_thresholds", SHARES if args.evidence == "raw" else PROBABILITIES)
     return args
 
 
@@ -49,15 +54,14 @@ def with_settings(args, **settings):
     return changed
 
 
-def evaluate_settings(args, splits: dict, n_items: int) -> dict:
+def evaluate_settings(args, splits: dict, weights: dict, n_items: int) -> dict:
     """{(train setting, test setting, seed): {split: ranks (N,)}} by their places in the grids."""
-    import torch
     from evaluate import rank_targets
 
     device, ranks = experiment.choose_device(args), {}
-    tests = [windows_of(splits, with_settings(args, **setting), device) for setting in grid(args, "test")]
+    tests = [windows_of(splits, weights, with_settings(args, **setting), device) for setting in grid(args, "test")]
     for t, setting in enumerate(grid(args, "train")):
-        train = windows_of(splits, with_settings(args, **setting), device, ("train",))["train"]
+        train = windows_of(splits, weights, with_settings(args, **setting), device, ("train",))["train"]
         for seed in range(args.seed, args.seed + args.seeds):
             model = experiment.make_model(n_items, args, seed, device)
             experiment.fit(model, {"train": train, "valid": tests[0]["valid"]}, args, seed)
@@ -66,14 +70,13 @@ def evaluate_settings(args, splits: dict, n_items: int) -> dict:
                     split: rank_targets(model, evaluated[split][:, :-1], evaluated[split][:, -1], args.exclude_history)
                     for split in ("valid", "test")
                 }
-        torch.manual_seed(args.seed)
     return ranks
 
 
-def windows_of(splits: dict, args, device, names=("valid", "test")) -> dict:
+def windows_of(splits: dict, weights: dict, args, device, names=("valid", "test")) -> dict:
     import torch
 
-    edited = experiment.denoise({name: splits[name] for name in names}, args)
+    edited = experiment.denoise({name: splits[name] for name in names}, weights, args)
     return {name: torch.from_numpy(windows).to(device) for name, windows in edited.items()}
 
 
@@ -84,7 +87,7 @@ def clean_ranks(args, splits: dict, n_items: int) -> dict | None:
     if all((split.items == split.clean).all() for split in splits.values()):
         return None
     device = experiment.choose_device(args)
-    tensors = windows_of(splits, with_settings(args, clean=True, denoise_category="none"), device, experiment.SPLITS)
+    tensors = windows_of(splits, {}, with_settings(args, clean=True), device, experiment.SPLITS)
     ranks = {}
     for seed in range(args.seed, args.seed + args.seeds):
         model = experiment.make_model(n_items, args, seed, device)
@@ -150,9 +153,9 @@ def sweep(args) -> dict:
     from evaluate import ndcg_per_row
 
     # 1. every setting on valid
-    args = with_settings(args, denoise_category="all", select_on="valid")
+    args = with_settings(args, denoise_category="all" if args.train_thresholds else "test", select_on="valid")
     splits, n_items = experiment.load(args)
-    ranks = evaluate_settings(args, splits, n_items)
+    ranks = evaluate_settings(args, splits, experiment.weigh(splits, n_items, args), n_items)
     seeds = range(args.seed, args.seed + args.seeds)
     rows = []
     for (t, train), (e, test) in product(enumerate(grid(args, "train")), enumerate(grid(args, "test"))):

@@ -242,10 +242,10 @@ def slow_filter(split, threshold, most):
 def test_filter_against_a_slow_version(tmp_path_factory, seed, share, most, train, maxlen):
     file = "train.csv" if train else "test_5000.csv"
     folder = write_data_set(tmp_path_factory.mktemp("filter"), n_items=12, rows=(25, 25, 25), seed=seed)
-    split = dataloader.read_split(folder / file, dataloader.read_titles(folder), maxlen, True)
+    split = dataloader.read_split(folder / file, dataloader.read_titles(folder), maxlen, "needed")
     threshold = dataloader.percentile(split, share)
-    flagged, replacement = dataloader.flag_suspects(split, threshold, most)
-    edited = dataloader.apply_edits(split.items, flagged, replacement)
+    flagged = dataloader.flag_suspects(split, threshold, most)
+    edited = dataloader.apply_edits(split.items, flagged, dataloader.replacements(split), split.noise_prob)
     assert (edited == slow_filter(split, threshold, most)).all()
     if not train:
         assert (edited[:, -1] == split.items[:, -1]).all()
@@ -258,8 +258,9 @@ def test_a_test_target_in_the_history_is_not_edited(tmp_path):
     header = "user_id,item_ids,mask,noise_prob,noise_items,noise_items_prob,suggest_item_ids\n"
     row = '1,"[2, 1, 2]","[0, 0, 0]","[-1.0, -5.0]","[2]","[-1.0]","[3]"\n'
     (folder / "test.csv").write_text(header + row)
-    split = dataloader.read_split(folder / "test.csv", ["", "a", "b", "c"], 10, True)
-    edited = dataloader.apply_edits(split.items, *dataloader.flag_suspects(split, -2.0, 3))
+    split = dataloader.read_split(folder / "test.csv", ["", "a", "b", "c"], 10, "needed")
+    flagged = dataloader.flag_suspects(split, -2.0, 3)
+    edited = dataloader.apply_edits(split.items, flagged, dataloader.replacements(split), split.noise_prob)
     assert edited[0, -3:].tolist() == [3, 1, 2]
 
 
@@ -269,7 +270,7 @@ def test_noisy_targets_of_valid_are_restored(tmp_path):
     table.loc[0, ["item_ids", "mask", "replaced_item_titles"]] = "[1, 2, 3, 9]", "[0, 1, 0, 1]", "['Item 7', \"Item 4\"]"
     table.loc[0, "noise_prob"] = "[-1, -2, -3]"
     table.to_csv(folder / "valid_5000.csv", index=False)
-    split = dataloader.read_split(folder / "valid_5000.csv", dataloader.read_titles(folder), 10, True)
+    split = dataloader.read_split(folder / "valid_5000.csv", dataloader.read_titles(folder), 10, "needed")
     assert split.items[0, -4:].tolist() == [1, 2, 3, 4] and split.clean[0, -4:].tolist() == [1, 7, 3, 4]
 
 
@@ -290,7 +291,7 @@ def test_the_commands_of_the_release(tmp_path, root):
             done = subprocess.run([sys.executable, script, *options, *places], cwd=folder, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
             assert ("reading Toy_noise_user0.1" in done.stdout) == (options is none)
-            assert ("positions replaced" in done.stdout) == (options is full)
+            assert ("positions flagged" in done.stdout) == (options is full)
 
 
 def test_runs_repeat_and_weights_reload(tmp_path):
@@ -309,7 +310,8 @@ OPTIONS = {
     "--batchsize": 32, "--lr": 0.01, "--hidden_units": 32, "--num_blocks": 1, "--num_heads": 2, "--num_epochs": 3,
     "--dropout_rate": 0.1, "--weight_decay": 0.1, "--maxlen": 4, "--seed": 7, "--loss": "ce", "--exclude_history": None,
     "--denoise_category": "train", "--train_noise_filter_threshold": 0.5, "--test_noise_filter_threshold": 0.5,
-    "--train_max_denoise_num": 1, "--test_max_denoise_num": 1, "--threshold_from": "split",
+    "--train_max_denoise_num": 1, "--test_max_denoise_num": 1, "--threshold_from": "split", "--evidence": "collaborative",
+    "--edit": "delete",
 }  # fmt: skip
 
 
@@ -440,7 +442,7 @@ def test_the_authors_files(released, tmp_path):
         ]
     )
     assert run["rows"] == {"train": 5000, "valid": 4793, "test": 4794} and run["n_items"] == 11758
-    split = dataloader.read_split(released / "valid_5000.csv", dataloader.read_titles(released), 10, False)
+    split = dataloader.read_split(released / "valid_5000.csv", dataloader.read_titles(released), 10, "ignored")
     restored = (split.mask[:, -1] == 1) & (split.items[:, -1] == split.clean[:, -1])
     assert 0.08 < (split.mask[:, -1] == 1).mean() < 0.12 and restored.sum() == (split.mask[:, -1] == 1).sum()
 

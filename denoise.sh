@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Stage 2 in one line. All GPUs there are, else the CPU. Interrupted? The same line goes on where it was.
+set -euo pipefail
+usage() {
+    cat >&2 <<TEXT
+./denoise.sh                                        MovieLens-100k with the adapter in this repository, and a report
+./denoise.sh --quick                                the same on 200 windows a file, then SASRec on noisy and denoised rows
+./denoise.sh DENOISE_MODEL_PATH NOISE_DATASET_PATH  train, valid_5000 and test_5000 of any data set
+TEXT
+    exit 2
+}
+start=$PWD
+cd "$(dirname "${BASH_SOURCE[0]}")"
+case "$# ${1:-}" in
+    "0 ") limit=2000 planted=1000 root=data ;;
+    "1 --quick") limit=200 planted=400 root=data/quick ;;
+    "2 "*) limit= ;;
+    *) usage ;;
+esac
+
+python=python3
+if [ -x .venv/bin/python ] || ! $python -c 'import torch, transformers, peft, accelerate, datasets, sklearn' 2>/dev/null; then
+    bash tests/setup.sh
+    python=.venv/bin/python
+fi
+
+if [ -z "$limit" ]; then
+    options=(--denoise_model_path "$(realpath "$start/$1" 2>/dev/null || realpath "$1")"
+        --noise_dataset_path "$(realpath "$start/$2" 2>/dev/null || realpath "$2")")
+else
+    data=ML100K_noise_user0.1
+    if [ ! -d "data/$data" ]; then
+        bash tests/setup.sh
+        .venv/bin/python data/prepare_noise_data.py ml-100k --noise 0.1 --no_year
+    fi
+    mkdir -p "$root"
+    [ -e "$root/$data" ] || ln -s "../$data" "$root/$data"
+    options=(--denoise_model_path "save_denoise_model/$data/batch16_sample3584_epoch1/checkpoint-224"
+        --noise_dataset_path "data/$data" --output_root "$root" --denoise_data valid_5000 test_5000
+        --score title --suggest catalogue --limit "$limit" --planted "$planted")
+fi
+
+gpus=$($python -c 'import torch; print(torch.cuda.device_count())')
+launch=("$python")
+[ "$gpus" -gt 1 ] && launch=("$python" -m accelerate.commands.launch --multi_gpu --num_processes "$gpus")
+"${launch[@]}" generate_denoised.py "${options[@]}"
+
+[ -n "$limit" ] || exit 0
+made=$(basename "$($python generate_denoised.py "${options[@]}" --where)")
+$python SASRec_code/report.py --dataset "$made" --data_root "$root"
+noisy=(SASRec_code/main.py --dataset "$made" --data_root "$root" --denoise_category none)
+denoised=(SASRec_code/main.py --dataset "$made" --data_root "$root" --denoise_category test --evidence fused
+    --test_noise_filter_threshold 0.2 --test_max_denoise_num 2 --edit delete)
+if [ "${1:-}" = --quick ]; then
+    $python "${noisy[@]}" --num_epochs 12
+    $python "${denoised[@]}" --num_epochs 12
+else
+    echo "SASRec on these rows, noisy and denoised:"
+    echo "  $python ${noisy[*]}"
+    echo "  $python ${denoised[*]}"
+fi
