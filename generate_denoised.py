@@ -49,6 +49,7 @@ from train_denoise_model import (
     peak_memory_gib,
     plant,
     positive,
+    quiet_libraries,
     read_catalogue,
     read_windows,
     share,
@@ -147,7 +148,10 @@ def load_model(folder: Path, base_model: str, args):
     base = load_base_model(base_model, args.dtype, args.load_in_8bit)
     try:
         model = PeftModel.from_pretrained(base, folder)
-        expected, found = get_peft_model_state_dict(model), load_file(folder / "adapter_model.safetensors")
+        expected, found = (
+            get_peft_model_state_dict(model, save_embedding_layers=False),
+            load_file(folder / "adapter_model.safetensors"),
+        )
     except (RuntimeError, ValueError, SafetensorError) as error:
         raise InputError(f"{folder}: does not fit {base_model} ({' '.join(str(error).split())[:200]})") from None
     missing = expected.keys() - found.keys()
@@ -309,7 +313,7 @@ class Denoiser:
     @cache  # noqa: B019
     def named_and_asked(self, item: int) -> list[int]:
         """Tokens of an item's title and the cue that asks for its replacement."""
-        text = self.prompt.title(self.catalogue[item]) + self.prompt.suggestion_cue()
+        text = self.prompt.title(self.catalogue[item]) + self.prompt.suggest_cue
         return continue_tokens(self.tokenizer, self.prompt.noise_cue, text)
 
     def question(self, items) -> list[int]:
@@ -836,7 +840,7 @@ def generate(args) -> None:
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    quiet_libraries()
     # 1. what is asked for, refused here if it cannot be done
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if args.load_in_8bit and not torch.cuda.is_available():

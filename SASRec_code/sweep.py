@@ -1,16 +1,19 @@
 """Choose thresholds and edit caps on valid, then compare noisy, denoised and clean once on test.
 
 Reads   data/<dataset>/, a folder that generate_denoised.py made
-Writes  SASRec_code/output/<dataset>/sweep/: sweep.csv (a row a setting), report.json, thresholds.png
+Writes  SASRec_code/output/<dataset>/sweep_<evidence>_<edit>/: sweep.csv (a row a setting), report.json, thresholds.png
 
 A model is trained once for each train setting and seed, its epoch chosen by the NDCG@20 of valid with the noisy
-histories; every test setting is then evaluated with it on valid. The best mean over seeds goes to test.
+histories; every test setting is then evaluated with it on valid. The best mean over seeds goes to test. Trained models
+are kept and shared between sweeps, so that comparing kinds of evidence trains the noisy model once.
 
     python sweep.py --dataset ML100K_denoise_user0.1_3584 --train_thresholds 0.9 --test_thresholds 0.5 0.9 --seeds 3
     python sweep.py --dataset Toy_denoise_user0.1_5000_2000 --seeds 5
 """
 
 import copy
+import hashlib
+import json
 import sys
 from itertools import product
 from pathlib import Path
@@ -63,14 +66,34 @@ def evaluate_settings(args, splits: dict, weights: dict, n_items: int) -> dict:
     for t, setting in enumerate(grid(args, "train")):
         train = windows_of(splits, weights, with_settings(args, **setting), device, ("train",))["train"]
         for seed in range(args.seed, args.seed + args.seeds):
-            model = experiment.make_model(n_items, args, seed, device)
-            experiment.fit(model, {"train": train, "valid": tests[0]["valid"]}, args, seed)
+            model = trained(args, {"train": train, "valid": tests[0]["valid"]}, n_items, seed, device)
             for e, evaluated in enumerate(tests):
                 ranks[t, e, seed] = {
                     split: rank_targets(model, evaluated[split][:, :-1], evaluated[split][:, -1], args.exclude_history)
                     for split in ("valid", "test")
                 }
     return ranks
+
+
+def trained(args, tensors: dict, n_items: int, seed: int, device):
+    """A model fitted to these windows, or its weights from an earlier sweep over the same windows and settings."""
+    from safetensors.torch import save_file
+
+    shaping = ("batchsize lr hidden_units num_blocks num_heads num_epochs dropout_rate weight_decay maxlen loss patience").split()
+    digest = hashlib.sha256(json.dumps([seed, args.exclude_history, *(getattr(args, name) for name in shaping)]).encode())
+    for tensor in tensors.values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    path = args.output_root / args.dataset / "models" / f"{digest.hexdigest()[:16]}.safetensors"
+    model = experiment.make_model(n_items, args, seed, device)
+    if path.exists():
+        experiment.load_weights(model, path)
+        return model
+    experiment.fit(model, tensors, args, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(model.state_dict(), partial)
+    partial.replace(path)
+    return model
 
 
 def windows_of(splits: dict, weights: dict, args, device, names=("valid", "test")) -> dict:
@@ -90,8 +113,7 @@ def clean_ranks(args, splits: dict, n_items: int) -> dict | None:
     tensors = windows_of(splits, {}, with_settings(args, clean=True), device, experiment.SPLITS)
     ranks = {}
     for seed in range(args.seed, args.seed + args.seeds):
-        model = experiment.make_model(n_items, args, seed, device)
-        experiment.fit(model, tensors, args, seed)
+        model = trained(args, {name: tensors[name] for name in ("train", "valid")}, n_items, seed, device)
         ranks[seed] = rank_targets(model, tensors["test"][:, :-1], tensors["test"][:, -1], args.exclude_history)
     return ranks
 
@@ -180,7 +202,7 @@ def sweep(args) -> dict:
         report.append(compare("clean", list(clean.values()), noisy, users))
 
     # 3. a table, a figure
-    folder = args.output_root / args.dataset / "sweep"
+    folder = args.output_root / args.dataset / f"sweep_{args.evidence}_{args.edit}"
     folder.mkdir(parents=True, exist_ok=True)
     table.drop(columns=["train", "test"]).to_csv(folder / "sweep.csv", index=False)
     chosen = {key: float(best[key]) for key in ("train_threshold", "train_cap", "test_threshold", "test_cap")}

@@ -362,7 +362,7 @@ def test_sweep(tmp_path):
     write_data_set(tmp_path, rows=(200, 60, 60))
     grids = ["--train_thresholds", 0.8, "--test_thresholds", 0.5, 0.8, "--train_caps", 2, "--test_caps", 1, "--seeds", 2]
     result = sweep.main(command(tmp_path, *grids, epochs=3))
-    folder = tmp_path / "out" / "Z_denoise_user0.1_8_1" / "sweep"
+    folder = tmp_path / "out" / "Z_denoise_user0.1_8_1" / "sweep_raw_replace"
     table = pd.read_csv(folder / "sweep.csv")
     assert len(table) == 2 * 3 and (folder / "thresholds.png").stat().st_size > 10_000
     best = table.loc[table["valid NDCG@20"].idxmax()]
@@ -371,6 +371,9 @@ def test_sweep(tmp_path):
     noisy = sasrec.main(command(tmp_path, "--seeds", 2, epochs=3))
     assert result["report"][0]["NDCG@20"] == noisy["metrics"]["test"]["NDCG@20"]
     assert result["report"][0]["NDCG@20 difference"] == 0
+    models = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("models/*")}
+    assert sweep.main(command(tmp_path, *grids, epochs=3)) == result and len(models) == 6  # noisy, edited, clean; 2 seeds
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("models/*")} == models
 
 
 def break_cell(folder, file, row, column, text):

@@ -47,7 +47,7 @@ def test_golden_strings():
     )
     assert prompt.answer([("Up", "Heat")]) == " Up\nReplacement: Heat\n"
     assert prompt.answer([("Up", "Heat"), ("A", "B")]) == " Up\nReplacement: Heat\nNoise item: A\nReplacement: B\n"
-    assert prompt.answer([("Up", "Heat")]).startswith(prompt.title("Up") + prompt.suggestion_cue())
+    assert prompt.answer([("Up", "Heat")]).startswith(prompt.title("Up") + prompt.suggest_cue)
 
 
 def test_prompt_json_round_trip(tmp_path):

@@ -8,6 +8,8 @@ the machine's measured GEMM rate.
 """
 
 import argparse
+import ctypes
+import gc
 import sys
 import tempfile
 import threading
@@ -38,6 +40,8 @@ class PeakMemory:
     """Highest resident memory of this process in GiB while the block runs, above what it was before."""
 
     def __enter__(self):
+        gc.collect()
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # else freed pages of the run before would count for nothing
         self.before, self.peak, self.running = self.now(), 0.0, True
         self.thread = threading.Thread(target=self.watch)
         self.thread.start()
