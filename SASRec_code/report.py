@@ -53,13 +53,14 @@ def groups_of(truth, score, scored) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def bootstrap_difference(split, a: np.ndarray, b: np.ndarray, draws: int = 500) -> tuple[float, float]:
-    """95 % interval of AUC(a) - AUC(b) over all positions (a, b (N, W)), windows being drawn."""
+    """95 % interval of AUC(a) - AUC(b) over all positions (a, b (N, W)), users being drawn with all their windows."""
     from sklearn.metrics import roc_auc_score
 
     rng, truth, scored = np.random.default_rng(0), split.mask == 1, split.editable
-    differences = []
+    differences, codes = [], np.unique(split.users, return_inverse=True)[1]
+    members = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
     for _ in range(draws):
-        rows = rng.integers(len(truth), size=len(truth))
+        rows = np.concatenate([members[code] for code in rng.integers(len(members), size=len(members))])
         inside = scored[rows]
         drawn = truth[rows][inside]
         if 0 < drawn.sum() < len(drawn):
@@ -179,7 +180,7 @@ def build(folder: Path, splits: dict, planted, titles: list[str], windows: int) 
     from sklearn.metrics import brier_score_loss
 
     test, train, n_items = splits["test"], splits["train"], len(titles) - 1
-    kinds = {kind: Evidence(kind, train, planted, n_items) for kind in KINDS}
+    kinds = {kind: Evidence(kind, train, None if kind == "collaborative" else planted, n_items) for kind in KINDS}
     scores = {"raw": test.noise_prob} | {kind: evidence.probabilities(test) for kind, evidence in kinds.items()}
     fit_on, held_out = halves(planted)
     checks, calibration = {}, {}
@@ -214,7 +215,7 @@ def build(folder: Path, splits: dict, planted, titles: list[str], windows: int) 
             "positions are injected noise. <b>raw</b> is the language model's noise probability, <b>llm</b> the same calibrated, "
             "<b>collaborative</b> the co-occurrence of items in train, <b>fused</b> both.</p>",
             html_table(["evidence", *columns], [[kind, *row.values()] for kind, row in result["detection"].items()]),
-            f"<p>AUC of fused less that of {best}: 95 % interval {low:+.3f} to {high:+.3f} (bootstrap over windows).</p>",
+            f"<p>AUC of fused less that of {best}: 95 % interval {low:+.3f} to {high:+.3f} (bootstrap over users).</p>",
         ]
         rows = threshold_rows(truth[scored], flat["fused"])
         parts.append("<h2>What a threshold on the fused probability does</h2>")

@@ -7,14 +7,16 @@ A model is trained once for each train setting and seed, its epoch chosen by the
 histories; every test setting is then evaluated with it on valid. The best mean over seeds goes to test. Trained models
 are kept and shared between sweeps, so that comparing kinds of evidence trains the noisy model once.
 
-    python sweep.py --dataset ML100K_denoise_user0.1_3584 --train_thresholds 0.9 --test_thresholds 0.5 0.9 --seeds 3
+    python sweep.py --dataset ML100K_denoise_user0.1_3584_192 --train_thresholds --test_thresholds 0.5 0.9 --seeds 3
     python sweep.py --dataset Toy_denoise_user0.1_5000_2000 --seeds 5
 """
 
 import copy
 import hashlib
 import json
+import os
 import sys
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
@@ -32,8 +34,9 @@ def parse_args(argv=None):
         share, count = experiment.ranged(float, 0, 1), experiment.ranged(int, 1)
         parser.add_argument(f"--{part}_thresholds", type=share, nargs="*", help=f"grid for {part} rows; none given: not edited")
         parser.add_argument(f"--{part}_caps", type=count, nargs="*", default=[1, 3], help=f"grid of most edits in {part} rows")
-    args = parser.parse_args(argv)
+    args = experiment.check_args(parser, parser.parse_args(argv))
     fixed = {"--denoise_category", "--clean", "--state_dict_path", "--select_on"}
+    fixed |= {f"--{name}" for part in ("train", "test") for name in (f"{part}_noise_filter_threshold", f"{part}_max_denoise_num")}
     given = fixed & {argument.split("=")[0] for argument in (argv if argv is not None else sys.argv[1:])}
     if given:
         parser.error(f"{sorted(given)[0]}: sweep.py decides it")
@@ -80,17 +83,21 @@ def trained(args, tensors: dict, n_items: int, seed: int, device):
     from safetensors.torch import save_file
 
     shaping = ("batchsize lr hidden_units num_blocks num_heads num_epochs dropout_rate weight_decay maxlen loss patience").split()
-    digest = hashlib.sha256(json.dumps([seed, args.exclude_history, *(getattr(args, name) for name in shaping)]).encode())
+    options = [seed, n_items, version("torch"), str(device), args.model, args.exclude_history]
+    digest = hashlib.sha256(json.dumps([*options, *(getattr(args, name) for name in shaping)]).encode())
+    for code in ("model.py", "main.py"):
+        digest.update((experiment.ROOT / code).read_bytes())
     for tensor in tensors.values():
         digest.update(tensor.cpu().numpy().tobytes())
     path = args.output_root / args.dataset / "models" / f"{digest.hexdigest()[:16]}.safetensors"
     model = experiment.make_model(n_items, args, seed, device)
     if path.exists():
+        print(f"seed {seed}: trained before, {path.name}")
         experiment.load_weights(model, path)
         return model
     experiment.fit(model, tensors, args, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
+    partial = path.with_name(f".{path.name}.partial{os.getpid()}")
     save_file(model.state_dict(), partial)
     partial.replace(path)
     return model
@@ -104,17 +111,18 @@ def windows_of(splits: dict, weights: dict, args, device, names=("valid", "test"
 
 
 def clean_ranks(args, splits: dict, n_items: int) -> dict | None:
-    """{seed: test ranks (N,)} trained and evaluated on the rows before noise; None where they are not known."""
+    """{split: {seed: ranks (N,)}} trained and evaluated on the rows before noise; None where they are not known."""
     from evaluate import rank_targets
 
     if all((split.items == split.clean).all() for split in splits.values()):
         return None
     device = experiment.choose_device(args)
     tensors = windows_of(splits, {}, with_settings(args, clean=True), device, experiment.SPLITS)
-    ranks = {}
+    ranks = {"valid": {}, "test": {}}
     for seed in range(args.seed, args.seed + args.seeds):
         model = trained(args, {name: tensors[name] for name in ("train", "valid")}, n_items, seed, device)
-        ranks[seed] = rank_targets(model, tensors["test"][:, :-1], tensors["test"][:, -1], args.exclude_history)
+        for split, by_seed in ranks.items():
+            by_seed[seed] = rank_targets(model, tensors[split][:, :-1], tensors[split][:, -1], args.exclude_history)
     return ranks
 
 
@@ -151,7 +159,7 @@ def draw(path: Path, table, noisy: float, clean: float | None) -> None:
         )
     axes.axhline(noisy, color="0.4", linestyle="--", label="noisy")
     if clean is not None:
-        axes.axhline(clean, color="0.4", linestyle=":", label="clean (test)")
+        axes.axhline(clean, color="0.4", linestyle=":", label="clean")
     axes.set(xlabel="threshold of the history filter", ylabel="NDCG@20 on valid (mean ± std over seeds)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
@@ -172,6 +180,7 @@ def main(argv=None) -> dict:
 
 def sweep(args) -> dict:
     import pandas as pd
+    from dataloader import fingerprint
     from evaluate import ndcg_per_row
 
     # 1. every setting on valid
@@ -199,15 +208,22 @@ def sweep(args) -> dict:
     ]
     clean = clean_ranks(args, splits, n_items)
     if clean:
-        report.append(compare("clean", list(clean.values()), noisy, users))
+        report.append(compare("clean", list(clean["test"].values()), noisy, users))
 
     # 3. a table, a figure
     folder = args.output_root / args.dataset / f"sweep_{args.evidence}_{args.edit}"
     folder.mkdir(parents=True, exist_ok=True)
     table.drop(columns=["train", "test"]).to_csv(folder / "sweep.csv", index=False)
     chosen = {key: float(best[key]) for key in ("train_threshold", "train_cap", "test_threshold", "test_cap")}
-    draw(folder / "thresholds.png", table, table["valid NDCG@20"][0], report[2]["NDCG@20"]["mean"] if clean else None)
-    result = {"chosen": chosen, "seeds": list(seeds), "report": report}
+    clean_level = np.mean([ndcg_per_row(by_seed) for by_seed in clean["valid"].values()]) if clean else None
+    draw(folder / "thresholds.png", table, table["valid NDCG@20"][0], clean_level)
+    result = {
+        "arguments": experiment.settings(args),
+        "data_fingerprint": fingerprint(experiment.input_files(splits)),
+        "chosen": chosen,
+        "seeds": list(seeds),
+        "report": report,
+    }
     experiment.write_json(folder / "report.json", result)
     print("chosen on valid:", chosen)
     for row in report:

@@ -3,4 +3,4 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash tests/setup.sh
-exec .venv/bin/python -m pytest -q "$@" tests
+exec .venv/bin/python -m pytest -q "${@:-tests}"

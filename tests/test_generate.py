@@ -140,7 +140,8 @@ def test_title_scores_equal_the_chain_rule(tiny_models, tiny_adapters, data, kin
             expected.append(total)
         found = json.loads(row.noise_prob)
         assert found == pytest.approx(expected, abs=1e-3)
-        assert np.exp([p for p, t in zip(found, titles) if titles.index(t) == titles.index(t)]).sum() >= 0.99
+        distinct = [prob for place, (prob, title) in enumerate(zip(found, titles)) if titles.index(title) == place]
+        assert np.exp(distinct).sum() == pytest.approx(1, abs=1e-2)
         by_first = [tokens[title][0] for title in tokens]
         ties += len(by_first) - len(set(by_first))
         by_title = {title: prob for title, prob in zip(titles, found)}
@@ -179,7 +180,7 @@ def test_catalogue_mode_equals_brute_force(tiny_models, tiny_adapters, data, kin
 
 
 @pytest.mark.parametrize("mode", [[], ["--score", "title", "--suggest", "catalogue"]], ids=["paper", "ours"])
-def test_batches_ranks_and_merging_do_not_matter(tiny_adapters, data, tmp_path, mode, monkeypatch):
+def test_batches_ranks_and_merging_do_not_matter(tiny_adapters, data, tmp_path, mode):
     adapter = tiny_adapters["llama"]
     one = csvs(run(adapter, data, *mode, out=tmp_path / "one"))
     assert set(one) == {"train.csv", "valid_5000.csv", "test_5000.csv", "planted.csv"}

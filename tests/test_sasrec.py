@@ -1,5 +1,6 @@
 """SASRec_code: ranking metrics, model, filter, training, options, errors."""
 
+import ast
 import copy
 import json
 import subprocess
@@ -344,8 +345,10 @@ def test_patience_selection_and_clean(option_base):
     root, _, _ = option_base
     short = sasrec.main(command(root, "--patience", 1, "--lr", 0.05, epochs=60))
     assert short["fits"][0]["epochs"] == short["fits"][0]["best_epoch"] + 1 < 60
-    by_test = sasrec.main(command(root, "--select_on", "test"))
-    assert by_test["fits"][0]["selection_NDCG@20"][0] != short["fits"][0]["selection_NDCG@20"][0]
+    plain, by_test = sasrec.main(command(root)), sasrec.main(command(root, "--select_on", "test"))
+    curve = by_test["fits"][0]["selection_NDCG@20"]
+    assert curve != plain["fits"][0]["selection_NDCG@20"]
+    assert max(curve) == pytest.approx(by_test["metrics"]["test"]["NDCG@20"]["mean"])
     clean = sasrec.main(command(root, "--clean"))
     assert clean["per_seed"] != sasrec.main(command(root))["per_seed"]
 
@@ -371,9 +374,16 @@ def test_sweep(tmp_path):
     noisy = sasrec.main(command(tmp_path, "--seeds", 2, epochs=3))
     assert result["report"][0]["NDCG@20"] == noisy["metrics"]["test"]["NDCG@20"]
     assert result["report"][0]["NDCG@20 difference"] == 0
+    table_before = (folder / "sweep.csv").read_bytes()
     models = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("models/*")}
     assert sweep.main(command(tmp_path, *grids, epochs=3)) == result and len(models) == 6  # noisy, edited, clean; 2 seeds
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("models/*")} == models
+    test_rows = tmp_path / "Z_denoise_user0.1_8_1" / "test_5000.csv"
+    changed = pd.read_csv(test_rows)
+    changed["item_ids"] = changed["item_ids"].map(lambda text: json.dumps([*json.loads(text)[:-1], 1]))
+    changed.to_csv(test_rows, index=False)
+    other = sweep.main(command(tmp_path, *grids, epochs=3))
+    assert (folder / "sweep.csv").read_bytes() == table_before and other["report"] != result["report"]  # test chose nothing
 
 
 def break_cell(folder, file, row, column, text):
@@ -446,16 +456,42 @@ def test_the_authors_files(released, tmp_path):
     )
     assert run["rows"] == {"train": 5000, "valid": 4793, "test": 4794} and run["n_items"] == 11758
     split = dataloader.read_split(released / "valid_5000.csv", dataloader.read_titles(released), 10, "ignored")
-    restored = (split.mask[:, -1] == 1) & (split.items[:, -1] == split.clean[:, -1])
-    assert 0.08 < (split.mask[:, -1] == 1).mean() < 0.12 and restored.sum() == (split.mask[:, -1] == 1).sum()
+    noisy, raw = np.flatnonzero(split.mask[:, -1] == 1), pd.read_csv(released / "valid_5000.csv")
+    titles = dataloader.read_titles(released)
+    assert 0.08 < len(noisy) / len(raw) < 0.12
+    for row in noisy:
+        assert titles[split.items[row, -1]] == ast.literal_eval(raw.replaced_item_titles[row])[-1]
+        assert json.loads(raw.item_ids[row])[:-1][-10:] == split.items[row, -11:-1][split.items[row, -11:-1] != 0].tolist()
 
 
-def test_million_items_stay_in_memory():
+def test_million_items_stay_in_memory(monkeypatch):
     """Evaluation holds a bounded batch of scores whatever the catalogue."""
-    model = SASRec(1_000_000, hidden_units=4).eval()
-    histories, targets = torch.randint(1, 10**6, (40, 10)), torch.randint(1, 10**6, (40,))
-    assert evaluate.rank_targets(model, histories, targets).shape == (40,)
-    assert evaluate.SCORES_AT_ONCE // 10**6 <= 2
+    model, sizes, scores = SASRec(1_000_000, hidden_units=4).eval(), [], SASRec.scores
+    monkeypatch.setattr(SASRec, "scores", lambda self, history: sizes.append(len(history)) or scores(self, history))
+    histories, targets = torch.randint(1, 10**6, (10, 10)), torch.randint(1, 10**6, (10,))
+    assert evaluate.rank_targets(model, histories, targets).shape == (10,) and max(sizes) <= 2
+
+
+def test_weights_that_are_no_numbers_lose():
+    scores = torch.full((1, 4), torch.nan)
+    assert evaluate.ranks_of(scores, torch.tensor([[2]])).item() > 0
+    with pytest.raises(dataloader.InputError, match="smaller --lr"):
+        windows = torch.randint(1, 30, (64, 11))
+        args = sasrec.parse_args(["--dataset", "none", "--lr", "1e30"])
+        sasrec.fit(sasrec.make_model(30, args, 0, "cpu"), {"train": windows, "valid": windows}, args, 0)
+
+
+@pytest.mark.parametrize("reference", ["valid", "split"])
+def test_thresholds_come_from_the_right_rows(tmp_path, reference):
+    """Train from train; test from valid, or from itself as in the release."""
+    write_data_set(tmp_path, rows=(60, 60, 60))
+    shares = ["--train_noise_filter_threshold", 0.6, "--test_noise_filter_threshold", 0.7, "--denoise_category", "all"]
+    args = arguments(tmp_path, *shares, "--threshold_from", reference)
+    splits, n_items = sasrec.load(args)
+    edited = sasrec.denoise(splits, sasrec.weigh(splits, n_items, args), args)
+    by = {"train": splits["train"], "valid": splits["valid"], "test": splits["valid" if reference == "valid" else "test"]}
+    for name, share in (("train", 0.6), ("valid", 0.7), ("test", 0.7)):
+        assert (edited[name] == slow_filter(splits[name], np.nanquantile(by[name].noise_prob, share), 3)).all()
 
 
 def test_help_is_instant(root):
