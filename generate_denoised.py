@@ -25,6 +25,7 @@ import os
 import re
 import shutil
 import time
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -45,7 +46,9 @@ from train_denoise_model import (
     find_train_file,
     fingerprint,
     load_base_model,
+    load_tokenizer,
     pad_left,
+    partial_path,
     peak_memory_gib,
     plant,
     positive,
@@ -71,7 +74,7 @@ def output_name(dataset: str, model_path: Path, sample: int) -> str:
     """The output-folder rule: Toy_noise_user0.1 + …sample5000…/checkpoint-2000 -> Toy_denoise_user0.1_5000_2000."""
     if "_noise_" not in dataset:
         raise InputError(f"--noise_dataset_path {dataset}: expected a folder named <Name>_noise_user<rate>")
-    named = re.search(r"sample(\d+)", str(model_path))
+    named = re.search(r"sample(\d+)", "/".join(model_path.parts[-2:]))
     step = re.search(r"checkpoint-(\d+)", model_path.name)
     parts = [dataset.replace("_noise_", "_denoise_"), named[1] if named else str(sample), *([step[1]] if step else [])]
     return "_".join(parts)
@@ -105,8 +108,10 @@ def planted_rows(folder: Path, n_items: int, count: int, adapter_run: dict) -> p
     path = find_train_file(folder)
     table = read_windows(path, n_items)
     arguments, seen = adapter_run.get("arguments", {}), np.array([], dtype=int)
-    if adapter_run.get("data_fingerprint") == data_fingerprint(folder):
+    if adapter_run.get("data_fingerprint") == data_fingerprint(folder) and not (folder / "TDMD" / "train.json").exists():
         seen = np.concatenate(split_rows(len(table), *(arguments[key] for key in ("sample", "eval_sample", "seed"))))
+    else:
+        print(f"{folder} is not what the adapter was trained on: planted rows may be among its training windows")
     seed = arguments.get("seed", 0)
     unseen = np.setdiff1d(np.arange(len(table)), seen)
     if count > len(unseen):
@@ -117,6 +122,11 @@ def planted_rows(folder: Path, n_items: int, count: int, adapter_run: dict) -> p
         for position, item in plant(table.at[row, "item_ids"], n_items, rng).items():
             table.at[row, "item_ids"][position] = item
             table.at[row, "mask"][position] = 2
+    if "item_titles" in table:
+        catalogue = read_catalogue(folder)
+        table["item_titles"] = [
+            json.dumps([catalogue[item] for item in items], ensure_ascii=False) for items in table["item_ids"]
+        ]
     return table
 
 
@@ -144,7 +154,8 @@ def load_model(folder: Path, base_model: str, args):
 
     device = "cpu"
     if torch.cuda.is_available():
-        device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
+        device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0))}"
+        torch.cuda.set_device(device)
     base = load_base_model(base_model, args.dtype, args.load_in_8bit)
     try:
         model = PeftModel.from_pretrained(base, folder)
@@ -154,21 +165,14 @@ def load_model(folder: Path, base_model: str, args):
         )
     except (RuntimeError, ValueError, SafetensorError) as error:
         raise InputError(f"{folder}: does not fit {base_model} ({' '.join(str(error).split())[:200]})") from None
-    missing = expected.keys() - found.keys()
-    if missing:
-        raise InputError(f"{folder}/adapter_model.safetensors: {len(missing)} tensors are missing, first {min(missing)}")
+    wrong = expected.keys() ^ found.keys()
+    if wrong:
+        raise InputError(
+            f"{folder}/adapter_model.safetensors: {len(wrong)} tensors are missing or not wanted, first {min(wrong)}"
+        )
     if not any(tensor.any() for name, tensor in found.items() if "lora_B" in name):
         raise InputError(f"{folder}/adapter_model.safetensors: all zero, the adapter changes nothing")
     return (model if args.load_in_8bit else model.to(device)).eval()
-
-
-def load_adapter_tokenizer(folder: Path):
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def make_buffer_layer(keys, values, capacity: int):
@@ -276,7 +280,7 @@ class Trie:
         return {
             token: (low, high)
             for token, (low, high) in self.children(lo, hi, depth).items()
-            if sum(low <= place < high for place in places) < high - low
+            if bisect_left(places, high) - bisect_left(places, low) < high - low
         }
 
     def left(self, lo: int, hi: int, banned: frozenset[int]) -> list[int]:
@@ -329,7 +333,8 @@ class Denoiser:
         if not shared:
             raise InputError("prompt.json: the prompts of two windows share no first token; give it an instruction")
         longest, limit = max(map(len, questions)), getattr(self.model.config, "max_position_embeddings", None)
-        room = 2 * max(len(self.named_and_asked(item)) for item in windows[0].items) + self.args.max_new_tokens
+        written = max(map(len, self.trie.sequences)) if self.args.suggest == "catalogue" else self.args.max_new_tokens
+        room = max(len(self.named_and_asked(item)) for window in windows for item in window.items) + written
         if limit and longest + room > limit:
             raise InputError(f"a prompt of {longest} tokens and its answer exceed the model's {limit} positions")
         seam = self.prompt.title(self.catalogue[windows[0].items[0]])
@@ -362,9 +367,10 @@ class Denoiser:
         reader = self.start.fork([0] * len(windows), max(map(len, pieces)))
         log_probs = reader.read(pieces)
         self.tokens["score"] += sum(map(len, pieces))
-        scores = self.first_token_scores(log_probs, windows)
         if self.args.score == "title":
             scores = self.title_scores(reader, log_probs, windows)
+        else:
+            scores = self.first_token_scores(log_probs.cpu(), windows)
         records = [self.record(window, score) for window, score in zip(windows, scores)]
         scored = time.perf_counter()
         self.seconds["score"] += scored - started
@@ -404,9 +410,9 @@ class Denoiser:
         deeper = [parting for parting in partings if parting[1]]
         if deeper:
             fork = reader.fork([row for row, _, _ in deeper], max(len(tokens) for _, tokens, _ in deeper))
-            below = fork.read([tokens for _, tokens, _ in deeper])
+            below = fork.read([tokens for _, tokens, _ in deeper]).cpu()
             self.tokens["score"] += sum(len(tokens) for _, tokens, _ in deeper)
-        rank = {id(parting): place for place, parting in enumerate(deeper)}
+        log_probs, rank = log_probs.cpu(), {id(parting): place for place, parting in enumerate(deeper)}
         for parting in partings:
             row, tokens, children = parting
             here = below[rank[id(parting)]] if tokens else log_probs[row]
@@ -474,7 +480,7 @@ class Denoiser:
         active, log_probs = list(range(len(suspects))), reader.read(pieces)
         while True:
             chosen = []
-            for place, row in zip(active, log_probs):
+            for place, row in zip(active, log_probs.cpu()):
                 children = self.trie.allowed(*nodes[place], banned[place])
                 token = max(children, key=dict(zip(children, row[list(children)].tolist())).get)
                 chosen.append(token)
@@ -503,7 +509,7 @@ def embed(model, tokenizer, texts: list[str], batch_size: int):
     import torch
     from tqdm import tqdm
 
-    tokens = [tokenizer(text)["input_ids"] for text in texts]
+    tokens = [tokenizer(text)["input_ids"] or [tokenizer.eos_token_id] for text in texts]
     order = sorted(range(len(texts)), key=lambda place: len(tokens[place]))
     rows = torch.empty(len(texts), model.config.hidden_size)
     decoder = model.get_base_model().base_model
@@ -525,17 +531,18 @@ def title_table(model, tokenizer, catalogue: list[str], folder: Path, args, base
 
     released = folder / "item_embedding.pt"
     if released.exists():
-        table = torch.load(released, weights_only=True, map_location="cpu").float()
-        if table.shape == (len(catalogue), model.config.hidden_size):
-            return table[1:]
-        print(f"{released}: shape {tuple(table.shape)} does not fit this model, computing our own")
-    key = hashlib.sha256(json.dumps([base_model, str(choose_dtype(args.dtype)), catalogue]).encode()).hexdigest()[:16]
+        table = torch.load(released, weights_only=True, map_location="cpu")
+        if getattr(table, "shape", None) == (len(catalogue), model.config.hidden_size):
+            return table[1:].float()
+        print(f"{released}: does not fit this model and catalogue, computing our own")
+    made_by = [base_model, str(choose_dtype(args.dtype)), args.load_in_8bit, catalogue]
+    key = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:16]
     cached = folder / f"item_embedding_{key}.safetensors"
     if cached.exists():
         return load_file(cached)["embedding"]
     table = embed(model, tokenizer, [clean_title(title) for title in catalogue[1:]], 4 * args.batch_size)
     if os.access(folder, os.W_OK):
-        partial = cached.with_name(f".{cached.name}.partial{os.getpid()}")
+        partial = partial_path(cached)
         save_file({"embedding": table}, partial)
         partial.replace(cached)
     return table
@@ -578,10 +585,13 @@ class Shards:
     def open(self, split: str):
         """This process's file, cut back to its last whole line."""
         path = self.own(split)
-        if path.exists():
-            with path.open("r+b") as file:
-                file.truncate(whole_lines(path)[1])
-        return path.open("a", encoding="utf-8")
+        out = path.open("a", encoding="utf-8")
+        try:
+            fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{path}: another process is writing it; the same command runs already") from None
+        out.truncate(whole_lines(path)[1])
+        return out
 
 
 def whole_lines(path: Path) -> tuple[list[dict], int]:
@@ -707,11 +717,15 @@ def detection(split: str, masks, noise_probs: list[list[float]]) -> dict | None:
     }
 
 
+def complete(output: Path, job: dict) -> bool:
+    return (output / "run.json").exists() and read_json(output / "run.json").get("job") == job
+
+
 def finish(args, output: Path, shards: Shards, splits: dict, counts: dict, catalogue, nearest, job: dict) -> bool:
     """Write all files once every batch is there; only one process does, and none waits for another."""
     with (shards.folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if (output / "run.json").exists() and read_json(output / "run.json").get("job") == job:
+        if complete(output, job):
             return True
         lines = {split: shards.read(split) for split in splits}
         if any(len(lines[split]) < counts[split] for split in splits):
@@ -721,6 +735,8 @@ def finish(args, output: Path, shards: Shards, splits: dict, counts: dict, catal
             done, run["splits"][split] = merge(split, table, lines[split], catalogue, nearest)
             write_csv(output / f"{split}.csv", done)
             print_split(split, run["splits"][split])
+        for old in set(output.glob("*.csv")) - {output / f"{split}.csv" for split in splits}:
+            old.unlink()  # of another job that --overwrite replaces
         for name in ("id2name.json", "id2name4Rec.json"):
             if (args.noise_dataset_path / name).exists():
                 shutil.copyfile(args.noise_dataset_path / name, output / name)
@@ -731,7 +747,7 @@ def finish(args, output: Path, shards: Shards, splits: dict, counts: dict, catal
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    partial = path.with_name(f".{path.name}.partial{os.getpid()}")
+    partial = partial_path(path)
     table.to_csv(partial, index=False)
     partial.replace(path)
 
@@ -739,7 +755,7 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 def print_split(split: str, measured: dict) -> None:
     seconds, found = measured["seconds"], measured["detection"]
     print(
-        f"{split}: {measured['rows']:,} windows, {measured['windows_per_second']} windows/s, "
+        f"{split}: {measured['rows']:,} windows, {measured['windows_per_second']} windows/s a process, "
         f"{measured['tokens_per_second']:.0f} tokens/s ({', '.join(f'{step} {value} s' for step, value in seconds.items())}), "
         f"peak memory {measured['peak_memory_gib']} GiB"
     )
@@ -796,11 +812,12 @@ def describe_job(args) -> dict:
     options = ("denoise_data planted score suggest top_k min_percentile max_new_tokens batch_size limit load_in_8bit").split()
     job = {name: getattr(args, name) for name in options}
     job["dtype"] = str(choose_dtype(args.dtype))
-    inputs = [args.noise_dataset_path / name for name in ("id2name4Rec.json", *(f"{split}.csv" for split in args.denoise_data))]
-    job["noise_dataset_path"] = fingerprint(inputs)
-    job["denoise_model_path"] = fingerprint(
-        [args.denoise_model_path / name for name in ("adapter_model.safetensors", "prompt.json")]
-    )
+    names = ["id2name4Rec.json", "item_embedding.pt", *(f"{split}.csv" for split in args.denoise_data)]
+    planted_from = [find_train_file(args.noise_dataset_path)] if args.planted else []
+    job["noise_dataset_path"] = fingerprint([*(args.noise_dataset_path / name for name in names), *planted_from])
+    names = ["adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "prompt.json", "run.json"]
+    adapter = [args.denoise_model_path / name for name in names]
+    job["denoise_model_path"] = fingerprint(adapter)
     return job
 
 
@@ -857,30 +874,32 @@ def generate(args) -> None:
     names = [*args.denoise_data, *([PLANTED] if args.planted else [])]
     read = {name: read_split(data, name, len(catalogue) - 1, args.limit, args.planted, adapter_run) for name in names}
     job = describe_job(args)
-    if (output / "run.json").exists() and read_json(output / "run.json").get("job") == job:
+    if complete(output, job):
         print(f"{output} is complete")
         return
     shards = Shards(open_output(args, output, job), rank)
 
-    # 2. the model, once; the base model's table of titles while the adapter is not merged into it
+    # 2. the model, once
     model = load_model(args.denoise_model_path, adapter_run["base_model"], args)
-    tokenizer = load_adapter_tokenizer(args.denoise_model_path)
-    table = None
-    if args.suggest == "free":
-        table = title_table(model, tokenizer, catalogue, data, args, adapter_run["base_model"])
+    tokenizer = load_tokenizer(str(args.denoise_model_path))
     if choose_dtype(args.dtype) == torch.float32 and not args.load_in_8bit:
         model.merge_adapter()
 
     # 3. score and suggest, batch by batch
     denoiser = Denoiser(model, tokenizer, prompt, catalogue, args)
-    counts = {name: denoise_split(name, windows, denoiser, shards, rank, world) for name, (_, windows) in read.items()}
 
     # 4. the last process to get here puts the rows together, grounds the suggestions and reports
     def nearest(texts):
+        table = title_table(model, tokenizer, catalogue, data, args, adapter_run["base_model"])
         return nearest_items(embed(model, tokenizer, texts, 4 * args.batch_size), table)
 
-    if not finish(args, output, shards, read, counts, catalogue, nearest, job):
-        print(f"rank {rank}: done; other processes are not")
+    try:
+        counts = {name: denoise_split(name, windows, denoiser, shards, rank, world) for name, (_, windows) in read.items()}
+        if not finish(args, output, shards, read, counts, catalogue, nearest, job):
+            print(f"rank {rank}: done; other processes are not")
+    except FileNotFoundError:
+        if not complete(output, job):  # else another process put everything together while this one was on its way
+            raise
 
 
 if __name__ == "__main__":

@@ -120,6 +120,8 @@ def read_windows(path: Path, n_items: int | None = None) -> pd.DataFrame:
     missing = {"user_id", "item_ids", "mask", "timestamp"} - set(table.columns)
     if missing:
         raise InputError(f"{path}: no column {sorted(missing)[0]!r}, found {', '.join(table.columns)}")
+    if table.empty:
+        raise InputError(f"{path}: no rows below the header")
     for column in ("item_ids", "mask"):
         table[column] = [parse_ints(path, row, column, text) for row, text in enumerate(table[column], 1)]
     for row, (items, mask) in enumerate(zip(table["item_ids"], table["mask"]), 1):
@@ -133,7 +135,7 @@ def read_windows(path: Path, n_items: int | None = None) -> pd.DataFrame:
 def parse_ints(path: Path, row: int, column: str, text: str) -> list[int]:
     try:
         values = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         values = None
     if not isinstance(values, list) or not all(type(value) is int for value in values):
         raise InputError(f"{path} row {row}: {column} is {text[:60]!r}, expected a list of whole numbers")
@@ -163,6 +165,8 @@ def plant(items: list[int], n_items: int, rng: np.random.Generator, rate: float 
     that is there already could not be told from itself.
     """
     n_planted = 1 if rate is None else max(1, rng.binomial(len(items), rate))
+    if n_items - len(set(items)) < n_planted:
+        raise InputError(f"{n_items} items are too few to plant random ones in windows of {len(items)}")
     positions = rng.choice(len(items), size=n_planted, replace=False)  # in random order
     planted, taken = {}, set(items)
     while len(planted) < n_planted:
@@ -184,7 +188,8 @@ def make_example(items: list[int], catalogue: list[str], rng: np.random.Generato
 def read_tdmd(path: Path) -> tuple[str, list[dict]]:
     """The instruction and the {titles, pairs} examples of a TDMD/train.json of the release.
 
-    Its rows are {instruction, input, output} with the titles of the input and output in double quotation marks.
+    Its rows are {instruction, input, output}; double quotation marks stand around each title, a comma between two of the
+    input, and the output is `<cue>: "noise item" … <cue>: "replacement"`.
     """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
@@ -196,18 +201,14 @@ def read_tdmd(path: Path) -> tuple[str, list[dict]]:
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("instruction", "input", "output")):
             raise InputError(f"{path} row {number}: expected the texts instruction, input and output")
-        titles, answer = quoted(row["input"]), quoted(row["output"])
-        if len(titles) < 2 or len(answer) != 2 or answer[0] not in titles:
+        titles = re.split(r'"\s*,\s*"', "".join(re.findall(r'"(.*)"', row["input"], re.DOTALL)))
+        answer = re.search(r'"(.+)"[^"]*:\s*"(.+)"', row["output"], re.DOTALL)
+        if len(titles) < 2 or not answer or answer[1] not in titles:
             raise InputError(
                 f"{path} row {number}: expected two or more quoted titles in input, and in output one of them and a replacement"
             )
-        examples.append({"titles": titles, "pairs": [tuple(answer)]})
+        examples.append({"titles": titles, "pairs": [answer.groups()]})
     return rows[0]["instruction"].strip(), examples
-
-
-def quoted(text: str) -> list[str]:
-    """Titles between double quotation marks; a mark inside a title does not end it unless a comma or line end follows."""
-    return re.findall(r'"(.+?)"(?=\s*(?:[,.;]?\s*$|,\s*"|[.;]?\s*\n|[.;]\s+\w[\w ]*:))', text)
 
 
 def load_examples(folder: Path, sample: int, eval_sample: int, seed: int, rate: float | None) -> tuple[Prompt, list, list]:
@@ -226,9 +227,6 @@ def load_examples(folder: Path, sample: int, eval_sample: int, seed: int, rate: 
     chosen = split_rows(len(rows), sample, eval_sample, seed)
     if tdmd.exists():
         return prompt, *([rows[row] for row in part] for part in chosen)
-    longest = max(map(len, rows))
-    if len(catalogue) - 1 < 2 * longest:
-        raise InputError(f"{folder}: {len(catalogue) - 1} items are too few to plant random ones in windows of {longest}")
     rng = np.random.default_rng([seed, 1])
     train, held_out = chosen
     return (
@@ -424,6 +422,8 @@ def load_base_model(name: str, dtype: str, load_in_8bit: bool = False):
 
     where, options = locate_model(name)
     if load_in_8bit:
+        if options or importlib.util.find_spec("bitsandbytes") is None:
+            raise InputError("--load_in_8bit needs the package bitsandbytes and another base model than the embedded one")
         options |= {
             "quantization_config": BitsAndBytesConfig(load_in_8bit=True),
             "device_map": {"": int(os.environ.get("LOCAL_RANK", 0))},
@@ -488,7 +488,16 @@ def detection_metrics(prediction) -> dict[str, float]:
 
 def make_trainer(model, tokenizer, train_set, eval_set, output: Path, args, run: dict):
     """The Hugging Face Trainer with the settings of the release."""
+    import torch
     from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers.trainer_pt_utils import LengthGroupedSampler
+
+    class EpochSampler(LengthGroupedSampler):
+        """Batches of similar lengths in an order that seed and epoch decide: the same on every rank and after a resume."""
+
+        def __iter__(self):
+            self.generator = torch.Generator().manual_seed(args.seed + int(trainer.state.epoch or 0))
+            return super().__iter__()
 
     class KeepRun(TrainerCallback):
         """Completes a checkpoint with its prompt and its record; one without them was cut off and is not resumed."""
@@ -500,6 +509,10 @@ def make_trainer(model, tokenizer, train_set, eval_set, output: Path, args, run:
                 write_run(folder, args, run, state)
 
     class DenoiseTrainer(Trainer):
+        def _get_train_sampler(self, train_dataset=None):
+            grouped = self.args.train_batch_size * self.args.gradient_accumulation_steps
+            return EpochSampler(grouped, lengths=list(train_set["length"]))
+
         def compute_loss(self, model, inputs, *args, **kwargs):
             for_metrics = ("answer_length", "candidates", "planted")
             return super().compute_loss(model, {k: v for k, v in inputs.items() if k not in for_metrics}, *args, **kwargs)
@@ -507,7 +520,7 @@ def make_trainer(model, tokenizer, train_set, eval_set, output: Path, args, run:
     world = int(os.environ.get("WORLD_SIZE", 1))
     evaluate = {"eval_strategy": "no"} if eval_set is None else {"metric_for_best_model": "auc", "greater_is_better": True}
     every = {"strategy": "steps", "steps": args.eval_steps} if args.eval_steps else {"strategy": "epoch"}
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(output / "tensorboard"))
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(output / "tensorboard")
     arguments = TrainingArguments(
         output_dir=str(output),
         per_device_train_batch_size=args.micro_batch_size,
@@ -517,9 +530,8 @@ def make_trainer(model, tokenizer, train_set, eval_set, output: Path, args, run:
         max_steps=args.max_steps,
         learning_rate=args.learning_rate,
         warmup_steps=args.warmup_steps,
-        train_sampling_strategy="group_by_length",
         activation_checkpointing=args.gradient_checkpointing,
-        bf16=str(model.dtype) == "torch.bfloat16" and not args.cpu_only,
+        bf16=choose_dtype(args.dtype) == torch.bfloat16 and not args.cpu_only,
         use_cpu=args.cpu_only,
         logging_steps=args.logging_steps,
         save_only_model=False,
@@ -531,7 +543,9 @@ def make_trainer(model, tokenizer, train_set, eval_set, output: Path, args, run:
         **{f"save_{key}": value for key, value in every.items()},
         **({f"eval_{key}": value for key, value in every.items()} | evaluate),
     )
-    return DenoiseTrainer(
+    if arguments.n_gpu > 1:  # plain python on a machine with several: one process, one device, or the batch would grow
+        arguments._n_gpu = 1
+    trainer = DenoiseTrainer(
         model=model,
         args=arguments,
         train_dataset=train_set,
@@ -542,6 +556,7 @@ def make_trainer(model, tokenizer, train_set, eval_set, output: Path, args, run:
         compute_metrics=detection_metrics,
         callbacks=[KeepRun()],
     )
+    return trainer
 
 
 def write_run(folder: Path, args, run: dict, state) -> None:
@@ -567,9 +582,14 @@ def write_run(folder: Path, args, run: dict, state) -> None:
     )
 
 
+def partial_path(path: Path) -> Path:
+    """Where this process writes what it will rename to `path`."""
+    return path.with_name(f".{path.name}.partial-{os.uname().nodename}-{os.getpid()}")
+
+
 def write_json(path: Path, content) -> None:
     """Write beside and rename: a reader never sees half a file."""
-    partial = path.with_name(f".{path.name}.partial{os.getpid()}")
+    partial = partial_path(path)
     partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(path)
 

@@ -92,7 +92,7 @@ def parse_list(path: Path, row: int, column: str, text: str, kinds=(int,)) -> li
     """A cell that holds a list: JSON, or the Python literal of the release's title columns."""
     try:
         values = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         try:
             values = ast.literal_eval(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):

@@ -32,9 +32,10 @@ def rank_targets(model, histories: Tensor, targets: Tensor, exclude_history: boo
 def ranks_of(scores: Tensor, target: Tensor) -> Tensor:
     """scores (B, V), target (B, 1) -> (B,) greater + (equal - 1) / 2, the target itself being one of the equal."""
     own = scores.gather(1, target)
-    # bytes add up several times faster than booleans; "not less" makes a score that is not a number lose, not win
-    greater, not_less = (part.view(torch.uint8).sum(1, dtype=torch.int32) for part in (scores > own, ~(scores < own)))
-    return (greater + not_less - 1).double() / 2
+    # Bytes add up several times faster than booleans. All that is not less counts as equal or greater: a score that is
+    # not a number loses, it does not win.
+    greater, less = (part.view(torch.uint8).sum(1, dtype=torch.int32) for part in (scores > own, scores < own))
+    return (greater + (scores.shape[1] - less) - 1).double() / 2
 
 
 def metrics(ranks: np.ndarray) -> dict[str, float]:

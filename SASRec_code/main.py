@@ -177,16 +177,16 @@ def train_epoch(model, windows, optimiser, args, generator) -> float:
 
     model.train()
     n_items, losses = model.items.num_embeddings - 1, []
-    for rows in torch.randperm(len(windows), generator=generator, device=windows.device).split(args.batchsize):
-        batch = windows[rows]
-        if args.loss == "bce":
-            loss = bce_loss(model, batch, sample_negatives(batch, n_items, generator))
-        else:
-            loss = ce_loss(model, batch)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.detach())
+    order = torch.randperm(len(windows), generator=generator, device=windows.device)
+    for rows in order.split(32 * args.batchsize):  # negatives for many steps at once: drawing costs by the call
+        chunk = windows[rows]
+        negatives = sample_negatives(chunk, n_items, generator) if args.loss == "bce" else chunk
+        for batch, negative in zip(chunk.split(args.batchsize), negatives.split(args.batchsize)):
+            loss = bce_loss(model, batch, negative) if args.loss == "bce" else ce_loss(model, batch)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.detach())
     return float(torch.stack(losses).mean())
 
 

@@ -119,7 +119,9 @@ def read_amazon(args) -> Log:
         moment = review.get("unixReviewTime", review.get("timestamp"))
         if user is None or item is None or moment is None:
             raise DataError(f"{where}: a review needs reviewerID/user_id, asin/parent_asin, unixReviewTime/timestamp")
-        if isinstance(moment, bool) or not str(moment).lstrip("-").isdigit():
+        if not all(isinstance(key, str | int) for key in (user, item)):
+            raise DataError(f"{where}: user {str(user)[:40]!r} or item {str(item)[:40]!r} is no name")
+        if isinstance(moment, bool) or not re.fullmatch(r"-?[0-9]+", str(moment)):
             raise DataError(f"{where}: timestamp {moment!r} is not a whole number")
         user_codes.append(users.setdefault(user, len(users)))
         item_codes.append(items.setdefault(item, len(items)))
@@ -143,6 +145,8 @@ def read_csv_log(args) -> Log:
     """Any CSV with a header; titles from its own title column, from --titles, or the item's key itself."""
     path, columns = Path(args.interactions), [args.user_column, args.item_column, args.time_column]
     log = read_table(path, ",", *columns)
+    if args.item_column == args.title_column:
+        return log
     if args.titles:
         named = read_columns(Path(args.titles), ",", [args.item_column, args.title_column])
     elif args.title_column in pd.read_csv(path, nrows=0).columns:
@@ -209,7 +213,7 @@ def parse_record(path: Path, number: int, line: str) -> dict:
     """One line of a review file; the metadata of 2014 is written as Python literals, all else is JSON."""
     try:
         record = json.loads(line)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         try:
             record = ast.literal_eval(line)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -234,9 +238,15 @@ def article_first(title: str) -> str:
     return f"{article}{'' if article.endswith(chr(39)) else ' '}{found['head']}{found['rest']}"
 
 
+def clean_title(title: str) -> str:
+    """White space and control characters folded to single spaces; halves of broken characters left out."""
+    text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", title)
+    return " ".join(text.encode("utf-8", "ignore").decode().split())
+
+
 def with_titles(log: Log, titles: dict) -> Log:
     """Replace the item keys in log.titles by titles (white space folded); None where there is none."""
-    named = [" ".join(titles.get(key, "").split()) or None for key in log.titles]
+    named = [clean_title(titles.get(key, "")) or None for key in log.titles]
     return Log(log.users, log.items, log.times, named)
 
 
@@ -480,6 +490,10 @@ def publish(folder: Path, write) -> None:
         if folder.exists():
             folder.rename(replaced)
         partial.rename(folder)
+    except BaseException:
+        if replaced.exists() and not folder.exists():
+            replaced.rename(folder)
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)

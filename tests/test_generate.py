@@ -323,7 +323,7 @@ def test_the_releases_embedding_is_used_when_it_fits(tiny_adapters, data, tmp_pa
     adapter = tiny_adapters["llama"]
     torch.save(torch.zeros(3, 8), data / "item_embedding.pt")
     ours = csvs(run(adapter, data, out=tmp_path / "a"))
-    assert "does not fit this model" in capsys.readouterr().out
+    assert "does not fit this model and catalogue" in capsys.readouterr().out
     table = torch.full((len(TITLES) + 1, 64), 1e3)
     table[5] = 0  # so every text that is no title is nearest to item 5
     torch.save(table, data / "item_embedding.pt")
@@ -478,7 +478,7 @@ def test_bad_adapters(tiny_models, tiny_adapters, data, tmp_path, capsys):
 
     refused(capsys, arguments(tmp_path / "none", data), "no adapter_config.json")
     refused(capsys, spoiled("prompt", lambda folder: (folder / "prompt.json").unlink()), "no prompt.json")
-    refused(capsys, spoiled("lost", tensors(lambda found: found.pop(min(found)))), "1 tensors are missing")
+    refused(capsys, spoiled("lost", tensors(lambda found: found.pop(min(found)))), "1 tensors are missing or not wanted")
     refused(capsys, spoiled("zero", tensors(zero)), "all zero")
     refused(capsys, spoiled("base", other_base), "does not fit")
     refused(capsys, spoiled("torn", lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"junk")), "does not fit")

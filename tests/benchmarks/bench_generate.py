@@ -137,7 +137,7 @@ def main():
     prompt, catalogue = Prompt.load(given.adapter), read_catalogue(given.dataset)
     run = generate.check_adapter(given.adapter, None)
     model = generate.load_model(given.adapter, run["base_model"], args())
-    tokenizer = generate.load_adapter_tokenizer(given.adapter)
+    tokenizer = generate.load_tokenizer(str(given.adapter))
     model.merge_adapter()
     _, windows = generate.read_split(given.dataset, given.split, len(catalogue) - 1, given.windows, 0, run)
     parameters = sum(p.numel() for name, p in model.named_parameters() if "lora" not in name and "embed" not in name)
