@@ -118,14 +118,14 @@ def draw_reliability(path: Path, checks: dict[str, tuple[np.ndarray, np.ndarray]
 def draw_histograms(path: Path, truth: np.ndarray, scores: dict[str, np.ndarray]) -> None:
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(1, len(scores), figsize=(2.6 * len(scores), 2.8), squeeze=False)
-    for axes, (kind, score) in zip(panels[0], scores.items()):
+    figure, panels = plt.subplots(2, 2, figsize=(4.6, 3.6))
+    for axes, (kind, score) in zip(panels.flat, scores.items()):
         edges = np.linspace(*np.percentile(score, [0.5, 99.5]), 30)
         for value, colour, label in ((False, "#b8bec7", "other"), (True, "#d1495b", "injected")):
             axes.hist(score[truth == value], edges, density=True, alpha=0.6, color=colour, label=label)
         axes.set(title=kind, yticks=[])
         axes.title.set_fontsize(9)
-    panels[0][0].legend(frameon=False, fontsize=8)
+    panels[0, 0].legend(frameon=False, fontsize=8)
     save_figure(figure, path)
 
 
@@ -156,7 +156,7 @@ def html_window(number: int, split, row: int, prob: np.ndarray, titles: list[str
         if np.isnan(value):
             lines.append(f'<li class="target">{title} (next item)</li>')
             continue
-        instead = titles[replacement[row, place]] if replacement[row, place] else ""
+        instead = titles[replacement[row, place]] if replacement[row, place] and value > THRESHOLDS[0] else ""
         instead = f' <span class="instead">→ {html.escape(instead)}</span>' if instead else ""
         injected = ' class="injected"' if split.mask[row, place] == 1 else ""
         shade = f"background:rgba(209,73,91,{0.75 * value:.2f})"
@@ -215,7 +215,7 @@ def build(folder: Path, splits: dict, planted, titles: list[str], windows: int) 
             "positions are injected noise. <b>raw</b> is the language model's noise probability, <b>llm</b> the same calibrated, "
             "<b>collaborative</b> the co-occurrence of items in train, <b>fused</b> both.</p>",
             html_table(["evidence", *columns], [[kind, *row.values()] for kind, row in result["detection"].items()]),
-            f"<p>AUC of fused less that of {best}: 95 % interval {low:+.3f} to {high:+.3f} (bootstrap over users).</p>",
+            f"<p>AUC of fused less that of {best}: 95 % interval {low:+.4f} to {high:+.4f} (bootstrap over users).</p>",
         ]
         rows = threshold_rows(truth[scored], flat["fused"])
         parts.append("<h2>What a threshold on the fused probability does</h2>")
@@ -228,7 +228,9 @@ def build(folder: Path, splits: dict, planted, titles: list[str], windows: int) 
     parts.append("<h2>What the evidence rests on</h2><p>Weights of the standardised features in the log-odds.</p>")
     parts.append(html_table(["feature", "weight"], weights))
     parts.append('<h2>Figures</h2><div class="figures">' + "".join(html_image(folder / n, t) for n, t in figures) + "</div>")
-    parts.append("<h2>Windows as a person reads them</h2><p>Shaded by the fused probability; replacements in green.</p>")
+    parts.append(
+        "<h2>Windows as a person reads them</h2><p>Shaded by the fused probability; a suspect's replacement in green.</p>"
+    )
     replacement = replacements(test)
     chosen = np.linspace(0, len(test.items) - 1, min(windows, len(test.items))).astype(int)
     parts += [html_window(n, test, row, scores["fused"], titles, replacement) for n, row in enumerate(chosen, 1)]
