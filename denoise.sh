@@ -40,7 +40,7 @@ else
     [ -e "$root/$data" ] || ln -s "../$data" "$root/$data"
     options=(--denoise_model_path "save_denoise_model/$data/batch16_sample3584_epoch1/checkpoint-192"
         --noise_dataset_path "data/$data" --output_root "$root" --denoise_data valid_5000 test_5000
-        --score title --suggest catalogue --limit "$limit" --planted "$planted")
+        --score title --suggest catalogue --batch_size 32 --limit "$limit" --planted "$planted")
 fi
 
 # glibc: keep freed memory instead of asking the kernel for the same pages at each layer; a quarter of the time on a CPU
@@ -57,8 +57,8 @@ noisy=(SASRec_code/main.py --dataset "$made" --data_root "$root" --denoise_categ
 denoised=(SASRec_code/main.py --dataset "$made" --data_root "$root" --denoise_category test --evidence fused
     --test_noise_filter_threshold 0.2 --test_max_denoise_num 2 --edit delete)
 if [ "${1:-}" = --quick ]; then
-    $python "${noisy[@]}" --num_epochs 12
-    $python "${denoised[@]}" --num_epochs 12
+    $python "${noisy[@]}" --num_epochs 8
+    $python "${denoised[@]}" --num_epochs 8
 else
     echo "SASRec on these rows, noisy and denoised:"
     echo "  $python ${noisy[*]}"

@@ -785,7 +785,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--denoise_data", nargs="+", default=["train", "valid_5000", "test_5000"], help="files of the data set, without .csv")
     add("--planted", type=int, default=1000, help="train rows with one planted item each, written as planted.csv; 0: none")
     add("--base_model", help="must be the adapter's; default: the adapter's")
-    add("--batch_size", default="auto", help="windows at once (auto: 32 on a CPU, 128 on a GPU)")
+    add("--batch_size", default="auto", help="windows at once (auto: 16 on a CPU, 128 on a GPU)")
     add("--top_k", type=positive, default=3, help="suspects a window")
     add("--score", choices=["first_token", "title"], default="first_token", help="first_token: the paper; title: whole title")
     add("--suggest", choices=["free", "catalogue"], default="free", help="free: the paper; catalogue: only titles there are")
@@ -862,7 +862,7 @@ def generate(args) -> None:
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if args.load_in_8bit and not torch.cuda.is_available():
         raise InputError("--load_in_8bit needs a CUDA device")
-    args.batch_size = (128 if torch.cuda.is_available() else 32) if args.batch_size == "auto" else int(args.batch_size)
+    args.batch_size = (128 if torch.cuda.is_available() else 16) if args.batch_size == "auto" else int(args.batch_size)
     adapter_run, data = check_adapter(args.denoise_model_path, args.base_model), args.noise_dataset_path
     sample = adapter_run.get("arguments", {}).get("sample", 0)
     name = output_name(Path(os.path.abspath(data)).name, args.denoise_model_path.resolve(), sample)  # noqa: PTH100  links stay

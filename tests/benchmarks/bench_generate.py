@@ -109,7 +109,7 @@ def plain(model, tokenizer, prompt, catalogue, windows, batch_size, max_new_toke
 def ours(model, tokenizer, prompt, catalogue, windows, options, args):
     denoiser = generate.Denoiser(model, tokenizer, prompt, catalogue, args(*options))
     questions = denoiser.prepare(windows)
-    plan, records = generate.batches(questions, 32), []
+    plan, records = generate.batches(questions, 16), []
     denoiser.run(windows[:2], questions[:2])
     denoiser.seconds.clear()
     denoiser.tokens.clear()
@@ -131,7 +131,7 @@ def main():
     def args(*extra):
         options = ["--denoise_model_path", given.adapter, "--noise_dataset_path", given.dataset, "--output_root", place, *extra]
         parsed = generate.parse_args([str(option) for option in options])
-        parsed.batch_size = 32
+        parsed.batch_size = 16
         return parsed
 
     prompt, catalogue = Prompt.load(given.adapter), read_catalogue(given.dataset)
