@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -78,6 +80,44 @@ def test_denoise_sh_with_the_call_of_the_release(root, tiny_adapters, tmp_path):
     made = {path.name for path in (tmp_path / "Movie_denoise_user0.0_5000_2000").iterdir()}
     assert {"train.csv", "valid_5000.csv", "test_5000.csv", "planted.csv", "run.json", "id2name4Rec.json"} <= made
     assert len(pd.read_csv(data / "train.csv")) == len(pd.read_csv(tmp_path / "Movie_denoise_user0.0_5000_2000" / "train.csv"))
+
+
+def documented_commands(root):
+    """Every python, accelerate and denoise.sh command of the README files and script docstrings, as lists of words."""
+    pages = [
+        *root.glob("*.md"),
+        *root.glob("*/README.md"),
+        *root.glob("*.py"),
+        *root.glob("SASRec_code/*.py"),
+        *root.glob("data/*.py"),
+    ]
+    for page in pages:
+        text = page.read_text()
+        text = text if page.suffix == ".md" else text.split('"""')[1]
+        for line in re.sub(r"\\\n\s*", "", text).splitlines():
+            words = shlex.split(line, comments=True) if re.match(r"\s*(CUDA_\S+ )?(python|accelerate launch) \S", line) else []
+            if words and "…" not in line:
+                yield str(page.relative_to(root)), words
+
+
+def test_documented_commands_have_options_that_exist(root):
+    import main as sasrec
+    import prepare_noise_data
+    import sweep
+
+    parsers = {"prepare_noise_data": prepare_noise_data, "train_denoise_model": train, "generate_denoised": generate}
+    parsers |= {"main": sasrec, "sweep": sweep}
+    checked = set()
+    for page, words in documented_commands(root):
+        place = next(place for place, word in enumerate(words) if word.endswith(".py"))
+        script = Path(words[place]).stem
+        if script in parsers:
+            options = words[place + 1 :]
+            if script == "prepare_noise_data":
+                options = [*options, "--output_root", "/nonexistent"]
+            parsers[script].parse_args(options)
+            checked.add((page, script))
+    assert len(checked) >= 10 and {script for _, script in checked} == set(parsers), checked
 
 
 def test_denoise_sh_explains_itself(root):
