@@ -148,21 +148,19 @@ def draw(path: Path, table, noisy: float, clean: float | None) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(5.2, 3.4), dpi=200)
+    figure, axes = plt.subplots(figsize=(5.6, 3.8), dpi=200)
     best = table.loc[table["valid NDCG@20"].idxmax()]
-    same_train = table[
-        (table.train_threshold == best.train_threshold) & (table.train_cap == best.train_cap) & (table.test_cap > 0)
-    ]
-    for cap, line in same_train.sort_values("test_threshold").groupby("test_cap"):
-        axes.errorbar(
-            line.test_threshold, line["valid NDCG@20"], line["valid std"], marker="o", capsize=3, label=f"at most {cap:.0f} edits"
-        )
+    same_train = table[(table.train == best.train) & (table.test > 0)].sort_values("test_threshold")
+    for place, (cap, line) in enumerate(same_train.groupby("test_cap")):
+        beside = line.test_threshold + 0.004 * place  # bars of one threshold stand side by side
+        label = f"at most {cap:.0f} edit{'s' if cap > 1 else ''}"
+        axes.errorbar(beside, line["valid NDCG@20"], line["valid std"], marker="o", capsize=3, label=label)
     axes.axhline(noisy, color="0.4", linestyle="--", label="noisy")
     if clean is not None:
         axes.axhline(clean, color="0.4", linestyle=":", label="clean")
-    axes.set(xlabel="threshold of the history filter", ylabel="NDCG@20 on valid (mean ± std over seeds)")
+    axes.set(xlabel="threshold of the history filter", ylabel="valid NDCG@20, mean ± std over seeds")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, ncols=5, loc="lower center", bbox_to_anchor=(0.45, 1.0), columnspacing=1.0)
     figure.tight_layout()
     figure.savefig(path)
     plt.close(figure)
