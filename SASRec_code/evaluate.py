@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 CUTOFFS = (1, 5, 10, 20, 50)
+LEAST_ROWS = 16  # of a batch, however large the catalogue: each batch reads all item embeddings once
 SCORES_AT_ONCE = 2**21  # rows x items of a batch of scores: 8 MB, about what caches hold
 
 
@@ -17,7 +18,7 @@ def rank_targets(model, histories: Tensor, targets: Tensor, exclude_history: boo
     """
     model.eval()
     n_items = model.items.num_embeddings - 1
-    rows = max(1, SCORES_AT_ONCE // (n_items + 1))
+    rows = max(LEAST_ROWS, SCORES_AT_ONCE // (n_items + 1))
     ranks = []
     for start in range(0, len(histories), rows):
         history, target = histories[start : start + rows], targets[start : start + rows, None]
