@@ -88,24 +88,24 @@ class Window:
     items: tuple[int, ...]
 
 
-def read_split(folder: Path, split: str, n_items: int, limit: int | None, planted: int, adapter_run: dict):
+def read_split(folder: Path, split: str, catalogue: list[str], limit: int | None, planted: int, adapter_run: dict):
     """(table, windows) of a split; the table's rows are those that will be written, in the order of the input.
 
     `--limit` keeps that many rows, evenly spaced.
     """
     if split == PLANTED:
-        table = planted_rows(folder, n_items, planted, adapter_run)
+        table = planted_rows(folder, catalogue, planted, adapter_run)
     else:
-        table = read_windows(folder / f"{split}.csv", n_items)
+        table = read_windows(folder / f"{split}.csv", len(catalogue) - 1)
     if limit is not None and limit < len(table) and split != PLANTED:
         table = table.iloc[np.linspace(0, len(table) - 1, limit).astype(int)].reset_index(drop=True)
     hidden = 0 if split.startswith("train") or split == PLANTED else 1
     return table, [Window(row, tuple(items[: len(items) - hidden])) for row, items in enumerate(table["item_ids"])]
 
 
-def planted_rows(folder: Path, n_items: int, count: int, adapter_run: dict) -> pd.DataFrame:
+def planted_rows(folder: Path, catalogue: list[str], count: int, adapter_run: dict) -> pd.DataFrame:
     """`count` train rows that fine-tuning did not see, one random item put into each, with mask 2 at its place."""
-    path = find_train_file(folder)
+    path, n_items = find_train_file(folder), len(catalogue) - 1
     table = read_windows(path, n_items)
     arguments, seen = adapter_run.get("arguments", {}), np.array([], dtype=int)
     if adapter_run.get("data_fingerprint") == data_fingerprint(folder) and not (folder / "TDMD" / "train.json").exists():
@@ -123,7 +123,6 @@ def planted_rows(folder: Path, n_items: int, count: int, adapter_run: dict) -> p
             table.at[row, "item_ids"][position] = item
             table.at[row, "mask"][position] = 2
     if "item_titles" in table:
-        catalogue = read_catalogue(folder)
         table["item_titles"] = [
             json.dumps([catalogue[item] for item in items], ensure_ascii=False) for items in table["item_ids"]
         ]
@@ -407,15 +406,14 @@ class Denoiser:
                 if len(children) > 1:
                     partings.append((row, trie.sequences[lo][:depth], children))
                 stack.extend((low, high, depth + 1) for low, high in children.values() if high - low > 1)
-        deeper = [parting for parting in partings if parting[1]]
+        deeper, below = [parting for parting in partings if parting[1]], ()
         if deeper:
             fork = reader.fork([row for row, _, _ in deeper], max(len(tokens) for _, tokens, _ in deeper))
             below = fork.read([tokens for _, tokens, _ in deeper]).cpu()
             self.tokens["score"] += sum(len(tokens) for _, tokens, _ in deeper)
-        log_probs, rank = log_probs.cpu(), {id(parting): place for place, parting in enumerate(deeper)}
-        for parting in partings:
-            row, tokens, children = parting
-            here = below[rank[id(parting)]] if tokens else log_probs[row]
+        log_probs, below = log_probs.cpu(), iter(below)
+        for row, tokens, children in partings:
+            here = next(below) if tokens else log_probs[row]
             among = here[list(children)].log_softmax(0).tolist()
             for (low, high), value in zip(children.values(), among):
                 for item in tries[row].items[low:high]:
@@ -872,7 +870,7 @@ def generate(args) -> None:
         return
     prompt, catalogue = Prompt.load(args.denoise_model_path), read_catalogue(data)
     names = [*args.denoise_data, *([PLANTED] if args.planted else [])]
-    read = {name: read_split(data, name, len(catalogue) - 1, args.limit, args.planted, adapter_run) for name in names}
+    read = {name: read_split(data, name, catalogue, args.limit, args.planted, adapter_run) for name in names}
     job = describe_job(args)
     if complete(output, job):
         print(f"{output} is complete")

@@ -139,7 +139,7 @@ def main():
     model = generate.load_model(given.adapter, run["base_model"], args())
     tokenizer = generate.load_tokenizer(str(given.adapter))
     model.merge_adapter()
-    _, windows = generate.read_split(given.dataset, given.split, len(catalogue) - 1, given.windows, 0, run)
+    _, windows = generate.read_split(given.dataset, given.split, catalogue, given.windows, 0, run)
     parameters = sum(p.numel() for name, p in model.named_parameters() if "lora" not in name and "embed" not in name)
     limit = gemm_flops()
     print(
