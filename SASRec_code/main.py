@@ -272,8 +272,13 @@ def print_results(results: dict) -> None:
         print(f"{split}  " + "  ".join(f"{name} {value['mean']:.4f}±{value['std']:.4f}" for name, value in values.items()))
 
 
+def partial_path(path: Path) -> Path:
+    """Where this process writes what it will rename to `path`."""
+    return path.with_name(f".{path.name}.partial-{os.uname().nodename}-{os.getpid()}")
+
+
 def write_json(path: Path, content) -> None:
-    partial = path.with_name(f".{path.name}.partial{os.getpid()}")
+    partial = partial_path(path)
     partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
 

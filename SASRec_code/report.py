@@ -11,7 +11,6 @@ import argparse
 import base64
 import html
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +176,7 @@ def build(folder: Path, splits: dict, planted, titles: list[str], windows: int) 
     matplotlib.use("Agg")
     from dataloader import replacements
     from evidence import KINDS, Evidence, expected_calibration_error, halves
+    from main import partial_path
     from sklearn.metrics import brier_score_loss
 
     test, train, n_items = splits["test"], splits["train"], len(titles) - 1
@@ -239,7 +239,7 @@ def build(folder: Path, splits: dict, planted, titles: list[str], windows: int) 
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{name}</title><style>{STYLE}</style><h1>Noise found in {name}</h1>{''.join(parts)}</html>"
     )
-    partial = folder / f".report.html.partial{os.getpid()}"
+    partial = partial_path(folder / "report.html")
     partial.write_text(page, encoding="utf-8")
     partial.replace(folder / "report.html")
     return result

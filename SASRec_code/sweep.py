@@ -14,7 +14,6 @@ are kept and shared between sweeps, so that comparing kinds of evidence trains t
 import copy
 import hashlib
 import json
-import os
 import sys
 from importlib.metadata import version
 from itertools import product
@@ -97,7 +96,7 @@ def trained(args, tensors: dict, n_items: int, seed: int, device):
         return model
     experiment.fit(model, tensors, args, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial{os.getpid()}")
+    partial = experiment.partial_path(path)
     save_file(model.state_dict(), partial)
     partial.replace(path)
     return model
