@@ -39,6 +39,7 @@ from train_denoise_model import (
     InputError,
     Parser,
     Prompt,
+    Question,
     choose_dtype,
     clean_title,
     continue_tokens,
@@ -57,10 +58,12 @@ from train_denoise_model import (
     read_windows,
     share,
     split_rows,
+    title_log_likelihoods,
+    tokenize_question,
     write_json,
 )
 
-DECIMALS = 4  # of a noise probability; the arithmetic is good to about 1e-5
+DIGITS = 5  # of a noise probability; the arithmetic is good to about 1e-5
 PLANTED = "planted"
 PILOT_BATCHES = 8  # batches that estimate --min_percentile
 PERCENTILES = (0.5, 0.6, 0.7, 0.8, 0.9)  # at which precision and recall are reported
@@ -230,21 +233,24 @@ class Reader:
 
     def read(self, pieces: list[list[int]]):
         """Read one more piece (of at least one token) in each text; returns the next token's log-probabilities (B, V)."""
+        return self.logits(pieces, 1)[:, -1].float().log_softmax(-1)
+
+    def logits(self, pieces: list[list[int]], keep: int = 0):
+        """Read one more piece in each text; returns the logits (B, keep, V) of its last columns, 0: of all."""
         import torch
 
         ids = pad_left(pieces, self.pad_token_id).to(self.mask.device)
         real = pad_left([[1] * len(piece) for piece in pieces], 0).to(self.mask.device)
         positions = (self.mask.sum(1, keepdim=True) + real.cumsum(1) - 1).clamp(min=0)
         self.mask = torch.cat([self.mask, real], dim=1)
-        out = self.model(
+        return self.model(
             input_ids=ids,
             attention_mask=self.mask,
             position_ids=positions,
             past_key_values=self.cache,
             use_cache=True,
-            logits_to_keep=1,
-        )
-        return out.logits[:, -1].float().log_softmax(-1)
+            logits_to_keep=keep,
+        ).logits
 
 
 def common_prefix(a: list[int], b: list[int]) -> int:
@@ -319,19 +325,24 @@ class Denoiser:
         text = self.prompt.title(self.catalogue[item]) + self.prompt.suggest_cue
         return continue_tokens(self.tokenizer, self.prompt.noise_cue, text)
 
-    def question(self, items) -> list[int]:
-        return self.tokenizer(self.prompt.question([self.catalogue[item] for item in items]))["input_ids"]
+    def question(self, items) -> Question:
+        return tokenize_question(self.tokenizer, self.prompt, [self.catalogue[item] for item in items])
 
-    def prepare(self, windows: list[Window]) -> list[list[int]]:
-        """Token ids of all questions; reads what they have in common once."""
+    def prepare(self, windows: list[Window]) -> list[Question]:
+        """The questions as tokens; reads what they have in common once."""
         import torch
 
         questions = [self.question(window.items) for window in windows]
         probe = self.tokenizer(self.prompt.question(["?"]))["input_ids"]
-        shared = min(common_prefix(question, probe) for question in questions)
-        if not shared:
+        shared = min(common_prefix(question.ids, probe) for question in questions)
+        if self.args.score == "likelihood":  # a title's first token is predicted by the one before: it is read with the window
+            shared = min(shared, min(question.spans[0][0] for question in questions) - 1)
+        if shared < 1:
             raise InputError("prompt.json: the prompts of two windows share no first token; give it an instruction")
-        longest, limit = max(map(len, questions)), getattr(self.model.config, "max_position_embeddings", None)
+        longest, limit = (
+            max(len(question.ids) for question in questions),
+            getattr(self.model.config, "max_position_embeddings", None),
+        )
         written = max(map(len, self.trie.sequences)) if self.args.suggest == "catalogue" else self.args.max_new_tokens
         room = max(len(self.named_and_asked(item)) for window in windows for item in window.items) + written
         if limit and longest + room > limit:
@@ -341,11 +352,11 @@ class Denoiser:
         if continue_tokens(self.tokenizer, text, seam) != self.named(windows[0].items[0]):
             raise InputError("prompt.json: the tokenizer reads a title differently after the whole prompt than after its cue")
         with torch.inference_mode():
-            self.start = Reader.start(self.model, self.tokenizer.pad_token_id, questions[0][:shared])
+            self.start = Reader.start(self.model, self.tokenizer.pad_token_id, questions[0].ids[:shared])
         self.shared = shared
         return questions
 
-    def run(self, windows: list[Window], questions: list[list[int]], suggest: bool = True) -> list[dict]:
+    def run(self, windows: list[Window], questions: list[Question], suggest: bool = True) -> list[dict]:
         """Records {row, noise_prob, noise_items, noise_items_prob, texts or ids} of a batch of windows."""
         import torch
 
@@ -362,14 +373,15 @@ class Denoiser:
 
     def _run(self, windows, questions, suggest):
         started = time.perf_counter()
-        pieces = [question[self.shared :] for question in questions]
+        pieces = [question.ids[self.shared :] for question in questions]
         reader = self.start.fork([0] * len(windows), max(map(len, pieces)))
-        log_probs = reader.read(pieces)
         self.tokens["score"] += sum(map(len, pieces))
-        if self.args.score == "title":
-            scores = self.title_scores(reader, log_probs, windows)
+        if self.args.score == "likelihood":
+            scores = self.likelihood_scores(reader.logits(pieces), pieces, questions)
+        elif self.args.score == "title":
+            scores = self.title_scores(reader, reader.read(pieces), windows)
         else:
-            scores = self.first_token_scores(log_probs.cpu(), windows)
+            scores = self.first_token_scores(reader.read(pieces).cpu(), windows)
         records = [self.record(window, score) for window, score in zip(windows, scores)]
         scored = time.perf_counter()
         self.seconds["score"] += scored - started
@@ -420,9 +432,29 @@ class Denoiser:
                     totals[row][item] += value
         return [[total[item] for item in window.items] for total, window in zip(totals, windows)]
 
+    def likelihood_scores(self, logits, pieces, questions) -> list[list[float]]:
+        """log P(the item is noise | its title) from log P(title | the titles before it), by Bayes' rule.
+
+        Noise as fine-tuning plants it: one of the n items of a window, drawn uniformly from the catalogue.
+        """
+        import torch
+
+        device, ids = logits.device, pad_left(pieces, 0).to(logits.device)
+        starts, ends = (
+            pad_left([[span[side] - len(question.ids) for span in question.spans] for question in questions], -1).to(device)
+            for side in (0, 1)
+        )
+        likelihoods = title_log_likelihoods(logits, (ids, starts, ends)).cpu()  # (B, n), windows at the right
+        scores = []
+        for question, row in zip(questions, likelihoods):
+            n = len(question.spans)
+            prior_odds = np.log(max(n - 1, 1)) + np.log(len(self.catalogue) - 1)  # of an item that belongs, and its title
+            scores.append((-torch.nn.functional.softplus(row[-n:].double() + prior_odds)).tolist())
+        return scores
+
     def record(self, window: Window, scores: list[float]) -> dict:
         """The score columns of a row: distinct suspects, highest first, ties to the earlier position."""
-        probs = [round(score, DECIMALS) for score in scores]
+        probs = [float(f"{score:.{DIGITS}g}") for score in scores]
         order, suspects = sorted(range(len(probs)), key=lambda place: -probs[place]), {}
         for place in order:
             if probs[place] > self.threshold:
@@ -608,9 +640,9 @@ def whole_lines(path: Path) -> tuple[list[dict], int]:
     return lines, size
 
 
-def batches(questions: list[list[int]], batch_size: int) -> list[list[int]]:
+def batches(questions: list[Question], batch_size: int) -> list[list[int]]:
     """Rows by length, longest first, in batches; the same for every process and every restart."""
-    order = sorted(range(len(questions)), key=lambda row: (-len(questions[row]), row))
+    order = sorted(range(len(questions)), key=lambda row: (-len(questions[row].ids), row))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
@@ -785,7 +817,12 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--base_model", help="must be the adapter's; default: the adapter's")
     add("--batch_size", default="auto", help="windows at once (auto: 16 on a CPU, 128 on a GPU)")
     add("--top_k", type=positive, default=3, help="suspects a window")
-    add("--score", choices=["first_token", "title"], default="first_token", help="first_token: the paper; title: whole title")
+    add(
+        "--score",
+        choices=["first_token", "title", "likelihood"],
+        default="first_token",
+        help="first_token: the paper; title: the whole title is named; likelihood: it is unlikely after those before it",
+    )
     add("--suggest", choices=["free", "catalogue"], default="free", help="free: the paper; catalogue: only titles there are")
     add("--min_percentile", type=share, help="suspects only above this share of positions (estimated on a pilot)")
     add("--max_new_tokens", type=positive, default=64, help="longest free suggestion")

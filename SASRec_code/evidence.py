@@ -133,11 +133,12 @@ def collaborative_features(split: Split, counts: Counts) -> np.ndarray:
 
 
 def llm_features(split: Split) -> np.ndarray:
-    """(N, W, 2): noise_prob, and noise_prob normalised over the scored items of the window."""
-    prob = split.noise_prob
+    """(N, W, 2): the log-odds of noise_prob, and noise_prob normalised over the scored items of the window."""
+    prob = np.minimum(split.noise_prob, -1e-15)  # a probability of 1 has no odds
+    log_odds = prob - np.log(-np.expm1(prob))
     peak = np.nanmax(prob, axis=1, keepdims=True)
     total = peak + np.log(np.nansum(np.exp(prob - peak), axis=1, keepdims=True))
-    return np.stack([prob, prob - total], axis=2)
+    return np.stack([log_odds, prob - total], axis=2)
 
 
 def features(kind: str, split: Split, counts: Counts | None) -> np.ndarray:

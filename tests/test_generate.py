@@ -150,6 +150,27 @@ def test_title_scores_equal_the_chain_rule(tiny_models, tiny_adapters, data, kin
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_likelihood_scores_equal_bayes_by_hand(tiny_models, tiny_adapters, data, kind):
+    folder = run(tiny_adapters[kind], data, "--score", "likelihood", "--suggest", "catalogue")
+    model, prompt = plain_model(tiny_adapters[kind], tiny_models[kind]), Prompt()
+    tokenizer = train.load_tokenizer(str(tiny_models[kind]))
+    for split in ("train", "test_5000"):
+        for row in list(pd.read_csv(folder / f"{split}.csv").itertuples())[:12]:
+            titles, expected = shown(row, split), []
+            for place, title in enumerate(titles):
+                before = prompt.instruction + prompt.sequence_cue + "".join(map(prompt.title, titles[:place]))
+                ids = tokenizer(before + prompt.title(title))["input_ids"]
+                start = len(tokenizer(before)["input_ids"])
+                with torch.no_grad():
+                    log_probs = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+                likelihood = np.exp(sum(log_probs[at - 1, ids[at]].item() for at in range(start, len(ids))))
+                belongs, noise = likelihood * (len(titles) - 1 or 1), 1 / len(TITLES)
+                expected.append(np.log(noise / (noise + belongs)))
+            found = json.loads(row.noise_prob)
+            assert found == pytest.approx(expected, rel=1e-3) and len(set(found)) > len(set(titles)) // 2
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_catalogue_mode_equals_brute_force(tiny_models, tiny_adapters, data, kind):
     folder = run(tiny_adapters[kind], data, "--suggest", "catalogue")
     model, prompt = plain_model(tiny_adapters[kind], tiny_models[kind]), Prompt()
@@ -179,7 +200,7 @@ def test_catalogue_mode_equals_brute_force(tiny_models, tiny_adapters, data, kin
                 assert item == min(left)
 
 
-@pytest.mark.parametrize("mode", [[], ["--score", "title", "--suggest", "catalogue"]], ids=["paper", "ours"])
+@pytest.mark.parametrize("mode", [[], ["--score", "title", "--suggest", "catalogue"], ["--score", "likelihood"]], ids=str)
 def test_batches_ranks_and_merging_do_not_matter(tiny_adapters, data, tmp_path, mode):
     adapter = tiny_adapters["llama"]
     one = csvs(run(adapter, data, *mode, out=tmp_path / "one"))

@@ -145,7 +145,7 @@ def test_batched_loss_equals_single_loss(tiny_models, kind, loss_on):
     examples = [{"titles": FRUIT[: 3 + n] + [CARS[n]], "pairs": [(CARS[n], FRUIT[9])]} for n in range(4)]
     rows = [train.encode(tokenizer, Prompt(), example, 512, loss_on) for example in examples]
     batch = train.Collator(tokenizer.pad_token_id)(rows)
-    extra = {key: batch.pop(key) for key in ("answer_length", "candidates", "planted")}
+    extra = {key: batch.pop(key) for key in train.FOR_METRICS}
     assert batch["labels"].shape[1] == batch["logits_to_keep"] < 40 or loss_on == "all"
     out = model(**batch)
     total, count = 0.0, 0
@@ -157,6 +157,16 @@ def test_batched_loss_equals_single_loss(tiny_models, kind, loss_on):
         total, count = total - picked[labels != IGNORED].sum().item(), count + (labels != IGNORED).sum().item()
         first = logits[len(row["input_ids"]) - row["answer_length"] - 1, row["candidates"]]
         assert torch.allclose(score[-len(first) :], first, atol=1e-4)
+    if loss_on == "all":
+        likelihoods = train.title_log_likelihoods(out.logits, (batch["labels"], *extra.values()))
+        for example, likelihood in zip(examples, likelihoods):
+            before, titles = Prompt().instruction + Prompt().sequence_cue, example["titles"]
+            for title, found in zip(titles, likelihood[-len(titles) :].tolist()):
+                start = len(tokenizer(before)["input_ids"])
+                before += Prompt().title(title)
+                ids = torch.tensor(tokenizer(before)["input_ids"])
+                logits = model(input_ids=ids[None]).logits[0].log_softmax(-1)
+                assert found == pytest.approx(logits[range(start - 1, len(ids) - 1), ids[start:]].sum().item(), abs=1e-3)
     assert out.loss.item() == pytest.approx(total / count, abs=1e-4)
 
 
@@ -187,7 +197,7 @@ def untrained_auc(folder, model):
     _, _, held_out = train.load_examples(folder, 300, 64, 2024, None)
     rows = [train.encode(tokenizer, Prompt(), example, 512) for example in held_out]
     batch = train.Collator(tokenizer.pad_token_id)(rows)
-    extra = {key: batch.pop(key) for key in ("answer_length", "candidates", "planted")}
+    extra = {key: batch.pop(key) for key in train.FOR_METRICS}
     with torch.no_grad():
         logits = AutoModelForCausalLM.from_pretrained(model)(**batch).logits
     scores = train.first_token_scores(logits, (batch["labels"], *extra.values()))
@@ -196,6 +206,26 @@ def untrained_auc(folder, model):
         predictions, label_ids = scores.numpy(), (None, None, None, extra["planted"].numpy())
 
     return train.detection_metrics(Prediction)["auc"]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_question_spans(tiny_models, kind):
+    """Each title's tokens decode to the title, whatever stands between titles."""
+    tokenizer = train.load_tokenizer(str(tiny_models[kind]))
+    for prompt in (Prompt(), Prompt(separator="-\n"), Prompt(instruction="")):
+        ids, spans = train.tokenize_question(tokenizer, prompt, HARD_TITLES)
+        assert ids == tokenizer(prompt.question(HARD_TITLES))["input_ids"]
+        assert [tokenizer.decode(ids[start:end]) for start, end in spans] == list(map(prompt.title, HARD_TITLES))
+
+
+def test_likelihoods_are_learned_and_choose_the_checkpoint(genres, tiny_models, tmp_path, capsys):
+    extra = ["--sample", 300, "--batch_size", 16, "--micro_batch_size", 16, "--eval_sample", 64, "--eval_steps", 6]
+    args = tiny_args(genres, tiny_models["llama"], tmp_path / "out", *extra, "--lora_target_modules", "all-linear")
+    refused(capsys, [*args, "--score", "likelihood"], "--score likelihood needs --loss_on all")
+    train.main([*args, "--loss_on", "all", "--score", "likelihood"])
+    run = json.loads((tmp_path / "out" / genres.name / "batch16_sample300_epoch1" / "run.json").read_text())
+    aucs = {entry["step"]: entry["eval_likelihood_auc"] for entry in run["history"] if "eval_auc" in entry}
+    assert aucs[max(aucs)] > 0.95 and run["best_checkpoint"] == f"checkpoint-{max(aucs, key=aucs.get)}", aucs
 
 
 def test_detection_metrics_by_hand():

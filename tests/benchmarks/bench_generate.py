@@ -80,7 +80,7 @@ def plain(model, tokenizer, prompt, catalogue, windows, batch_size, max_new_toke
                 for i in window.items
             ]
             cue = len(tokenizer(prompt.noise_cue, add_special_tokens=False)["input_ids"])
-            probs = [round(row[piece[cue]].item(), generate.DECIMALS) for piece in first]
+            probs = [float(f"{row[piece[cue]].item():.{generate.DIGITS}g}") for piece in first]
             order = sorted(range(len(probs)), key=lambda place: -probs[place])
             suspects = list(dict.fromkeys(window.items[place] for place in order))[:3]
             scored.append((probs, suspects))

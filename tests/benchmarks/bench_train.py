@@ -38,7 +38,7 @@ def measure(folder: Path, way: str, windows: int, batch: int, micro: int) -> Non
     def step(chosen):
         for start in range(0, len(chosen), micro):
             part = collate([rows[row] for row in chosen[start : start + micro]])
-            for key in ("answer_length", "candidates", "planted"):
+            for key in train.FOR_METRICS:
                 part.pop(key)
             (model(**part).loss * len(part["input_ids"]) / len(chosen)).backward()
         optimiser.step()
