@@ -25,7 +25,6 @@ import os
 import re
 import shutil
 import time
-from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -155,6 +154,7 @@ def load_model(folder: Path, base_model: str, args):
     from safetensors.torch import load_file
 
     device = "cpu"
+    os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", str(int(not torch.cuda.is_available())))  # no copies of keys on a CPU
     if torch.cuda.is_available():
         device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0))}"
         torch.cuda.set_device(device)
@@ -177,40 +177,19 @@ def load_model(folder: Path, base_model: str, args):
     return (model if args.load_in_8bit else model.to(device)).eval()
 
 
-def make_buffer_layer(keys, values, capacity: int):
-    """A layer of a key-value cache that writes into one buffer, where a concatenating one would copy all at each step.
-
-    keys, values (B, H, T, D) are what it starts with; it can grow to `capacity` columns.
-    """
-    from transformers.cache_utils import DynamicLayer
-
-    class BufferLayer(DynamicLayer):
-        def update(self, key_states, value_states, *_, **__):
-            start, end = self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
-            self.key_buffer[:, :, start:end], self.value_buffer[:, :, start:end] = key_states, value_states
-            self.keys, self.values = self.key_buffer[:, :, :end], self.value_buffer[:, :, :end]
-            return self.keys, self.values
-
-    layer, (batch, heads, length, width) = BufferLayer(), keys.shape
-    layer.lazy_initialization(keys, values)
-    layer.key_buffer, layer.value_buffer = keys.new_empty(2, batch, heads, capacity, width)
-    layer.key_buffer[:, :, :length], layer.value_buffer[:, :, :length] = keys, values
-    layer.keys, layer.values = layer.key_buffer[:, :, :length], layer.value_buffer[:, :, :length]
-    return layer
-
-
 class Reader:
     """What the model has read so far, for a batch of texts: its key-value cache and which of its columns are real.
 
     Texts of different lengths are padded on the left of each piece that is read; padded columns are masked and do not
-    count as positions, so each text is read as if it were alone.
+    count as positions, so each text is read as if it were alone. The cache is one buffer a layer that is written into,
+    where a concatenating one would copy all of it at each step.
     """
 
-    def __init__(self, model, pad_token_id: int, layers, mask):
-        from transformers.cache_utils import Cache
-
+    def __init__(self, model, pad_token_id: int, buffers, mask):
         self.model, self.pad_token_id = model, pad_token_id
-        self.cache, self.mask = Cache(layers=layers), mask  # mask (B, T)
+        self.buffers, self.mask = buffers, mask  # [(keys, values)] a layer, each (B, H, capacity, D); mask (B, T)
+        # padded tokens of one forward pass: what caches of a CPU hold; a GPU wants more, its memory holds their logits
+        self.tokens_at_once = 8192 if mask.is_cuda else 512
 
     @classmethod
     def start(cls, model, pad_token_id: int, prefix: list[int]) -> "Reader":
@@ -219,38 +198,94 @@ class Reader:
 
         ids = torch.tensor([prefix], device=model.device)
         cache = model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
-        layers = [make_buffer_layer(layer.keys, layer.values, len(prefix)) for layer in cache.layers]
-        return cls(model, pad_token_id, layers, torch.ones_like(ids))
+        return cls(model, pad_token_id, [(layer.keys, layer.values) for layer in cache.layers], torch.ones_like(ids))
 
     def fork(self, rows: list[int], room: int) -> "Reader":
         """The texts of these rows, again and again where a row repeats, with room for so many more columns."""
         import torch
 
-        index = torch.tensor(rows, device=self.mask.device)
-        capacity = self.mask.shape[1] + room
-        layers = [make_buffer_layer(layer.keys[index], layer.values[index], capacity) for layer in self.cache.layers]
-        return Reader(self.model, self.pad_token_id, layers, self.mask[index])
+        index, width = torch.tensor(rows, device=self.mask.device), self.mask.shape[1]
+
+        def copy(buffer):
+            larger = buffer.new_empty(len(rows), buffer.shape[1], width + room, buffer.shape[3])
+            torch.index_select(buffer[:, :, :width], 0, index, out=larger[:, :, :width])
+            larger[:, :, width:] = 0  # not all of it will be written, and what is masked must still be a number
+            return larger
+
+        buffers = [(copy(keys), copy(values)) for keys, values in self.buffers]
+        return Reader(self.model, self.pad_token_id, buffers, self.mask[index])
+
+    def keep(self, rows: list[int]) -> None:
+        """Leave all texts out but these, in ascending order; in place, as fresh memory costs more than the copy."""
+        import torch
+
+        index, width = torch.tensor(rows, dtype=torch.long, device=self.mask.device), self.mask.shape[1]
+        self.mask = self.mask[index]
+        for buffer in (buffer for layer in self.buffers for buffer in layer):
+            buffer[: len(rows), :, :width] = buffer[:, :, :width][index]
+        self.buffers = [(keys[: len(rows)], values[: len(rows)]) for keys, values in self.buffers]
 
     def read(self, pieces: list[list[int]]):
         """Read one more piece (of at least one token) in each text; returns the next token's log-probabilities (B, V)."""
-        return self.logits(pieces, 1)[:, -1].float().log_softmax(-1)
-
-    def logits(self, pieces: list[list[int]], keep: int = 0):
-        """Read one more piece in each text; returns the logits (B, keep, V) of its last columns, 0: of all."""
         import torch
 
-        ids = pad_left(pieces, self.pad_token_id).to(self.mask.device)
-        real = pad_left([[1] * len(piece) for piece in pieces], 0).to(self.mask.device)
-        positions = (self.mask.sum(1, keepdim=True) + real.cumsum(1) - 1).clamp(min=0)
-        self.mask = torch.cat([self.mask, real], dim=1)
-        return self.model(
-            input_ids=ids,
-            attention_mask=self.mask,
-            position_ids=positions,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=keep,
-        ).logits
+        return torch.cat([logits[:, -1].float().log_softmax(-1) for _, _, logits in self.forward(pieces, 1)])
+
+    def forward(self, pieces: list[list[int]], keep: int):
+        """Read one more piece in each text, a few texts at a time; yields (their slice, token ids (b, t), logits (b, keep, V)).
+
+        keep: how many of the last columns give logits, 0: all t. Texts of similar length should be neighbours.
+        """
+        import torch
+        from transformers.cache_utils import Cache
+
+        longest = max(map(len, pieces))
+        if self.mask.shape[1] + longest > self.buffers[0][0].shape[2]:
+            self.buffers = self.fork(list(range(len(pieces))), 2 * longest).buffers
+        real = pad_left([[1] * len(piece) for piece in pieces], 0, longest).to(self.mask.device)
+        read_before, self.mask = self.mask.sum(1, keepdim=True), torch.cat([self.mask, real], dim=1)
+        end = self.mask.shape[1]
+        for rows in slices(list(map(len, pieces)), self.tokens_at_once):
+            ids = pad_left(pieces[rows], self.pad_token_id).to(self.mask.device)  # (b, t), t <= longest
+            start = end - ids.shape[1]
+            layers = [buffer_layer(keys[rows], values[rows], start) for keys, values in self.buffers]
+            positions = read_before[rows] + real[rows, longest - ids.shape[1] :].cumsum(1) - 1
+            out = self.model(
+                input_ids=ids,
+                attention_mask=self.mask[rows],
+                position_ids=positions.clamp(min=0),
+                past_key_values=Cache(layers=layers),
+                use_cache=True,
+                logits_to_keep=keep,
+            )
+            yield rows, ids, out.logits
+
+
+def buffer_layer(keys, values, start: int):
+    """A layer of a key-value cache that writes into keys and values (B, H, capacity, D) from column `start` on."""
+    from transformers.cache_utils import DynamicLayer
+
+    class BufferLayer(DynamicLayer):
+        def update(self, key_states, value_states, *_, **__):
+            end = start + key_states.shape[2]
+            keys[:, :, start:end], values[:, :, start:end] = key_states, value_states
+            self.keys, self.values = keys[:, :, :end], values[:, :, :end]
+            return self.keys, self.values
+
+    layer = BufferLayer()
+    layer.lazy_initialization(keys, values)
+    layer.keys, layer.values = keys[:, :, :start], values[:, :, :start]
+    return layer
+
+
+def slices(lengths: list[int], most: int) -> list[slice]:
+    """Runs of neighbours that, padded to their longest, have at most `most` tokens (one that is longer stands alone)."""
+    found, start = [], 0
+    for place in range(1, len(lengths) + 1):
+        if place == len(lengths) or max(lengths[start : place + 1]) * (place + 1 - start) > most:
+            found.append(slice(start, place))
+            start = place
+    return found
 
 
 def common_prefix(a: list[int], b: list[int]) -> int:
@@ -281,12 +316,11 @@ class Trie:
 
     def allowed(self, lo: int, hi: int, depth: int, banned: frozenset[int]) -> dict[int, tuple[int, int]]:
         """The children below which there is an item that is not banned."""
-        places = sorted(self.place[item] for item in banned)
-        return {
-            token: (low, high)
-            for token, (low, high) in self.children(lo, hi, depth).items()
-            if bisect_left(places, high) - bisect_left(places, low) < high - low
-        }
+        children = self.children(lo, hi, depth)
+        places = [self.place[item] for item in banned if lo <= self.place[item] < hi]
+        lost = Counter(self.sequences[place][depth] for place in places) if children else {}
+        empty = {token for token, count in lost.items() if count == children[token][1] - children[token][0]}
+        return {token: run for token, run in children.items() if token not in empty} if empty else children
 
     def left(self, lo: int, hi: int, banned: frozenset[int]) -> list[int]:
         """Items of a node that are not banned, at most two."""
@@ -377,7 +411,7 @@ class Denoiser:
         reader = self.start.fork([0] * len(windows), max(map(len, pieces)))
         self.tokens["score"] += sum(map(len, pieces))
         if self.args.score == "likelihood":
-            scores = self.likelihood_scores(reader.logits(pieces), pieces, questions)
+            scores = self.likelihood_scores(reader, pieces, questions)
         elif self.args.score == "title":
             scores = self.title_scores(reader, reader.read(pieces), windows)
         else:
@@ -432,24 +466,26 @@ class Denoiser:
                     totals[row][item] += value
         return [[total[item] for item in window.items] for total, window in zip(totals, windows)]
 
-    def likelihood_scores(self, logits, pieces, questions) -> list[list[float]]:
+    def likelihood_scores(self, reader: Reader, pieces, questions) -> list[list[float]]:
         """log P(the item is noise | its title) from log P(title | the titles before it), by Bayes' rule.
 
         Noise as fine-tuning plants it: one of the n items of a window, drawn uniformly from the catalogue.
         """
         import torch
 
-        device, ids = logits.device, pad_left(pieces, 0).to(logits.device)
+        device = reader.mask.device
         starts, ends = (
             pad_left([[span[side] - len(question.ids) for span in question.spans] for question in questions], -1).to(device)
             for side in (0, 1)
         )
-        likelihoods = title_log_likelihoods(logits, (ids, starts, ends)).cpu()  # (B, n), windows at the right
+        parts = [
+            title_log_likelihoods(logits, (ids, starts[rows], ends[rows])) for rows, ids, logits in reader.forward(pieces, 0)
+        ]
         scores = []
-        for question, row in zip(questions, likelihoods):
+        for question, likelihoods in zip(questions, torch.cat(parts).double().cpu()):
             n = len(question.spans)
-            prior_odds = np.log(max(n - 1, 1)) + np.log(len(self.catalogue) - 1)  # of an item that belongs, and its title
-            scores.append((-torch.nn.functional.softplus(row[-n:].double() + prior_odds)).tolist())
+            prior_odds = np.log(max(n - 1, 1)) + np.log(len(self.catalogue) - 1)  # that an item belongs; of a uniform draw
+            scores.append((-torch.nn.functional.softplus(likelihoods[-n:] + prior_odds)).tolist())
         return scores
 
     def record(self, window: Window, scores: list[float]) -> dict:
@@ -467,63 +503,72 @@ class Denoiser:
             "noise_items_prob": [suspects[item] for item in top],
         }
 
+    def fork_suspects(self, reader: Reader, suspects: list[tuple[int, int]], room: int):
+        """(places, pieces, reader): the suspects by the length of what is read of each, with room for so many more tokens."""
+        asked = [self.named_and_asked(item) for _, item in suspects]
+        places = sorted(range(len(suspects)), key=lambda place: -len(asked[place]))
+        rows, pieces = [suspects[place][0] for place in places], [asked[place] for place in places]
+        return places, pieces, reader.fork(rows, len(pieces[0]) + room)
+
     def suggest_free(self, reader: Reader, suspects: list[tuple[int, int]]) -> list[str]:
         """Greedy free text for each suspect, up to the mark that closes a title."""
-        pieces = [self.named_and_asked(item) for _, item in suspects]
-        reader = reader.fork([row for row, _ in suspects], max(map(len, pieces)) + self.args.max_new_tokens)
-        self.tokens["suggest"] += sum(map(len, pieces))
+        room = self.args.max_new_tokens
+        active, pieces, reader = self.fork_suspects(reader, suspects, room)
         written: list[list[int]] = [[] for _ in suspects]
-        active, log_probs = list(range(len(suspects))), reader.read(pieces)
-        for step in range(self.args.max_new_tokens):
-            chosen = log_probs.argmax(-1).tolist()
+        while active:
+            self.tokens["suggest"] += sum(map(len, pieces))
+            chosen = reader.read(pieces).argmax(-1).tolist()
             for place, token in zip(active, chosen):
                 written[place].append(token)
             going = [row for row, place in enumerate(active) if not self.ended(written[place])]
-            if not going or step == self.args.max_new_tokens - 1:
-                break
-            reader, active, pieces = self.shrink(reader, active, chosen, going, step)
-            self.tokens["suggest"] += len(going)
-            log_probs = reader.read(pieces)
+            if len(going) < len(active):
+                reader.keep(going)
+            active, pieces = [active[row] for row in going], [[chosen[row]] for row in going]
         return [self.answer_text(tokens) for tokens in written]
 
-    def shrink(self, reader: Reader, active: list[int], chosen: list[int], going: list[int], step: int):
-        """Leave the ended texts out; the cache is copied for that, so room is kept for what may still come."""
-        if len(going) < len(active):
-            reader = reader.fork(going, self.args.max_new_tokens - step)
-        return reader, [active[row] for row in going], [[chosen[row]] for row in going]
-
     def ended(self, tokens: list[int]) -> bool:
-        return tokens[-1] == self.tokenizer.eos_token_id or self.prompt.close in self.tokenizer.decode(tokens)
+        if len(tokens) == self.args.max_new_tokens or tokens[-1] == self.tokenizer.eos_token_id:
+            return True
+        return self.prompt.close in self.tokenizer.decode(tokens)
 
     def answer_text(self, tokens: list[int]) -> str:
         text = self.tokenizer.decode(tokens, skip_special_tokens=True)
         return clean_title(text.split(self.prompt.close)[0])
 
     def suggest_from_catalogue(self, reader: Reader, suspects, windows) -> list[int]:
-        """Greedy decoding along the trie of titles, never to an item of the window; ends where one item is left."""
-        banned = [frozenset(windows[row].items) for row, _ in suspects]
-        pieces = [self.named_and_asked(item) for _, item in suspects]
-        longest = max(map(len, self.trie.sequences))
-        reader = reader.fork([row for row, _ in suspects], max(map(len, pieces)) + longest)
-        self.tokens["suggest"] += sum(map(len, pieces))
-        nodes: list[tuple[int, int, int]] = [(0, len(self.trie.items), 0)] * len(suspects)
-        active, log_probs = list(range(len(suspects))), reader.read(pieces)
-        while True:
-            chosen = []
-            for place, row in zip(active, log_probs.cpu()):
+        """Greedy decoding along the trie of titles, never to an item of the window; ends where one title is left."""
+        banned, room = [frozenset(windows[row].items) for row, _ in suspects], max(map(len, self.trie.sequences))
+        active, pieces, reader = self.fork_suspects(reader, suspects, room)
+        common, nodes = zip(*(self.descend((0, len(self.trie.items), 0), ban) for ban in banned))
+        pieces, nodes = [piece + common[place] for place, piece in zip(active, pieces)], list(nodes)
+        while active:
+            self.tokens["suggest"] += sum(map(len, pieces))
+            going, pieces_left = [], []
+            for row, (place, log_probs) in enumerate(zip(active, reader.read(pieces).cpu())):
+                if self.decided(nodes[place], banned[place]):
+                    continue
                 children = self.trie.allowed(*nodes[place], banned[place])
-                token = max(children, key=dict(zip(children, row[list(children)].tolist())).get)
-                chosen.append(token)
-                nodes[place] = (*children[token], nodes[place][2] + 1)
-            going = [row for row, place in enumerate(active) if not self.decided(nodes[place], banned[place])]
-            if not going:
-                break
+                token = max(children, key=dict(zip(children, log_probs[list(children)].tolist())).get)
+                follow, nodes[place] = self.descend((*children[token], nodes[place][2] + 1), banned[place])
+                if not self.decided(nodes[place], banned[place]):
+                    going.append(row)
+                    pieces_left.append([token, *follow])
             if len(going) < len(active):
-                reader = reader.fork(going, longest)
-            active, pieces = [active[row] for row in going], [[chosen[row]] for row in going]
-            self.tokens["suggest"] += len(going)
-            log_probs = reader.read(pieces)
+                reader.keep(going)
+            active, pieces = [active[row] for row in going], pieces_left
         return [self.trie.left(lo, hi, ban)[0] for (lo, hi, _), ban in zip(nodes, banned)]
+
+    def descend(self, node: tuple[int, int, int], banned: frozenset[int]) -> tuple[list[int], tuple[int, int, int]]:
+        """The tokens below a node along which titles run together, and the node where they part or one is left."""
+        tokens = []
+        while not self.decided(node, banned):
+            children = self.trie.allowed(*node, banned)
+            if len(children) > 1:
+                break
+            ((token, run),) = children.items()
+            tokens.append(token)
+            node = (*run, node[2] + 1)
+        return tokens, node
 
     def decided(self, node: tuple[int, int, int], banned: frozenset[int]) -> bool:
         """One item is left, or several of one title."""
