@@ -38,9 +38,9 @@ else
     fi
     mkdir -p "$root"
     [ -e "$root/$data" ] || ln -s "../$data" "$root/$data"
-    options=(--denoise_model_path "save_denoise_model/$data/batch16_sample3584_epoch1/checkpoint-192"
+    options=(--denoise_model_path "save_denoise_model/$data/batch4_sample2400_epoch1/checkpoint-600"
         --noise_dataset_path "data/$data" --output_root "$root" --denoise_data valid_5000 test_5000
-        --score title --suggest catalogue --batch_size 32 --limit "$limit" --planted "$planted")
+        --score likelihood --suggest catalogue --limit "$limit" --planted "$planted")
 fi
 
 # glibc: keep freed memory instead of asking the kernel for the same pages at each layer; a quarter of the time on a CPU

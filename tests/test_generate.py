@@ -269,6 +269,35 @@ def test_trie_by_hand():
     assert trie.left(1, 4, frozenset({2, 1})) == [4] and trie.left(0, 4, frozenset()) == [3, 2]
 
 
+def test_slices_by_hand():
+    assert generate.slices([4, 4, 3, 1], 8) == [slice(0, 2), slice(2, 4)]
+    assert generate.slices([9, 2, 2, 2, 2], 8) == [slice(0, 1), slice(1, 5)]  # the longest does not fit and stands alone
+    assert generate.slices([1, 8], 8) == [slice(0, 1), slice(1, 2)] and generate.slices([3], 1) == [slice(0, 1)]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_reading_in_slices_forking_and_keeping_change_nothing(tiny_models, kind):
+    """Texts read piece by piece, in slices, through forks, shrunk and regrown buffers: each as if it were alone."""
+    from transformers import AutoModelForCausalLM
+
+    model, rng = AutoModelForCausalLM.from_pretrained(tiny_models[kind]).eval(), random.Random(0)
+    with torch.inference_mode():
+        reader, texts = generate.Reader.start(model, 1, [5, 6, 7]).fork([0] * 6, 0), [[5, 6, 7] for _ in range(6)]
+        reader.tokens_at_once = 12
+        for step in range(6):
+            pieces = [[rng.randrange(2, 400) for _ in range(rng.randint(1, 9))] for _ in texts]
+            texts = [text + piece for text, piece in zip(texts, pieces)]
+            found = reader.read(pieces)
+            for text, log_probs in zip(texts, found):
+                assert torch.allclose(log_probs, model(input_ids=torch.tensor([text])).logits[0, -1].log_softmax(-1), atol=1e-3)
+            if step == 1:
+                reader.keep([0, 2, 3, 5])
+                texts = [texts[row] for row in (0, 2, 3, 5)]
+            if step == 3:
+                reader, texts = reader.fork([3, 3, 1], 2), [texts[row] for row in (3, 3, 1)]
+                reader.tokens_at_once = 12
+
+
 def test_output_name():
     from pathlib import Path
 

@@ -114,6 +114,10 @@ def test_tokens_labels_and_round_trip(tiny_models, kind):
         assert (row["input_ids"][0] == tokenizer.bos_token_id) == (kind == "llama")
         everything = train.encode(tokenizer, prompt, example, 512, "all")
         assert everything["labels"][1:] == everything["input_ids"][1:] == row["input_ids"][1:]
+        unplanted = train.encode(tokenizer, prompt, example, 512, "unplanted")
+        left_out = [place for place, label in enumerate(unplanted["labels"]) if label == IGNORED][1:]
+        assert tokenizer.decode([row["input_ids"][place] for place in left_out]) == prompt.title(noise)
+        assert left_out == list(range(left_out[0], left_out[-1] + 1)) and left_out[-1] < len(row["input_ids"]) - len(answer)
 
 
 def test_cutoff_drops_the_oldest_items_and_never_the_answer(tiny_models):
@@ -221,8 +225,8 @@ def test_question_spans(tiny_models, kind):
 def test_likelihoods_are_learned_and_choose_the_checkpoint(genres, tiny_models, tmp_path, capsys):
     extra = ["--sample", 300, "--batch_size", 16, "--micro_batch_size", 16, "--eval_sample", 64, "--eval_steps", 6]
     args = tiny_args(genres, tiny_models["llama"], tmp_path / "out", *extra, "--lora_target_modules", "all-linear")
-    refused(capsys, [*args, "--score", "likelihood"], "--score likelihood needs --loss_on all")
-    train.main([*args, "--loss_on", "all", "--score", "likelihood"])
+    refused(capsys, [*args, "--score", "likelihood"], "--score likelihood needs --loss_on all or unplanted")
+    train.main([*args, "--loss_on", "unplanted", "--score", "likelihood"])
     run = json.loads((tmp_path / "out" / genres.name / "batch16_sample300_epoch1" / "run.json").read_text())
     aucs = {entry["step"]: entry["eval_likelihood_auc"] for entry in run["history"] if "eval_auc" in entry}
     assert aucs[max(aucs)] > 0.95 and run["best_checkpoint"] == f"checkpoint-{max(aucs, key=aucs.get)}", aucs
@@ -305,7 +309,7 @@ def test_two_processes_train_like_one(genres, tiny_models, tmp_path):
 @pytest.mark.parametrize(
     "extra",
     [
-        ["--seed", 1], ["--manual_noise", 0.5], ["--loss_on", "all"], ["--lora_r", 4], ["--lora_alpha", 64],
+        ["--seed", 1], ["--manual_noise", 0.5], ["--loss_on", "all"], ["--loss_on", "unplanted"], ["--lora_r", 4], ["--lora_alpha", 64],
         ["--lora_dropout", 0.5], ["--learning_rate", 0.1], ["--cutoff_len", 60],
         ["--warmup_steps", 5], ["--sample", 40], ["--batch_size", 16],
     ],
