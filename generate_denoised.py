@@ -944,12 +944,14 @@ def generate(args) -> None:
         raise InputError("--load_in_8bit needs a CUDA device")
     args.batch_size = (128 if torch.cuda.is_available() else 16) if args.batch_size == "auto" else int(args.batch_size)
     adapter_run, data = check_adapter(args.denoise_model_path, args.base_model), args.noise_dataset_path
-    sample = adapter_run.get("arguments", {}).get("sample", 0)
-    name = output_name(Path(os.path.abspath(data)).name, args.denoise_model_path.resolve(), sample)  # noqa: PTH100  links stay
+    trained_with = adapter_run.get("arguments", {})
+    name = output_name(Path(os.path.abspath(data)).name, args.denoise_model_path.resolve(), trained_with.get("sample", 0))  # noqa: PTH100  links stay
     output = (args.output_root or data.resolve().parent) / name
     if args.where:
         print(output)
         return
+    if args.score == "likelihood" and trained_with.get("loss_on") == "answer":
+        print(f"{args.denoise_model_path} was trained with --loss_on answer: it did not learn how likely titles are")
     prompt, catalogue = Prompt.load(args.denoise_model_path), read_catalogue(data)
     names = [*args.denoise_data, *([PLANTED] if args.planted else [])]
     read = {name: read_split(data, name, catalogue, args.limit, args.planted, adapter_run) for name in names}
