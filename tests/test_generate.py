@@ -276,15 +276,15 @@ def test_slices_by_hand():
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_reading_in_slices_forking_and_keeping_change_nothing(tiny_models, kind):
-    """Texts read piece by piece, in slices, through forks, shrunk and regrown buffers: each as if it were alone."""
+def test_reading_in_slices_branching_and_keeping_change_nothing(tiny_models, kind):
+    """Texts read piece by piece, in slices, as branches, in shrunk and regrown buffers: each as if it were alone."""
     from transformers import AutoModelForCausalLM
 
     model, rng = AutoModelForCausalLM.from_pretrained(tiny_models[kind]).eval(), random.Random(0)
     with torch.inference_mode():
-        reader, texts = generate.Reader.start(model, 1, [5, 6, 7]).fork([0] * 6, 0), [[5, 6, 7] for _ in range(6)]
+        reader, texts = generate.Reader.start(model, 1, [5, 6, 7]).copies(6, 0), [[5, 6, 7] for _ in range(6)]
         reader.tokens_at_once = 12
-        for step in range(6):
+        for step in range(8):
             pieces = [[rng.randrange(2, 400) for _ in range(rng.randint(1, 9))] for _ in texts]
             texts = [text + piece for text, piece in zip(texts, pieces)]
             found = reader.read(pieces)
@@ -294,8 +294,11 @@ def test_reading_in_slices_forking_and_keeping_change_nothing(tiny_models, kind)
                 reader.keep([0, 2, 3, 5])
                 texts = [texts[row] for row in (0, 2, 3, 5)]
             if step == 3:
-                reader, texts = reader.fork([3, 3, 1], 2), [texts[row] for row in (3, 3, 1)]
+                reader, texts = reader.branch([1, 3, 3, 3]), [texts[row] for row in (1, 3, 3, 3)]  # two rows have no text
                 reader.tokens_at_once = 12
+            if step == 5:
+                reader.keep([1, 3])
+                texts = [texts[row] for row in (1, 3)]
 
 
 def test_output_name():
