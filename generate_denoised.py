@@ -190,6 +190,7 @@ class Reader:
         self.model, self.pad_token_id = model, pad_token_id
         self.buffers = buffers  # [(keys, values)] a layer, each (rows, H, capacity, D)
         self.rows, self.mask = rows, mask  # of N texts: the row of each, ascending; (N, T) what it has read
+        self.spare = None  # the buffers of the copies
         # padded tokens of one forward pass: what caches of a CPU hold; a GPU wants more, its memory holds their logits
         self.tokens_at_once = 8192 if mask.is_cuda else 512
 
@@ -203,23 +204,29 @@ class Reader:
         return cls(model, pad_token_id, [(layer.keys, layer.values) for layer in layers], [0], torch.ones_like(ids, dtype=bool))
 
     def copies(self, count: int, room: int) -> "Reader":
-        """A reader of that many texts that begin as this one's only text, with room for so many more columns."""
-        reader = self.branch([0] * count)
-        reader.buffers, reader.rows = self.copy_buffers([0] * count, room), list(range(count))
+        """A reader of that many texts that begin as this one's only text, with room for so many more columns.
+
+        The memory is that of the copies made before, as fresh memory costs more than copying: those must be done.
+        """
+        reader, capacity = self.branch([0] * count), self.mask.shape[1] + room
+        if not self.spare or len(self.spare[0][0]) < count or self.spare[0][0].shape[2] < capacity:
+            self.spare = self.enlarged(count, capacity)
+        reader.rows, reader.buffers = list(range(count)), [(keys[:count], values[:count]) for keys, values in self.spare]
+        for mine, copied in zip(self.buffers, reader.buffers):
+            for read, buffer in zip(mine, copied):
+                buffer[:, :, : self.mask.shape[1]] = read
         return reader
 
-    def copy_buffers(self, rows: list[int], room: int):
-        import torch
+    def enlarged(self, rows: int, capacity: int):
+        """Buffers of that size that begin with what was read; zeros, as what is masked must still be a number."""
+        width = self.mask.shape[1]
 
-        index, width = torch.tensor(rows, device=self.mask.device), self.mask.shape[1]
-
-        def copy(buffer):
-            larger = buffer.new_empty(len(rows), buffer.shape[1], width + room, buffer.shape[3])
-            torch.index_select(buffer[:, :, :width], 0, index, out=larger[:, :, :width])
-            larger[:, :, width:] = 0  # not all of it will be written, and what is masked must still be a number
+        def enlarge(buffer):
+            larger = buffer.new_zeros(rows, buffer.shape[1], capacity, buffer.shape[3])
+            larger[:, :, :width] = buffer[:, :, :width]
             return larger
 
-        return [(copy(keys), copy(values)) for keys, values in self.buffers]
+        return [(enlarge(keys), enlarge(values)) for keys, values in self.buffers]
 
     def branch(self, texts: list[int]) -> "Reader":
         """These texts, ascending, again and again where one repeats; they go on in the rows of this reader, which then cannot."""
@@ -258,7 +265,7 @@ class Reader:
         tokens = pad_left([[token for text in row for token in pieces[text]] for row in texts], self.pad_token_id)
         tokens, owners = tokens.to(self.mask.device), pad_left(owners, -1).to(self.mask.device)  # (rows, max(widths))
         if self.mask.shape[1] + max(widths) > self.buffers[0][0].shape[2]:
-            self.buffers = self.copy_buffers(list(range(len(texts))), max(widths) + self.mask.shape[1] // 2)
+            self.buffers = self.enlarged(len(texts), max(widths) + 3 * self.mask.shape[1] // 2)
         mine = owners[self.rows] == torch.arange(len(pieces), device=owners.device)[:, None]
         self.mask = torch.cat([self.mask, mine], dim=1)
         end = self.mask.shape[1]

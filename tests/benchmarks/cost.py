@@ -42,9 +42,9 @@ def estimate(
     }
 
 
-def memory_gib(parameters, bytes_per_weight=2, layers=32, kv_width=1024, batch=128, tokens=200, top_k=3) -> float:
-    """Weights, and keys and values of a batch and its forks, in GiB; the defaults are Llama-3-8B in bfloat16."""
-    cache = 2 * layers * kv_width * tokens * batch * (1 + top_k) * bytes_per_weight
+def memory_gib(parameters, bytes_per_weight=2, layers=32, kv_width=1024, batch=128, tokens=200) -> float:
+    """Weights, and keys and values of a batch with as much room for answers, in GiB; the defaults are Llama-3-8B in bfloat16."""
+    cache = 2 * layers * kv_width * 2 * tokens * batch * bytes_per_weight
     return (parameters * bytes_per_weight + cache) / 2**30
 
 
