@@ -25,6 +25,7 @@ import os
 import re
 import shutil
 import time
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -242,49 +243,53 @@ class Reader:
         self.buffers = [(keys[: len(rows)], values[: len(rows)]) for keys, values in self.buffers]
         self.rows = [rows.index(row) for row in self.rows]
 
+    def forget(self, counts: list[int]) -> None:
+        """Take back what each text read last, so many tokens."""
+        import torch
+
+        from_end = self.mask.flip(1).cumsum(1).flip(1)
+        self.mask &= from_end > torch.tensor(counts, device=self.mask.device)[:, None]
+
     def read(self, pieces: list[list[int]]):
         """Read one more piece (of at least one token) in each text; returns the next token's log-probabilities (N, V)."""
         import torch
 
-        return torch.cat([logits.float().log_softmax(-1) for _, _, logits in self.forward(pieces, last=True)])
+        return torch.cat(list(self.forward(pieces, [1] * len(pieces)))).float().log_softmax(-1)
 
-    def forward(self, pieces: list[list[int]], last: bool):
-        """Read one more piece in each text, a few rows at a time; yields (slice of rows, token ids (r, t), logits).
+    def forward(self, pieces: list[list[int]], tails: list[int]):
+        """Read one more piece in each text; yields each text's logits (tail, V) after the last `tail` tokens of its piece.
 
-        The branches of a row are read side by side. logits: (n, V) after the last token of each of the rows' texts, or
-        (r, t, V) after every token. Rows of similar length should be neighbours.
+        The branches of a row are read side by side, a few rows at a time. Rows of similar length should be neighbours.
         """
         import torch
         from transformers.cache_utils import Cache
 
-        texts = [[] for _ in range(len(self.buffers[0][0]))]  # of each row
+        device, texts = self.mask.device, [[] for _ in range(len(self.buffers[0][0]))]
         for text, row in enumerate(self.rows):
             texts[row].append(text)
-        owners = [[text for text in row for _ in pieces[text]] for row in texts]
-        widths = list(map(len, owners))
-        tokens = pad_left([[token for text in row for token in pieces[text]] for row in texts], self.pad_token_id)
-        tokens, owners = tokens.to(self.mask.device), pad_left(owners, -1).to(self.mask.device)  # (rows, max(widths))
+        columns = [[(text, place) for text in row for place in range(len(pieces[text]))] for row in texts]
+        widths = list(map(len, columns))
+        tokens = pad_left([[pieces[text][place] for text, place in row] for row in columns], self.pad_token_id).to(device)
+        owners = pad_left([[text for text, _ in row] for row in columns], -1).to(device)  # (rows, max(widths)) as tokens
+        wanted = [[place >= len(pieces[text]) - tails[text] for text, place in row] for row in columns]
+        wanted = pad_left(wanted, False).to(device)
         if self.mask.shape[1] + max(widths) > self.buffers[0][0].shape[2]:
             self.buffers = self.enlarged(len(texts), max(widths) + 3 * self.mask.shape[1] // 2)
-        mine = owners[self.rows] == torch.arange(len(pieces), device=owners.device)[:, None]
+        mine = owners[self.rows] == torch.arange(len(pieces), device=device)[:, None]
         self.mask = torch.cat([self.mask, mine], dim=1)
-        end = self.mask.shape[1]
+        end, head = self.mask.shape[1], self.model.get_output_embeddings()
         for rows in slices(widths, self.tokens_at_once):
             t = max(*widths[rows], 1)  # a row may have no text
-            ids, owner = tokens[rows, -t:], owners[rows, -t:]
-            seen = self.mask[owner] & torch.ones(t, end, dtype=bool, device=owner.device).tril(end - t)  # (r, t, end)
-            ends = owner != torch.nn.functional.pad(owner[:, 1:], (0, 1), value=-1)  # where the next column is not this text's
-            wanted = ends & (owner >= 0) if last else ...
-            head = self.model.get_output_embeddings()
-            with head.register_forward_pre_hook(lambda _, states, wanted=wanted: (states[0][wanted],)):  # no other logits
+            seen = self.mask[owners[rows, -t:]] & torch.ones(t, end, dtype=bool, device=device).tril(end - t)  # (r, t, end)
+            with head.register_forward_pre_hook(lambda _, states, rows=rows, t=t: (states[0][wanted[rows, -t:]],)):
                 out = self.model(
-                    input_ids=ids,
+                    input_ids=tokens[rows, -t:],
                     attention_mask=additive(seen, self.buffers[0][0].dtype)[:, None],
                     position_ids=seen.sum(-1) - 1,
                     past_key_values=Cache([buffer_layer(keys[rows], values[rows], end - t) for keys, values in self.buffers]),
                     use_cache=True,
-                )
-            yield rows, ids, out.logits
+                )  # the hook spares the LM head all tokens whose logits are not wanted
+            yield from out.logits.split([tails[text] for row in texts[rows] for text in row])
 
 
 def additive(seen, dtype):
@@ -355,6 +360,12 @@ class Trie:
         empty = {token for token, count in lost.items() if count == children[token][1] - children[token][0]}
         return {token: run for token, run in children.items() if token not in empty} if empty else children
 
+    def follow(self, tokens: list[int]) -> list[int]:
+        """The tokens that all titles which begin so have next; none where no title does."""
+        lo = bisect_left(self.sequences, tokens)
+        hi = bisect_right(self.sequences, tokens, key=lambda sequence: sequence[: len(tokens)])
+        return self.sequences[lo][len(tokens) : common_prefix(self.sequences[lo], self.sequences[hi - 1])] if lo < hi else []
+
     def left(self, lo: int, hi: int, banned: frozenset[int]) -> list[int]:
         """Items of a node that are not banned, at most two."""
         found = []
@@ -376,10 +387,8 @@ class Denoiser:
         self.model, self.tokenizer, self.prompt, self.catalogue, self.args = model, tokenizer, prompt, catalogue, args
         self.seconds, self.tokens = Counter(), Counter()
         self.threshold = -np.inf  # of --min_percentile
-        if args.suggest == "catalogue":
-            cue = prompt.suggest_cue
-            titles = range(1, len(catalogue))
-            self.trie = Trie({item: continue_tokens(tokenizer, cue, prompt.title(catalogue[item])) for item in titles})
+        titles = {item: prompt.title(catalogue[item]) for item in range(1, len(catalogue))}
+        self.trie = Trie({item: continue_tokens(tokenizer, prompt.suggest_cue, title) for item, title in titles.items()})
 
     @cache  # noqa: B019  one Denoiser a process
     def named(self, item: int) -> list[int]:
@@ -505,18 +514,13 @@ class Denoiser:
         """
         import torch
 
-        device = reader.mask.device
-        places = zip(*(question.spans_from_end() for question in questions))
-        starts, ends = (pad_left(list(rows), -1).to(device) for rows in places)
-        parts = [
-            title_log_likelihoods(logits, (ids, starts[rows], ends[rows]))
-            for rows, ids, logits in reader.forward(pieces, last=False)
-        ]
         scores = []
-        for question, likelihoods in zip(questions, torch.cat(parts).double().cpu()):
+        for question, piece, logits in zip(questions, pieces, reader.forward(pieces, list(map(len, pieces)))):
+            read = [torch.tensor([row], device=logits.device) for row in (piece, *question.spans_from_end())]
+            likelihoods = title_log_likelihoods(logits[None], read)[0].double().cpu()
             n = len(question.spans)
             prior_odds = np.log(max(n - 1, 1)) + np.log(len(self.catalogue) - 1)  # that an item belongs; of a uniform draw
-            scores.append((-torch.nn.functional.softplus(likelihoods[-n:] + prior_odds)).tolist())
+            scores.append((-torch.nn.functional.softplus(likelihoods + prior_odds)).tolist())
         return scores
 
     def record(self, window: Window, scores: list[float]) -> dict:
@@ -541,17 +545,35 @@ class Denoiser:
         return places, [self.named_and_asked(item) for _, item in suspects], branches
 
     def suggest_free(self, reader: Reader, suspects: list[tuple[int, int]]) -> list[str]:
-        """Greedy free text for each suspect, up to the mark that closes a title."""
+        """Greedy free text for each suspect, up to the mark that closes a title.
+
+        What all titles of the catalogue that begin as the text does have next is read with it, and stands as far as the
+        model would have written it too: speculative decoding (arXiv 2211.17192), the same text in fewer steps.
+        """
+        import torch
+
         active, pieces, reader = self.ask(reader, suspects)
         written: list[list[int]] = [[] for _ in suspects]
+        drafts: list[list[int]] = [[] for _ in suspects]
         while active:
             self.tokens["suggest"] += sum(map(len, pieces))
-            chosen = reader.read(pieces).argmax(-1).tolist()
-            for place, token in zip(active, chosen):
-                written[place].append(token)
-            going = [text for text, place in enumerate(active) if not self.ended(written[place])]
-            active, pieces = [active[text] for text in going], [[chosen[text]] for text in going]
+            tails = [1 + len(drafts[place]) for place in active]
+            best = torch.cat([logits.argmax(-1) for logits in reader.forward(pieces, tails)]).cpu().split(tails)
+            refused, going = [], []
+            for text, (place, tokens) in enumerate(zip(active, map(torch.Tensor.tolist, best))):
+                right = common_prefix(tokens, drafts[place])
+                refused.append(len(drafts[place]) - right)
+                for token in tokens[: right + 1]:
+                    written[place].append(token)
+                    if self.ended(written[place]):
+                        break
+                else:
+                    drafts[place] = self.trie.follow(written[place])[: self.args.max_new_tokens - 1 - len(written[place])]
+                    going.append(text)
+            reader.forget(refused)
             reader.keep(going)
+            active = [active[text] for text in going]
+            pieces = [[written[place][-1], *drafts[place]] for place in active]
         return [self.answer_text(tokens) for tokens in written]
 
     def ended(self, tokens: list[int]) -> bool:
