@@ -147,6 +147,14 @@ def check_adapter(folder: Path, base_model: str | None) -> dict:
     return run | {"base_model": trained_on}
 
 
+def check_positions(base_model: str, config) -> None:
+    """Refuse models that measure distance by cache column: what lies between a text and its history would count."""
+    if config.model_type in ("bloom", "mpt", "gpt_neo") or getattr(config, "alibi", False):
+        raise InputError(
+            f"--base_model {base_model}: ALiBi and local attention are not supported, take one with rotary positions"
+        )
+
+
 def load_model(folder: Path, base_model: str, args):
     """Base model with the adapter, in evaluation mode on this process's device; refuses an adapter without effect."""
     import torch
@@ -161,6 +169,7 @@ def load_model(folder: Path, base_model: str, args):
         device = "cpu"
         os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", "1")  # no copies of keys
     base = load_base_model(base_model, args.dtype, args.load_in_8bit)
+    check_positions(base_model, base.config)
     try:
         model = PeftModel.from_pretrained(base, folder)
         expected, found = (
@@ -191,7 +200,7 @@ class Reader:
         self.model, self.pad_token_id = model, pad_token_id
         self.buffers = buffers  # [(keys, values)] a layer, each (rows, H, capacity, D)
         self.rows, self.mask = rows, mask  # of N texts: the row of each, ascending; (N, T) what it has read
-        self.spare = None  # the buffers of the copies
+        self.spare = None  # buffers of the copies of this text
         # padded tokens of one forward pass: what caches of a CPU hold; a GPU wants more, its memory holds their logits
         self.tokens_at_once = 8192 if mask.is_cuda else 512
 
@@ -209,14 +218,15 @@ class Reader:
 
         The memory is that of the copies made before, as fresh memory costs more than copying: those must be done.
         """
-        reader, capacity = self.branch([0] * count), self.mask.shape[1] + room
-        if not self.spare or len(self.spare[0][0]) < count or self.spare[0][0].shape[2] < capacity:
-            self.spare = self.enlarged(count, capacity)
-        reader.rows, reader.buffers = list(range(count)), [(keys[:count], values[:count]) for keys, values in self.spare]
-        for mine, copied in zip(self.buffers, reader.buffers):
+        width = self.mask.shape[1]
+        if not self.spare or len(self.spare[0][0]) < count or self.spare[0][0].shape[2] < width + room:
+            self.spare = None  # frees it before there is a larger one
+            self.spare = self.enlarged(count, width + room)
+        buffers = [(keys[:count], values[:count]) for keys, values in self.spare]
+        for mine, copied in zip(self.buffers, buffers):
             for read, buffer in zip(mine, copied):
-                buffer[:, :, : self.mask.shape[1]] = read
-        return reader
+                buffer[:, :, :width] = read
+        return Reader(self.model, self.pad_token_id, buffers, list(range(count)), self.mask[[0] * count])
 
     def enlarged(self, rows: int, capacity: int):
         """Buffers of that size that begin with what was read; zeros, as what is masked must still be a number."""
@@ -230,16 +240,22 @@ class Reader:
         return [(enlarge(keys), enlarge(values)) for keys, values in self.buffers]
 
     def branch(self, texts: list[int]) -> "Reader":
-        """These texts, ascending, again and again where one repeats; they go on in the rows of this reader, which then cannot."""
+        """These texts, ascending, again and again where one repeats, in the rows of this reader.
+
+        It may go on, or branch again, when they are done; after their `keep`, which moves rows, it may not.
+        """
         rows = [self.rows[text] for text in texts]
         return Reader(self.model, self.pad_token_id, self.buffers, rows, self.mask[texts])
 
     def keep(self, texts: list[int]) -> None:
         """Leave all texts out but these, ascending; empty rows go too, in place, as fresh memory costs more than the copy."""
+        import torch
+
         width, self.mask, self.rows = self.mask.shape[1], self.mask[texts], [self.rows[text] for text in texts]
         rows = sorted(set(self.rows))
+        index = torch.tensor(rows, dtype=torch.long, device=self.mask.device)
         for buffer in (buffer for layer in self.buffers for buffer in layer if len(rows) < len(buffer)):
-            buffer[: len(rows), :, :width] = buffer[rows, :, :width]
+            buffer[: len(rows), :, :width] = buffer[index, :, :width]
         self.buffers = [(keys[: len(rows)], values[: len(rows)]) for keys, values in self.buffers]
         self.rows = [rows.index(row) for row in self.rows]
 
@@ -267,28 +283,31 @@ class Reader:
         device, texts = self.mask.device, [[] for _ in range(len(self.buffers[0][0]))]
         for text, row in enumerate(self.rows):
             texts[row].append(text)
-        columns = [[(text, place) for text in row for place in range(len(pieces[text]))] for row in texts]
+        columns = [
+            [(token, text, place >= len(pieces[text]) - tails[text]) for text in row for place, token in enumerate(pieces[text])]
+            for row in texts
+        ]
         widths = list(map(len, columns))
-        tokens = pad_left([[pieces[text][place] for text, place in row] for row in columns], self.pad_token_id).to(device)
-        owners = pad_left([[text for text, _ in row] for row in columns], -1).to(device)  # (rows, max(widths)) as tokens
-        wanted = [[place >= len(pieces[text]) - tails[text] for text, place in row] for row in columns]
-        wanted = pad_left(wanted, False).to(device)
+        tokens, owners, wanted = (  # (rows, max(widths)) each
+            pad_left([[column[part] for column in row] for row in columns], fill).to(device)
+            for part, fill in enumerate((self.pad_token_id, -1, False))
+        )
         if self.mask.shape[1] + max(widths) > self.buffers[0][0].shape[2]:
             self.buffers = self.enlarged(len(texts), max(widths) + 3 * self.mask.shape[1] // 2)
         mine = owners[self.rows] == torch.arange(len(pieces), device=device)[:, None]
         self.mask = torch.cat([self.mask, mine], dim=1)
-        end, head = self.mask.shape[1], self.model.get_output_embeddings()
+        end = self.mask.shape[1]
         for rows in slices(widths, self.tokens_at_once):
             t = max(*widths[rows], 1)  # a row may have no text
             seen = self.mask[owners[rows, -t:]] & torch.ones(t, end, dtype=bool, device=device).tril(end - t)  # (r, t, end)
-            with head.register_forward_pre_hook(lambda _, states, rows=rows, t=t: (states[0][wanted[rows, -t:]],)):
-                out = self.model(
-                    input_ids=tokens[rows, -t:],
-                    attention_mask=additive(seen, self.buffers[0][0].dtype)[:, None],
-                    position_ids=seen.sum(-1) - 1,
-                    past_key_values=Cache([buffer_layer(keys[rows], values[rows], end - t) for keys, values in self.buffers]),
-                    use_cache=True,
-                )  # the hook spares the LM head all tokens whose logits are not wanted
+            out = self.model(
+                input_ids=tokens[rows, -t:],
+                attention_mask=additive(seen, self.buffers[0][0].dtype)[:, None],
+                position_ids=seen.sum(-1) - 1,
+                past_key_values=Cache([buffer_layer(keys[rows], values[rows], end - t) for keys, values in self.buffers]),
+                use_cache=True,
+                logits_to_keep=wanted[rows, -t:],  # (r, t) -> logits (n, V) of the wanted tokens alone
+            )
             yield from out.logits.split([tails[text] for row in texts[rows] for text in row])
 
 
@@ -415,10 +434,9 @@ class Denoiser:
             shared = min(shared, min(question.spans[0][0] for question in questions) - 1)
         if shared < 1:
             raise InputError("prompt.json: the prompts of two windows share no first token; give it an instruction")
-        longest, limit = (
-            max(len(question.ids) for question in questions),
-            getattr(self.model.config, "max_position_embeddings", None),
-        )
+        longest = max(len(question.ids) for question in questions)
+        limits = (getattr(self.model.config, name, None) for name in ("max_position_embeddings", "sliding_window"))
+        limit = min(filter(None, limits), default=None)
         written = max(map(len, self.trie.sequences)) if self.args.suggest == "catalogue" else self.args.max_new_tokens
         room = max(len(self.named_and_asked(item)) for window in windows for item in window.items) + written
         if limit and longest + room > limit:
@@ -440,10 +458,10 @@ class Denoiser:
             with torch.inference_mode():
                 return self._run(windows, questions, suggest)
         except torch.cuda.OutOfMemoryError:
-            torch.cuda.empty_cache()
             if len(windows) == 1:
                 raise
-            half = len(windows) // 2
+        self.start.spare, half = None, len(windows) // 2  # the cache of all of them; only here no traceback holds it
+        torch.cuda.empty_cache()
         first = self.run(windows[:half], questions[:half], suggest)
         return first + self.run(windows[half:], questions[half:], suggest)
 
@@ -570,6 +588,7 @@ class Denoiser:
                 else:
                     drafts[place] = self.trie.follow(written[place])[: self.args.max_new_tokens - 1 - len(written[place])]
                     going.append(text)
+            self.tokens["suggest"] -= sum(refused)
             reader.forget(refused)
             reader.keep(going)
             active = [active[text] for text in going]
@@ -769,6 +788,7 @@ def denoise_split(split: str, windows: list[Window], denoiser: Denoiser, shards:
             out.flush()
             progress.update()
     progress.close()
+    denoiser.start.spare = None  # what follows needs the memory
     return len(plan)
 
 

@@ -338,11 +338,11 @@ def tokenize(tokenizer, prompt: Prompt, examples: list[dict], cutoff_len: int, l
     return Dataset.from_list(kept)
 
 
-def pad_left(rows: list[list[int]], value: int, width: int = 0):
-    """(B, L) tensor of rows aligned at their ends, L the longest or the wider `width`."""
+def pad_left(rows: list[list], value):
+    """(B, L) tensor of rows aligned at their ends, L the longest."""
     import torch
 
-    width = max(width, max(map(len, rows)))
+    width = max(map(len, rows))
     return torch.tensor([[value] * (width - len(row)) + row for row in rows])
 
 

@@ -274,8 +274,11 @@ def test_out_of_memory_halves_the_batch(tiny_adapters, data, tmp_path, monkeypat
 
     def small_gpu(self, windows, questions, suggest):
         if len(windows) > 3:
+            self.start.copies(len(windows), 0)
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return plain(self, windows, questions, suggest)
+        records = plain(self, windows, questions, suggest)
+        assert len(self.start.spare[0][0]) <= 3  # the cache of the whole batch is given back
+        return records
 
     monkeypatch.setattr(generate.Denoiser, "_run", small_gpu)
     halved = run(tiny_adapters["llama"], data, out=tmp_path / "halved")
@@ -284,6 +287,16 @@ def test_out_of_memory_halves_the_batch(tiny_adapters, data, tmp_path, monkeypat
 
 
 # ---------------------------------------------------------------- pure parts
+
+
+def test_positions_by_column_are_refused():
+    from transformers import BloomConfig, FalconConfig, GPT2Config, LlamaConfig
+
+    for config in (BloomConfig(), FalconConfig(alibi=True)):
+        with pytest.raises(train.InputError, match="--base_model there: ALiBi"):
+            generate.check_positions("there", config)
+    for config in (GPT2Config(), LlamaConfig(), FalconConfig()):
+        generate.check_positions("there", config)
 
 
 def test_trie_by_hand():
