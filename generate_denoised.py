@@ -24,11 +24,12 @@ import json
 import os
 import re
 import shutil
+import sys
 import time
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -40,6 +41,7 @@ from train_denoise_model import (
     Parser,
     Prompt,
     Question,
+    check_attention,
     choose_dtype,
     clean_title,
     continue_tokens,
@@ -147,14 +149,6 @@ def check_adapter(folder: Path, base_model: str | None) -> dict:
     return run | {"base_model": trained_on}
 
 
-def check_positions(base_model: str, config) -> None:
-    """Refuse models that measure distance by cache column: what lies between a text and its history would count."""
-    if config.model_type in ("bloom", "mpt", "gpt_neo") or getattr(config, "alibi", False):
-        raise InputError(
-            f"--base_model {base_model}: ALiBi and local attention are not supported, take one with rotary positions"
-        )
-
-
 def load_model(folder: Path, base_model: str, args):
     """Base model with the adapter, in evaluation mode on this process's device; refuses an adapter without effect."""
     import torch
@@ -169,7 +163,7 @@ def load_model(folder: Path, base_model: str, args):
         device = "cpu"
         os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", "1")  # no copies of keys
     base = load_base_model(base_model, args.dtype, args.load_in_8bit)
-    check_positions(base_model, base.config)
+    check_attention(base_model, base)
     try:
         model = PeftModel.from_pretrained(base, folder)
         expected, found = (
@@ -196,22 +190,22 @@ class Reader:
     The cache is one buffer a layer that is written into, where a concatenating one would copy all of it at each step.
     """
 
-    def __init__(self, model, pad_token_id: int, buffers, rows: list[int], mask):
-        self.model, self.pad_token_id = model, pad_token_id
+    def __init__(self, model, buffers, rows: list[int], mask):
+        self.model = model
         self.buffers = buffers  # [(keys, values)] a layer, each (rows, H, capacity, D)
         self.rows, self.mask = rows, mask  # of N texts: the row of each, ascending; (N, T) what it has read
         self.spare = None  # buffers of the copies of this text
-        # padded tokens of one forward pass: what caches of a CPU hold; a GPU wants more, its memory holds their logits
-        self.tokens_at_once = 8192 if mask.is_cuda else 512
+        # of one forward pass, about: what caches of a CPU hold; a GPU wants more, its memory holds their logits
+        self.tokens_at_once = 8192 if mask.is_cuda else 1024
 
     @classmethod
-    def start(cls, model, pad_token_id: int, prefix: list[int]) -> "Reader":
+    def start(cls, model, prefix: list[int]) -> "Reader":
         """One text that is the tokens all prompts begin with."""
         import torch
 
         ids = torch.tensor([prefix], device=model.device)
         layers = model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values.layers
-        return cls(model, pad_token_id, [(layer.keys, layer.values) for layer in layers], [0], torch.ones_like(ids, dtype=bool))
+        return cls(model, [(layer.keys, layer.values) for layer in layers], [0], torch.ones_like(ids, dtype=bool))
 
     def copies(self, count: int, room: int) -> "Reader":
         """A reader of that many texts that begin as this one's only text, with room for so many more columns.
@@ -221,43 +215,30 @@ class Reader:
         width = self.mask.shape[1]
         if not self.spare or len(self.spare[0][0]) < count or self.spare[0][0].shape[2] < width + room:
             self.spare = None  # frees it before there is a larger one
-            self.spare = self.enlarged(count, width + room)
+            self.spare = self.empty_buffers(count, width + room)
         buffers = [(keys[:count], values[:count]) for keys, values in self.spare]
-        for mine, copied in zip(self.buffers, buffers):
-            for read, buffer in zip(mine, copied):
-                buffer[:, :, :width] = read
-        return Reader(self.model, self.pad_token_id, buffers, list(range(count)), self.mask[[0] * count])
+        self.copy_to(buffers)
+        return Reader(self.model, buffers, list(range(count)), self.mask[[0] * count])
 
-    def enlarged(self, rows: int, capacity: int):
-        """Buffers of that size that begin with what was read; zeros, as what is masked must still be a number."""
+    def empty_buffers(self, rows: int, capacity: int):
+        """Zeros, as what is masked must still be a number."""
+        sizes = [(rows, keys.shape[1], capacity, keys.shape[3]) for keys, _ in self.buffers]
+        return [(keys.new_zeros(size), values.new_zeros(size)) for size, (keys, values) in zip(sizes, self.buffers)]
+
+    def copy_to(self, buffers) -> None:
+        """Write what was read into other buffers, of as many rows; the only row into each of them."""
         width = self.mask.shape[1]
-
-        def enlarge(buffer):
-            larger = buffer.new_zeros(rows, buffer.shape[1], capacity, buffer.shape[3])
-            larger[:, :, :width] = buffer[:, :, :width]
-            return larger
-
-        return [(enlarge(keys), enlarge(values)) for keys, values in self.buffers]
+        for mine, others in zip(self.buffers, buffers):
+            for read, buffer in zip(mine, others):
+                buffer[:, :, :width] = read[:, :, :width]
 
     def branch(self, texts: list[int]) -> "Reader":
-        """These texts, ascending, again and again where one repeats, in the rows of this reader.
-
-        It may go on, or branch again, when they are done; after their `keep`, which moves rows, it may not.
-        """
-        rows = [self.rows[text] for text in texts]
-        return Reader(self.model, self.pad_token_id, self.buffers, rows, self.mask[texts])
+        """These texts, ascending, again and again where one repeats, in the rows of this reader; it may go on when they are done."""
+        return Reader(self.model, self.buffers, [self.rows[text] for text in texts], self.mask[texts])
 
     def keep(self, texts: list[int]) -> None:
-        """Leave all texts out but these, ascending; empty rows go too, in place, as fresh memory costs more than the copy."""
-        import torch
-
-        width, self.mask, self.rows = self.mask.shape[1], self.mask[texts], [self.rows[text] for text in texts]
-        rows = sorted(set(self.rows))
-        index = torch.tensor(rows, dtype=torch.long, device=self.mask.device)
-        for buffer in (buffer for layer in self.buffers for buffer in layer if len(rows) < len(buffer)):
-            buffer[: len(rows), :, :width] = buffer[index, :, :width]
-        self.buffers = [(keys[: len(rows)], values[: len(rows)]) for keys, values in self.buffers]
-        self.rows = [rows.index(row) for row in self.rows]
+        """Leave all texts out but these, ascending."""
+        self.rows, self.mask = [self.rows[text] for text in texts], self.mask[texts]
 
     def forget(self, counts: list[int]) -> None:
         """Take back what each text read last, so many tokens."""
@@ -275,74 +256,90 @@ class Reader:
     def forward(self, pieces: list[list[int]], tails: list[int]):
         """Read one more piece in each text; yields each text's logits (tail, V) after the last `tail` tokens of its piece.
 
-        The branches of a row are read side by side, a few rows at a time. Rows of similar length should be neighbours.
+        A few texts at a time; attention pads them to the longest row among them.
         """
         import torch
-        from transformers.cache_utils import Cache
 
-        device, texts = self.mask.device, [[] for _ in range(len(self.buffers[0][0]))]
-        for text, row in enumerate(self.rows):
-            texts[row].append(text)
-        columns = [
-            [(token, text, place >= len(pieces[text]) - tails[text]) for text in row for place, token in enumerate(pieces[text])]
-            for row in texts
-        ]
-        widths = list(map(len, columns))
-        tokens, owners, wanted = (  # (rows, max(widths)) each
-            pad_left([[column[part] for column in row] for row in columns], fill).to(device)
-            for part, fill in enumerate((self.pad_token_id, -1, False))
-        )
-        if self.mask.shape[1] + max(widths) > self.buffers[0][0].shape[2]:
-            self.buffers = self.enlarged(len(texts), max(widths) + 3 * self.mask.shape[1] // 2)
-        mine = owners[self.rows] == torch.arange(len(pieces), device=device)[:, None]
-        self.mask = torch.cat([self.mask, mine], dim=1)
-        end = self.mask.shape[1]
-        for rows in slices(widths, self.tokens_at_once):
-            t = max(*widths[rows], 1)  # a row may have no text
-            seen = self.mask[owners[rows, -t:]] & torch.ones(t, end, dtype=bool, device=device).tril(end - t)  # (r, t, end)
-            out = self.model(
-                input_ids=tokens[rows, -t:],
-                attention_mask=additive(seen, self.buffers[0][0].dtype)[:, None],
-                position_ids=seen.sum(-1) - 1,
-                past_key_values=Cache([buffer_layer(keys[rows], values[rows], end - t) for keys, values in self.buffers]),
-                use_cache=True,
-                logits_to_keep=wanted[rows, -t:],  # (r, t) -> logits (n, V) of the wanted tokens alone
+        device, width = self.mask.device, self.mask.shape[1]
+        lengths, rows = torch.tensor(list(map(len, pieces))), torch.tensor(self.rows)
+        ends = lengths.cumsum(0)
+        starts = ends - lengths
+        text = torch.arange(len(pieces)).repeat_interleave(lengths)  # of each token; its row, and its column in there:
+        row, column = rows[text], width + torch.arange(len(text)) - starts[torch.searchsorted(rows, rows)][text]
+        wanted = torch.arange(len(text)) >= (ends - torch.tensor(tails))[text]
+        tokens = torch.tensor([token for piece in pieces for token in piece])
+        tokens, text, row, column = (values.to(device) for values in (tokens, text, row, column))
+
+        end = int(column.max()) + 1
+        if end > self.buffers[0][0].shape[2]:
+            larger = self.empty_buffers(len(self.buffers[0][0]), end + width // 2)
+            self.copy_to(larger)
+            self.buffers = larger
+        self.mask = torch.nn.functional.pad(self.mask, (0, end - width))
+        self.mask[text, column] = True
+        for texts in slices(lengths.tolist(), self.tokens_at_once):
+            at, first = slice(starts[texts.start], ends[texts.stop - 1]), self.rows[texts.start]
+            seen = self.mask[text[at]] & (torch.arange(end, device=device) <= column[at, None])
+            buffers = [(keys[first:], values[first:]) for keys, values in self.buffers]
+            logits = read_packed(
+                self.model, tokens[at], row[at] - first, column[at], seen, buffers, wanted[at].nonzero()[:, 0].to(device)
             )
-            yield from out.logits.split([tails[text] for row in texts[rows] for text in row])
+            yield from logits.split(tails[texts])
 
 
-def additive(seen, dtype):
-    """What attention adds to its scores: 0 where `seen`, the least number elsewhere."""
+def read_packed(model, tokens, row, column, seen, buffers, wanted):
+    """Logits (wanted, V) of n tokens of many texts, which are one sequence to the model: nothing is padded.
+
+    All layers but attention treat each token by itself. Attention takes each to its own row of a cache, which gets its
+    keys and values: buffers, [(keys, values)] a layer, each (R, H, capacity, D). row, column: (n,), where they go, the
+    tokens of a row side by side. seen: (n, T), the columns of its row that a token attends to. wanted: places in the n.
+    """
     import torch
+    from transformers import AttentionInterface
 
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
+    rows, counts = int(row[-1]) + 1, torch.bincount(row)
+    t = int(counts.max())
+    slot = row * t + torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]  # in (rows, t)
+    dtype = buffers[0][0].dtype
+    mask = torch.full((rows * t, seen.shape[1]), torch.finfo(dtype).min, dtype=dtype, device=row.device)
+    mask[slot] = mask[slot].masked_fill(seen, 0)  # what is added to attention's scores
+    usual, buffers = model.config._attn_implementation, [(keys[:rows], values[:rows]) for keys, values in buffers]
+    AttentionInterface.register("in_rows", partial(attend_in_rows, usual, buffers, row, column, slot))
+    model.config._attn_implementation = "in_rows"
+    try:
+        out = model(
+            input_ids=tokens[None],
+            attention_mask=mask.view(rows, 1, t, -1),
+            position_ids=seen.sum(-1)[None] - 1,
+            use_cache=False,
+            logits_to_keep=wanted,
+        )
+    finally:
+        model.config._attn_implementation = usual
+    return out.logits[0]
 
 
-def buffer_layer(keys, values, start: int):
-    """A layer of a key-value cache that writes into keys and values (B, H, capacity, D) from column `start` on."""
-    from transformers.cache_utils import DynamicLayer
+def attend_in_rows(usual: str, buffers, row, column, slot, module, query, key, value, attention_mask, **kwargs):
+    """An attention function of transformers for `read_packed`: query (1, H, n, D), attention_mask (R, 1, t, T) -> (1, n, H, D)."""
+    from transformers import AttentionInterface
 
-    class BufferLayer(DynamicLayer):
-        def update(self, key_states, value_states, *_, **__):
-            end = start + key_states.shape[2]
-            keys[:, :, start:end], values[:, :, start:end] = key_states, value_states
-            self.keys, self.values = keys[:, :, :end], values[:, :, :end]
-            return self.keys, self.values
-
-    layer = BufferLayer()
-    layer.lazy_initialization(keys, values)
-    layer.keys, layer.values = keys[:, :, :start], values[:, :, :start]
-    return layer
+    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)  # each model has its own
+    attention, (keys, values) = AttentionInterface().get_interface(usual, eager), buffers[module.layer_idx]
+    keys[row, :, column], values[row, :, column] = key[0].transpose(0, 1), value[0].transpose(0, 1)
+    rows, _, t, end = attention_mask.shape
+    slots = query.new_zeros(rows * t, query.shape[1], query.shape[3]).index_copy_(0, slot, query[0].transpose(0, 1))
+    query = slots.unflatten(0, (rows, t)).transpose(1, 2)
+    out, _ = attention(module, query, keys[:, :, :end], values[:, :, :end], attention_mask, **kwargs)
+    return out.flatten(0, 1)[slot][None], None
 
 
 def slices(lengths: list[int], most: int) -> list[slice]:
-    """Runs of neighbours that, padded to their longest, have at most `most` tokens (one that is longer stands alone)."""
-    found, start = [], 0
-    for place in range(1, len(lengths) + 1):
-        if place == len(lengths) or max(lengths[start : place + 1]) * (place + 1 - start) > most:
-            found.append(slice(start, place))
-            start = place
-    return found
+    """As few runs of neighbours as have about `most` tokens, of about as many tokens each."""
+    ends = np.cumsum(lengths)
+    count = -(-ends[-1] // most)
+    cuts = np.searchsorted(ends * count, ends[-1] * np.arange(1, count)) + 1
+    bounds = sorted({0, *cuts.tolist(), len(lengths)})
+    return [slice(start, stop) for start, stop in zip(bounds, bounds[1:])]
 
 
 def common_prefix(a: list[int], b: list[int]) -> int:
@@ -380,10 +377,10 @@ class Trie:
         return {token: run for token, run in children.items() if token not in empty} if empty else children
 
     def follow(self, tokens: list[int]) -> list[int]:
-        """The tokens that all titles which begin so have next; none where no title does."""
+        """The tokens that all titles which begin so have next, up to the mark that closes them; none where no title does."""
         lo = bisect_left(self.sequences, tokens)
         hi = bisect_right(self.sequences, tokens, key=lambda sequence: sequence[: len(tokens)])
-        return self.sequences[lo][len(tokens) : common_prefix(self.sequences[lo], self.sequences[hi - 1])] if lo < hi else []
+        return self.sequences[lo][:-1][len(tokens) : common_prefix(self.sequences[lo], self.sequences[hi - 1])] if lo < hi else []
 
     def left(self, lo: int, hi: int, banned: frozenset[int]) -> list[int]:
         """Items of a node that are not banned, at most two."""
@@ -446,7 +443,7 @@ class Denoiser:
         if continue_tokens(self.tokenizer, text, seam) != self.named(windows[0].items[0]):
             raise InputError("prompt.json: the tokenizer reads a title differently after the whole prompt than after its cue")
         with torch.inference_mode():
-            self.start = Reader.start(self.model, self.tokenizer.pad_token_id, questions[0].ids[:shared])
+            self.start = Reader.start(self.model, questions[0].ids[:shared])
         self.shared = shared
         return questions
 
@@ -558,9 +555,8 @@ class Denoiser:
 
     def ask(self, reader: Reader, suspects: list[tuple[int, int]]):
         """(places, pieces, reader): each suspect's place, its title and the cue for a replacement, and a branch for each."""
-        branches, places = reader.branch([row for row, _ in suspects]), list(range(len(suspects)))
-        branches.keep(places)  # leaves out the rows without suspects
-        return places, [self.named_and_asked(item) for _, item in suspects], branches
+        pieces = [self.named_and_asked(item) for _, item in suspects]
+        return list(range(len(suspects))), pieces, reader.branch([row for row, _ in suspects])
 
     def suggest_free(self, reader: Reader, suspects: list[tuple[int, int]]) -> list[str]:
         """Greedy free text for each suspect, up to the mark that closes a title.

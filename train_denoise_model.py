@@ -428,18 +428,29 @@ def load_config(name: str):
     return AutoConfig.from_pretrained(where, **options)
 
 
-def check_targets(name: str, targets: list[str]) -> None:
-    """Raise InputError when a LoRA target is no module of the model; builds the model without its weights."""
+def check_base_model(name: str, targets: list[str]) -> None:
+    """Raise InputError for a model that stage 2 cannot read with, and a LoRA target that is no module of the model."""
     import torch
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        modules = {path.rsplit(".", 1)[-1] for path, _ in AutoModelForCausalLM.from_config(load_config(name)).named_modules()}
+        model = AutoModelForCausalLM.from_config(load_config(name))  # without its weights
+    check_attention(name, model)
+    modules = {path.rsplit(".", 1)[-1] for path, _ in model.named_modules()}
     absent = [target for target in targets if target not in modules and target != "all-linear"]
     if absent:
         raise InputError(
             f"--lora_target_modules {absent[0]}: no such module in {name}, which has "
             + ", ".join(sorted(filter(str.isidentifier, modules)))
+        )
+
+
+def check_attention(name: str, model) -> None:
+    """Raise InputError for the models whose attention stage 2 cannot do for them: most that predate rotary positions."""
+    if not model._can_set_attn_implementation() or getattr(model.config, "kv_lora_rank", None):
+        raise InputError(
+            f"--base_model {name}: stage 2 cannot read with {type(model).__name__}, which does not use transformers' "
+            "AttentionInterface or keeps compressed keys; most models with rotary positions (Llama, Qwen, Mistral, Gemma) will do"
         )
 
 
@@ -822,7 +833,7 @@ def train(args) -> None:
     eval_set = tokenize(tokenizer, prompt, held_out, args.cutoff_len, measured) if held_out else None
 
     # 3. the model and its adapter
-    check_targets(args.base_model, args.lora_target_modules)
+    check_base_model(args.base_model, args.lora_target_modules)
     set_seed(args.seed)
     model = add_adapter(load_base_model(args.base_model, args.dtype, args.load_in_8bit), args)
 

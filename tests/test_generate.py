@@ -289,14 +289,14 @@ def test_out_of_memory_halves_the_batch(tiny_adapters, data, tmp_path, monkeypat
 # ---------------------------------------------------------------- pure parts
 
 
-def test_positions_by_column_are_refused():
-    from transformers import BloomConfig, FalconConfig, GPT2Config, LlamaConfig
+def test_attention_that_cannot_be_done_for_the_model_is_refused():
+    from transformers import AutoModelForCausalLM, BloomConfig, DeepseekV3Config, GPT2Config
 
-    for config in (BloomConfig(), FalconConfig(alibi=True)):
-        with pytest.raises(train.InputError, match="--base_model there: ALiBi"):
-            generate.check_positions("there", config)
-    for config in (GPT2Config(), LlamaConfig(), FalconConfig()):
-        generate.check_positions("there", config)
+    with torch.device("meta"):
+        for config in (BloomConfig(n_layer=1), DeepseekV3Config(num_hidden_layers=1)):
+            with pytest.raises(train.InputError, match="--base_model there: stage 2 cannot read with (Bloom|Deepseek)"):
+                train.check_attention("there", AutoModelForCausalLM.from_config(config))
+        train.check_attention("there", AutoModelForCausalLM.from_config(GPT2Config(n_layer=1)))
 
 
 def test_trie_by_hand():
@@ -304,14 +304,16 @@ def test_trie_by_hand():
     assert trie.items == [3, 2, 1, 4] and trie.children(0, 4, 0) == {4: (0, 1), 5: (1, 4)}
     assert trie.allowed(0, 4, 0, frozenset({3})) == {5: (1, 4)} and trie.children(2, 4, 2) == {}
     assert trie.left(1, 4, frozenset({2, 1})) == [4] and trie.left(0, 4, frozenset()) == [3, 2]
-    assert trie.follow([4]) == [9] and trie.follow([5]) == [] and trie.follow([5, 7]) == [9]
-    assert trie.follow([]) == trie.follow([6]) == trie.follow([5, 9]) == trie.follow([5, 9, 1]) == []
+    assert trie.follow([]) == trie.follow([4]) == trie.follow([5]) == trie.follow([6]) == trie.follow([5, 9, 1]) == []
+    longer = generate.Trie({1: [5, 6, 7, 8, 9], 2: [5, 6, 4, 9], 3: [5, 6, 7, 8, 9]})
+    assert longer.follow([5]) == [6] and longer.follow([5, 6]) == [] and longer.follow([5, 6, 7]) == [8]
 
 
 def test_slices_by_hand():
     assert generate.slices([4, 4, 3, 1], 8) == [slice(0, 2), slice(2, 4)]
-    assert generate.slices([9, 2, 2, 2, 2], 8) == [slice(0, 1), slice(1, 5)]  # the longest does not fit and stands alone
-    assert generate.slices([1, 8], 8) == [slice(0, 1), slice(1, 2)] and generate.slices([3], 1) == [slice(0, 1)]
+    assert generate.slices([9, 2, 2, 2, 2], 9) == [slice(0, 1), slice(1, 5)]
+    assert generate.slices([1, 8], 8) == [slice(0, 2)] and generate.slices([3], 1) == [slice(0, 1)]
+    assert generate.slices([1] * 10, 4) == [slice(0, 4), slice(4, 7), slice(7, 10)]
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -321,7 +323,7 @@ def test_reading_in_slices_branching_and_keeping_change_nothing(tiny_models, kin
 
     model, rng = AutoModelForCausalLM.from_pretrained(tiny_models[kind]).eval(), random.Random(0)
     with torch.inference_mode():
-        reader, texts = generate.Reader.start(model, 1, [5, 6, 7]).copies(6, 0), [[5, 6, 7] for _ in range(6)]
+        reader, texts = generate.Reader.start(model, [5, 6, 7]).copies(6, 0), [[5, 6, 7] for _ in range(6)]
         reader.tokens_at_once = 12
         for step in range(8):
             pieces = [[rng.randrange(2, 400) for _ in range(rng.randint(1, 9))] for _ in texts]

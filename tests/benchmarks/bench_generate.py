@@ -4,7 +4,7 @@ The plain way: padded prompts in file order, one full forward with all logits to
 three suspects a full-prompt `generate`. Both are timed after one batch that warms them. Tokens that are not shared set
 the limit of scoring: 2 x parameters x tokens at the machine's measured GEMM rate.
 
-    python tests/benchmarks/bench_generate.py ADAPTER DATASET_FOLDER [--split test_5000] [--windows 64] [--plain_windows 16]
+    python tests/benchmarks/bench_generate.py ADAPTER DATASET_FOLDER [--split test_5000] [--windows 64]
 """
 
 import argparse
@@ -124,7 +124,6 @@ def main():
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--split", default="test_5000")
     parser.add_argument("--windows", type=int, default=64)
-    parser.add_argument("--plain_windows", type=int, default=16, help="the first so many of them the plain way: it is slow")
     given = parser.parse_args()
     place = tempfile.mkdtemp()
 
@@ -162,13 +161,12 @@ def main():
             f"scoring at {rate:.0%} of the GEMM limit, memory {memory.gib:+.2f} GiB",
             flush=True,
         )
-    few = windows[: given.plain_windows]
-    plain(model, tokenizer, prompt, catalogue, few[:16], 16, args().max_new_tokens)
+    plain(model, tokenizer, prompt, catalogue, windows[:16], 16, args().max_new_tokens)
     with PeakMemory() as memory:
-        expected, seconds = plain(model, tokenizer, prompt, catalogue, few, 16, args().max_new_tokens)
-    total = sum(seconds) / len(few)
+        expected, seconds = plain(model, tokenizer, prompt, catalogue, windows, 16, args().max_new_tokens)
+    total = sum(seconds) / len(windows)
     print(
-        f"plain      score {seconds[0] / len(few):.3f} + suggest {seconds[1] / len(few):.3f} s/window ({len(few)} windows), "
+        f"plain      score {seconds[0] / len(windows):.3f} + suggest {seconds[1] / len(windows):.3f} s/window, "
         f"memory {memory.gib:+.2f} GiB"
     )
     print(f"speed-up   free {total / results['free'][1]:.1f}x, catalogue {total / results['catalogue'][1]:.1f}x")
