@@ -336,7 +336,7 @@ def attend_in_rows(usual: str, buffers, row, column, slot, module, query, key, v
 def slices(lengths: list[int], most: int) -> list[slice]:
     """As few runs of neighbours as have about `most` tokens, of about as many tokens each."""
     ends = np.cumsum(lengths)
-    count = -(-ends[-1] // most)
+    count = max(1, round(ends[-1] / most))
     cuts = np.searchsorted(ends * count, ends[-1] * np.arange(1, count)) + 1
     bounds = sorted({0, *cuts.tolist(), len(lengths)})
     return [slice(start, stop) for start, stop in zip(bounds, bounds[1:])]
