@@ -43,8 +43,6 @@ else
         --score likelihood --suggest catalogue --limit "$limit" --planted "$planted")
 fi
 
-# glibc: keep freed memory instead of asking the kernel for the same pages at each layer; a quarter of the time on a CPU
-export MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000
 gpus=$($python -c 'import torch; print(torch.cuda.device_count())')
 launch=("$python")
 [ "$gpus" -gt 1 ] && launch=("$python" -m accelerate.commands.launch --multi_gpu --num_processes "$gpus")

@@ -334,7 +334,7 @@ def attend_in_rows(usual: str, buffers, row, column, slot, module, query, key, v
 
 
 def slices(lengths: list[int], most: int) -> list[slice]:
-    """As few runs of neighbours as have about `most` tokens, of about as many tokens each."""
+    """Runs of neighbours that have about `most` tokens, and about equally many."""
     ends = np.cumsum(lengths)
     count = max(1, round(ends[-1] / most))
     cuts = np.searchsorted(ends * count, ends[-1] * np.arange(1, count)) + 1

@@ -446,11 +446,16 @@ def check_base_model(name: str, targets: list[str]) -> None:
 
 
 def check_attention(name: str, model) -> None:
-    """Raise InputError for the models whose attention stage 2 cannot do for them: most that predate rotary positions."""
-    if not model._can_set_attn_implementation() or getattr(model.config, "kv_lora_rank", None):
+    """Raise InputError for models that stage 2 cannot read with: some layer but plain attention joins tokens of a text.
+
+    Those are recurrent and convolutional layers, compressed keys, and code that predates transformers' AttentionInterface.
+    """
+    config = model.config.get_text_config()
+    others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention", "chunked_attention"}
+    if others or model._is_stateful or hasattr(config, "kv_lora_rank") or not model._can_set_attn_implementation():
         raise InputError(
-            f"--base_model {name}: stage 2 cannot read with {type(model).__name__}, which does not use transformers' "
-            "AttentionInterface or keeps compressed keys; most models with rotary positions (Llama, Qwen, Mistral, Gemma) will do"
+            f"--base_model {name}: stage 2 cannot read with {type(model).__name__}, whose layers are not all plain attention by "
+            "transformers' AttentionInterface, as those of Llama, Qwen 2 and 3, Mistral, Gemma, Phi, OLMo or GPT-2 are"
         )
 
 

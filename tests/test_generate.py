@@ -289,14 +289,17 @@ def test_out_of_memory_halves_the_batch(tiny_adapters, data, tmp_path, monkeypat
 # ---------------------------------------------------------------- pure parts
 
 
-def test_attention_that_cannot_be_done_for_the_model_is_refused():
-    from transformers import AutoModelForCausalLM, BloomConfig, DeepseekV3Config, GPT2Config
+@pytest.mark.parametrize("kind", ["Bloom", "DeepseekV3", "Falcon", "Mamba", "Qwen3Next", "GPT2", "Gemma2", "Qwen3"])
+def test_models_with_more_than_attention_are_refused(kind):
+    import transformers
 
     with torch.device("meta"):
-        for config in (BloomConfig(n_layer=1), DeepseekV3Config(num_hidden_layers=1)):
-            with pytest.raises(train.InputError, match="--base_model there: stage 2 cannot read with (Bloom|Deepseek)"):
-                train.check_attention("there", AutoModelForCausalLM.from_config(config))
-        train.check_attention("there", AutoModelForCausalLM.from_config(GPT2Config(n_layer=1)))
+        model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, f"{kind}Config")(num_hidden_layers=2))
+    if kind in ("GPT2", "Gemma2", "Qwen3"):
+        train.check_attention("there", model)
+    else:
+        with pytest.raises(train.InputError, match=f"--base_model there: stage 2 cannot read with {kind}"):
+            train.check_attention("there", model)
 
 
 def test_trie_by_hand():
@@ -313,15 +316,17 @@ def test_slices_by_hand():
     assert generate.slices([4, 4, 3, 1], 8) == [slice(0, 2), slice(2, 4)]
     assert generate.slices([9, 2, 2, 2, 2], 9) == [slice(0, 1), slice(1, 5)]
     assert generate.slices([1, 8], 8) == [slice(0, 2)] and generate.slices([3], 1) == [slice(0, 1)]
-    assert generate.slices([1] * 10, 4) == [slice(0, 4), slice(4, 7), slice(7, 10)]
+    assert generate.slices([1] * 11, 4) == [slice(0, 4), slice(4, 8), slice(8, 11)]
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_reading_in_slices_branching_and_keeping_change_nothing(tiny_models, kind):
-    """Texts read piece by piece, in slices, as branches, in shrunk and regrown buffers: each as if it were alone."""
-    from transformers import AutoModelForCausalLM
+@pytest.mark.parametrize("kind", ["Llama", "GPT2", "Gemma2", "Gemma3Text", "Qwen3", "StableLm"])
+def test_reading_in_slices_branching_and_keeping_change_nothing(kind):
+    """Texts read piece by piece, packed, in slices, as branches, in outgrown buffers: each as if it were alone."""
+    import transformers
 
-    model, rng = AutoModelForCausalLM.from_pretrained(tiny_models[kind]).eval(), random.Random(0)
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    config = getattr(transformers, f"{kind}Config")(vocab_size=400, **sizes)
+    model, rng = transformers.AutoModelForCausalLM.from_config(config).eval(), random.Random(0)
     with torch.inference_mode():
         reader, texts = generate.Reader.start(model, [5, 6, 7]).copies(6, 0), [[5, 6, 7] for _ in range(6)]
         reader.tokens_at_once = 12
@@ -330,7 +335,7 @@ def test_reading_in_slices_branching_and_keeping_change_nothing(tiny_models, kin
             texts = [text + piece for text, piece in zip(texts, pieces)]
             found = reader.read(pieces)
             for text, log_probs in zip(texts, found):
-                assert torch.allclose(log_probs, model(input_ids=torch.tensor([text])).logits[0, -1].log_softmax(-1), atol=1e-3)
+                assert torch.allclose(log_probs, model(input_ids=torch.tensor([text])).logits[0, -1].log_softmax(-1), atol=1e-4)
             if step == 1:
                 reader.keep([0, 2, 3, 5])
                 texts = [texts[row] for row in (0, 2, 3, 5)]
