@@ -42,6 +42,7 @@ from train_denoise_model import (
     Prompt,
     Question,
     check_attention,
+    check_length,
     choose_dtype,
     clean_title,
     continue_tokens,
@@ -195,8 +196,7 @@ class Reader:
         self.buffers = buffers  # [(keys, values)] a layer, each (rows, H, capacity, D)
         self.rows, self.mask = rows, mask  # of N texts: the row of each, ascending; (N, T) what it has read
         self.spare = None  # buffers of the copies of this text
-        # of one forward pass, about: what caches of a CPU hold; a GPU wants more, its memory holds their logits
-        self.tokens_at_once = 8192 if mask.is_cuda else 1024
+        self.tokens_at_once = 4096 if mask.is_cuda else 1536  # about; more are no faster and their logits take memory
 
     @classmethod
     def start(cls, model, prefix: list[int]) -> "Reader":
@@ -222,11 +222,10 @@ class Reader:
 
     def empty_buffers(self, rows: int, capacity: int):
         """Zeros, as what is masked must still be a number."""
-        sizes = [(rows, keys.shape[1], capacity, keys.shape[3]) for keys, _ in self.buffers]
-        return [(keys.new_zeros(size), values.new_zeros(size)) for size, (keys, values) in zip(sizes, self.buffers)]
+        return [tuple(read.new_zeros(rows, read.shape[1], capacity, read.shape[3]) for read in layer) for layer in self.buffers]
 
     def copy_to(self, buffers) -> None:
-        """Write what was read into other buffers, of as many rows; the only row into each of them."""
+        """Write what was read into buffers of as many rows; a single row goes into each of theirs."""
         width = self.mask.shape[1]
         for mine, others in zip(self.buffers, buffers):
             for read, buffer in zip(mine, others):
@@ -278,17 +277,15 @@ class Reader:
         self.mask = torch.nn.functional.pad(self.mask, (0, end - width))
         self.mask[text, column] = True
         for texts in slices(lengths.tolist(), self.tokens_at_once):
-            at, first = slice(starts[texts.start], ends[texts.stop - 1]), self.rows[texts.start]
+            at = slice(starts[texts.start], ends[texts.stop - 1])
             seen = self.mask[text[at]] & (torch.arange(end, device=device) <= column[at, None])
-            buffers = [(keys[first:], values[first:]) for keys, values in self.buffers]
-            logits = read_packed(
-                self.model, tokens[at], row[at] - first, column[at], seen, buffers, wanted[at].nonzero()[:, 0].to(device)
-            )
+            places = wanted[at].nonzero()[:, 0].to(device)
+            logits = read_packed(self.model, tokens[at], row[at], column[at], seen, self.buffers, places)
             yield from logits.split(tails[texts])
 
 
 def read_packed(model, tokens, row, column, seen, buffers, wanted):
-    """Logits (wanted, V) of n tokens of many texts, which are one sequence to the model: nothing is padded.
+    """Logits (wanted, V) of n tokens of many texts, which are one sequence to the model, without padding.
 
     All layers but attention treat each token by itself. Attention takes each to its own row of a cache, which gets its
     keys and values: buffers, [(keys, values)] a layer, each (R, H, capacity, D). row, column: (n,), where they go, the
@@ -297,46 +294,51 @@ def read_packed(model, tokens, row, column, seen, buffers, wanted):
     import torch
     from transformers import AttentionInterface
 
-    rows, counts = int(row[-1]) + 1, torch.bincount(row)
-    t = int(counts.max())
-    slot = row * t + torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]  # in (rows, t)
-    dtype = buffers[0][0].dtype
-    mask = torch.full((rows * t, seen.shape[1]), torch.finfo(dtype).min, dtype=dtype, device=row.device)
+    rows, place, counts = row.unique(return_inverse=True, return_counts=True)
+    t, dtype = int(counts.max()), buffers[0][0].dtype
+    slot = place * t + torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[place]  # in (rows, t)
+    mask = torch.full((len(rows) * t, seen.shape[1]), torch.finfo(dtype).min, dtype=dtype, device=row.device)
     mask[slot] = mask[slot].masked_fill(seen, 0)  # what is added to attention's scores
-    usual, buffers = model.config._attn_implementation, [(keys[:rows], values[:rows]) for keys, values in buffers]
-    AttentionInterface.register("in_rows", partial(attend_in_rows, usual, buffers, row, column, slot))
+    if rows[-1] - rows[0] == len(rows) - 1:
+        rows = slice(int(rows[0]), int(rows[-1]) + 1)  # neighbours need no copy
+    usual = model.config._attn_implementation
+    AttentionInterface.register("in_rows", partial(attend_in_rows, usual, buffers, rows, row, column, slot))
     model.config._attn_implementation = "in_rows"
     try:
         out = model(
             input_ids=tokens[None],
-            attention_mask=mask.view(rows, 1, t, -1),
+            attention_mask=mask.view(len(counts), 1, t, -1),
             position_ids=seen.sum(-1)[None] - 1,
             use_cache=False,
             logits_to_keep=wanted,
         )
     finally:
         model.config._attn_implementation = usual
+        AttentionInterface.register("in_rows", None)  # it holds the buffers
     return out.logits[0]
 
 
-def attend_in_rows(usual: str, buffers, row, column, slot, module, query, key, value, attention_mask, **kwargs):
-    """An attention function of transformers for `read_packed`: query (1, H, n, D), attention_mask (R, 1, t, T) -> (1, n, H, D)."""
+def attend_in_rows(usual, buffers, rows, row, column, slot, module, query, key, value, attention_mask, **kwargs):
+    """An attention function of transformers, once all but its own arguments are given (see `read_packed`).
+
+    query (1, H, n, D), attention_mask (R, 1, t, T) -> (1, n, H, D). usual: what to attend with. rows: the R of the cache.
+    """
     from transformers import AttentionInterface
 
     eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)  # each model has its own
     attention, (keys, values) = AttentionInterface().get_interface(usual, eager), buffers[module.layer_idx]
     keys[row, :, column], values[row, :, column] = key[0].transpose(0, 1), value[0].transpose(0, 1)
-    rows, _, t, end = attention_mask.shape
-    slots = query.new_zeros(rows * t, query.shape[1], query.shape[3]).index_copy_(0, slot, query[0].transpose(0, 1))
-    query = slots.unflatten(0, (rows, t)).transpose(1, 2)
-    out, _ = attention(module, query, keys[:, :, :end], values[:, :, :end], attention_mask, **kwargs)
+    count, _, t, end = attention_mask.shape
+    slots = query.new_zeros(count * t, query.shape[1], query.shape[3]).index_copy_(0, slot, query[0].transpose(0, 1))
+    query = slots.unflatten(0, (count, t)).transpose(1, 2)
+    out, _ = attention(module, query, keys[rows, :, :end], values[rows, :, :end], attention_mask, **kwargs)
     return out.flatten(0, 1)[slot][None], None
 
 
 def slices(lengths: list[int], most: int) -> list[slice]:
-    """Runs of neighbours that have about `most` tokens, and about equally many."""
+    """Runs of neighbours of about equally many tokens: `most`, and what a last text has beyond that."""
     ends = np.cumsum(lengths)
-    count = max(1, round(ends[-1] / most))
+    count = -(-ends[-1] // most)
     cuts = np.searchsorted(ends * count, ends[-1] * np.arange(1, count)) + 1
     bounds = sorted({0, *cuts.tolist(), len(lengths)})
     return [slice(start, stop) for start, stop in zip(bounds, bounds[1:])]
@@ -432,20 +434,30 @@ class Denoiser:
         if shared < 1:
             raise InputError("prompt.json: the prompts of two windows share no first token; give it an instruction")
         longest = max(len(question.ids) for question in questions)
-        limits = (getattr(self.model.config, name, None) for name in ("max_position_embeddings", "sliding_window"))
-        limit = min(filter(None, limits), default=None)
         written = max(map(len, self.trie.sequences)) if self.args.suggest == "catalogue" else self.args.max_new_tokens
         room = max(len(self.named_and_asked(item)) for window in windows for item in window.items) + written
-        if limit and longest + room > limit:
-            raise InputError(f"a prompt of {longest} tokens and its answer exceed the model's {limit} positions")
+        check_length(self.model.config, longest + room)
         seam = self.prompt.title(self.catalogue[windows[0].items[0]])
         text = self.prompt.question([self.catalogue[item] for item in windows[0].items])
         if continue_tokens(self.tokenizer, text, seam) != self.named(windows[0].items[0]):
             raise InputError("prompt.json: the tokenizer reads a title differently after the whole prompt than after its cue")
+        self.shared = shared
         with torch.inference_mode():
             self.start = Reader.start(self.model, questions[0].ids[:shared])
-        self.shared = shared
+            self.check_reading([question.ids for question in questions[:2]])
         return questions
+
+    def check_reading(self, texts: list[list[int]]) -> None:
+        """Refuse a model that reads texts side by side otherwise than each alone; rounding to 8 bits differs by less."""
+        import torch
+
+        packed = self.start.copies(len(texts), max(map(len, texts))).read([text[self.shared :] for text in texts])
+        for found, text in zip(packed, texts):
+            alone = self.model(input_ids=torch.tensor([text], device=found.device)).logits[0, -1].float().log_softmax(-1)
+            if not (found - alone).abs().mean() < 0.3:
+                raise InputError(
+                    f"stage 2 cannot read with {type(self.model.get_base_model()).__name__}: packing changes its answers"
+                )
 
     def run(self, windows: list[Window], questions: list[Question], suggest: bool = True) -> list[dict]:
         """Records {row, noise_prob, noise_items, noise_items_prob, texts or ids} of a batch of windows."""
@@ -554,9 +566,8 @@ class Denoiser:
         }
 
     def ask(self, reader: Reader, suspects: list[tuple[int, int]]):
-        """(places, pieces, reader): each suspect's place, its title and the cue for a replacement, and a branch for each."""
-        pieces = [self.named_and_asked(item) for _, item in suspects]
-        return list(range(len(suspects))), pieces, reader.branch([row for row, _ in suspects])
+        """(reader, pieces): a branch for each suspect, and the tokens of its title and of the cue for a replacement."""
+        return reader.branch([row for row, _ in suspects]), [self.named_and_asked(item) for _, item in suspects]
 
     def suggest_free(self, reader: Reader, suspects: list[tuple[int, int]]) -> list[str]:
         """Greedy free text for each suspect, up to the mark that closes a title.
@@ -566,7 +577,8 @@ class Denoiser:
         """
         import torch
 
-        active, pieces, reader = self.ask(reader, suspects)
+        reader, pieces = self.ask(reader, suspects)
+        active = list(range(len(suspects)))
         written: list[list[int]] = [[] for _ in suspects]
         drafts: list[list[int]] = [[] for _ in suspects]
         while active:
@@ -603,9 +615,9 @@ class Denoiser:
     def suggest_from_catalogue(self, reader: Reader, suspects, windows) -> list[int]:
         """Greedy decoding along the trie of titles, never to an item of the window; ends where one title is left."""
         banned = [frozenset(windows[row].items) for row, _ in suspects]
-        active, pieces, reader = self.ask(reader, suspects)
-        common, nodes = zip(*(self.descend((0, len(self.trie.items), 0), ban) for ban in banned))
-        pieces, nodes = [piece + common[place] for place, piece in zip(active, pieces)], list(nodes)
+        reader, pieces = self.ask(reader, suspects)
+        common, nodes = map(list, zip(*(self.descend((0, len(self.trie.items), 0), ban) for ban in banned)))
+        active, pieces = list(range(len(suspects))), [piece + more for piece, more in zip(pieces, common)]
         while active:
             self.tokens["suggest"] += sum(map(len, pieces))
             going, pieces_left = [], []
@@ -650,7 +662,7 @@ def embed(model, tokenizer, texts: list[str], batch_size: int):
 
     tokens = [tokenizer(text)["input_ids"] or [tokenizer.eos_token_id] for text in texts]
     order = sorted(range(len(texts)), key=lambda place: len(tokens[place]))
-    rows = torch.empty(len(texts), model.config.hidden_size)
+    rows = torch.empty(len(texts), model.config.get_text_config().hidden_size)
     decoder = model.get_base_model().base_model
     with torch.inference_mode(), model.disable_adapter():
         for start in tqdm(range(0, len(order), batch_size), desc="embed titles", unit="batch", leave=False):
@@ -671,7 +683,7 @@ def title_table(model, tokenizer, catalogue: list[str], folder: Path, args, base
     released = folder / "item_embedding.pt"
     if released.exists():
         table = torch.load(released, weights_only=True, map_location="cpu")
-        if getattr(table, "shape", None) == (len(catalogue), model.config.hidden_size):
+        if getattr(table, "shape", None) == (len(catalogue), model.config.get_text_config().hidden_size):
             return table[1:].float()
         print(f"{released}: does not fit this model and catalogue, computing our own")
     made_by = [base_model, str(choose_dtype(args.dtype)), args.load_in_8bit, catalogue]
@@ -750,7 +762,7 @@ def whole_lines(path: Path) -> tuple[list[dict], int]:
 
 
 def batches(questions: list[Question], batch_size: int) -> list[list[int]]:
-    """Rows by length, longest first, in batches; the same for every process and every restart."""
+    """Rows by length, longest first (so no later batch needs more memory), in batches; the same for every process."""
     order = sorted(range(len(questions)), key=lambda row: (-len(questions[row].ids), row))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 

@@ -14,6 +14,7 @@ Writes  save_denoise_model/<dataset_name>/batch<B>_sample<N>_epoch<E>/checkpoint
 import argparse
 import hashlib
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -428,14 +429,15 @@ def load_config(name: str):
     return AutoConfig.from_pretrained(where, **options)
 
 
-def check_base_model(name: str, targets: list[str]) -> None:
-    """Raise InputError for a model that stage 2 cannot read with, and a LoRA target that is no module of the model."""
+def check_base_model(name: str, targets: list[str], longest: int) -> None:
+    """Raise InputError for a model that cannot do stage 2, or read so many tokens, or has no module of a LoRA target."""
     import torch
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(load_config(name))  # without its weights
     check_attention(name, model)
+    check_length(model.config, longest)
     modules = {path.rsplit(".", 1)[-1] for path, _ in model.named_modules()}
     absent = [target for target in targets if target not in modules and target != "all-linear"]
     if absent:
@@ -448,15 +450,26 @@ def check_base_model(name: str, targets: list[str]) -> None:
 def check_attention(name: str, model) -> None:
     """Raise InputError for models that stage 2 cannot read with: some layer but plain attention joins tokens of a text.
 
-    Those are recurrent and convolutional layers, compressed keys, and code that predates transformers' AttentionInterface.
+    Those are recurrent and convolutional layers, compressed or shared keys, and code older than transformers' AttentionInterface.
     """
     config = model.config.get_text_config()
     others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention", "chunked_attention"}
-    if others or model._is_stateful or hasattr(config, "kv_lora_rank") or not model._can_set_attn_implementation():
+    shared = hasattr(config, "kv_lora_rank") or getattr(config, "num_kv_shared_layers", 0)
+    reads = {"position_ids", "logits_to_keep"} <= inspect.signature(model.forward).parameters.keys()
+    if others or shared or model._is_stateful or not reads or not model._can_set_attn_implementation():
         raise InputError(
             f"--base_model {name}: stage 2 cannot read with {type(model).__name__}, whose layers are not all plain attention by "
             "transformers' AttentionInterface, as those of Llama, Qwen 2 and 3, Mistral, Gemma, Phi, OLMo or GPT-2 are"
         )
+
+
+def check_length(config, tokens: int) -> None:
+    """Raise InputError when a text exceeds a model's positions, or the window in which its attention slides."""
+    config = config.get_text_config()
+    limits = (getattr(config, name, None) for name in ("max_position_embeddings", "sliding_window"))
+    limit = min(filter(None, limits), default=tokens)
+    if tokens > limit:
+        raise InputError(f"a prompt and its answer take up to {tokens} tokens, the model reads {limit} (positions or window)")
 
 
 def choose_dtype(name: str):
@@ -838,7 +851,7 @@ def train(args) -> None:
     eval_set = tokenize(tokenizer, prompt, held_out, args.cutoff_len, measured) if held_out else None
 
     # 3. the model and its adapter
-    check_base_model(args.base_model, args.lora_target_modules)
+    check_base_model(args.base_model, args.lora_target_modules, max(train_set["length"]))
     set_seed(args.seed)
     model = add_adapter(load_base_model(args.base_model, args.dtype, args.load_in_8bit), args)
 

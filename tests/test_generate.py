@@ -289,17 +289,28 @@ def test_out_of_memory_halves_the_batch(tiny_adapters, data, tmp_path, monkeypat
 # ---------------------------------------------------------------- pure parts
 
 
-@pytest.mark.parametrize("kind", ["Bloom", "DeepseekV3", "Falcon", "Mamba", "Qwen3Next", "GPT2", "Gemma2", "Qwen3"])
+@pytest.mark.parametrize("kind", ["Bloom", "DeepseekV3", "Lfm2", "Mamba", "Qwen3Next", "Bart", "GPT2", "Gemma2", "Qwen3"])
 def test_models_with_more_than_attention_are_refused(kind):
     import transformers
 
+    layers = {"layer_types": ["conv", "full_attention"]} if kind == "Lfm2" else {}
+    config = getattr(transformers, f"{kind}Config")(num_hidden_layers=2, **layers)
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, f"{kind}Config")(num_hidden_layers=2))
+        model = transformers.AutoModelForCausalLM.from_config(config)
     if kind in ("GPT2", "Gemma2", "Qwen3"):
         train.check_attention("there", model)
     else:
         with pytest.raises(train.InputError, match=f"--base_model there: stage 2 cannot read with {kind}"):
             train.check_attention("there", model)
+
+
+def test_a_model_that_packing_changes_is_refused(tiny_adapters, data, tmp_path, capsys, monkeypatch):
+    def blind(*args, **_):
+        *_, query, _, _, _ = args
+        return query.transpose(1, 2) * 0, None
+
+    monkeypatch.setattr(generate, "attend_in_rows", blind)
+    refused(capsys, arguments(tiny_adapters["llama"], data, out=tmp_path), "LlamaForCausalLM: packing changes its answers")
 
 
 def test_trie_by_hand():
@@ -319,7 +330,7 @@ def test_slices_by_hand():
     assert generate.slices([1] * 11, 4) == [slice(0, 4), slice(4, 8), slice(8, 11)]
 
 
-@pytest.mark.parametrize("kind", ["Llama", "GPT2", "Gemma2", "Gemma3Text", "Qwen3", "StableLm"])
+@pytest.mark.parametrize("kind", ["Llama", "GPT2", "Gemma2", "Gemma3Text", "GptOss", "Qwen3", "StableLm"])
 def test_reading_in_slices_branching_and_keeping_change_nothing(kind):
     """Texts read piece by piece, packed, in slices, as branches, in outgrown buffers: each as if it were alone."""
     import transformers
@@ -327,8 +338,11 @@ def test_reading_in_slices_branching_and_keeping_change_nothing(kind):
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
     config = getattr(transformers, f"{kind}Config")(vocab_size=400, **sizes)
     model, rng = transformers.AutoModelForCausalLM.from_config(config).eval(), random.Random(0)
+    usual = model.config._attn_implementation
     with torch.inference_mode():
-        reader, texts = generate.Reader.start(model, [5, 6, 7]).copies(6, 0), [[5, 6, 7] for _ in range(6)]
+        start = generate.Reader.start(model, [5, 6, 7])
+        start.copies(8, 40).read([list(range(9, 39))] * 8)  # what these wrote lies in the memory of the next
+        reader, texts = start.copies(6, 0), [[5, 6, 7] for _ in range(6)]
         reader.tokens_at_once = 12
         for step in range(8):
             pieces = [[rng.randrange(2, 400) for _ in range(rng.randint(1, 9))] for _ in texts]
@@ -346,8 +360,11 @@ def test_reading_in_slices_branching_and_keeping_change_nothing(kind):
                 reader, texts = reader.branch([1, 3, 3, 3]), [texts[row] for row in (1, 3, 3, 3)]  # two rows have no text
                 reader.tokens_at_once = 12
             if step == 5:
-                reader.keep([1, 3])
-                texts = [texts[row] for row in (1, 3)]
+                reader.keep([0, 3])  # in rows that are no neighbours
+                texts = [texts[row] for row in (0, 3)]
+    with pytest.raises(IndexError):
+        reader.read([[9999]] * 2)  # no such token
+    assert model.config._attn_implementation == usual and transformers.AttentionInterface().get_interface("in_rows", 0) is None
 
 
 def test_output_name():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CARS, FRUIT, HARD_TITLES, write_tiny_data
+from transformers import BloomConfig, LlamaConfig
 
 import train_denoise_model as train
 from train_denoise_model import IGNORED, Prompt
@@ -390,6 +391,13 @@ def test_bad_input(genres, tiny_models, tmp_path, capsys):
     refused(capsys, [*args, "--batch_size", "12"], "--batch_size 12 is not a multiple of --micro_batch_size 8")
     refused(capsys, [*args, "--base_model", str(tmp_path / "none")], "Embedded is HuggingFaceTB/SmolLM2-135M-Instruct")
     refused(capsys, [*args, "--lora_target_modules", "c_attn"], "--lora_target_modules c_attn: no such module")
+    for name, config, message in (
+        ("bloom", BloomConfig(vocab_size=400, hidden_size=64, n_layer=1, n_head=4), "stage 2 cannot read with BloomForCausalLM"),
+        ("short", LlamaConfig.from_pretrained(tiny_models["llama"], max_position_embeddings=20), "the model reads 20"),
+    ):
+        folder = shutil.copytree(tiny_models["llama"], tmp_path / name)
+        config.save_pretrained(folder)
+        refused(capsys, [*args, "--base_model", str(folder)], message)
     refused(capsys, [*args, "--manual_noise", "1.5"], "1.5 is not between 0 and 1")
     refused(capsys, [*args, "--cutoff_len", "8"], "no example fits")
     refused(capsys, [*args, "--unknown"], "unrecognized arguments: --unknown")

@@ -113,6 +113,7 @@ def ours(model, tokenizer, prompt, catalogue, windows, args):
     denoiser.tokens.clear()
     for batch in plan:
         records += denoiser.run([windows[row] for row in batch], [questions[row] for row in batch])
+    denoiser.start.spare = None  # its methods' caches keep it
     return sorted(records, key=lambda record: record["row"]), denoiser.seconds, denoiser.tokens
 
 
