@@ -231,6 +231,12 @@ class Reader:
             for read, buffer in zip(mine, others):
                 buffer[:, :, :width] = read[:, :, :width]
 
+    def make_room(self, columns: int) -> None:
+        if columns > self.buffers[0][0].shape[2]:
+            larger = self.empty_buffers(len(self.buffers[0][0]), 3 * columns // 2)
+            self.copy_to(larger)
+            self.buffers = larger
+
     def branch(self, texts: list[int]) -> "Reader":
         """These texts, ascending, again and again where one repeats, in the rows of this reader; it may go on when they are done."""
         return Reader(self.model, self.buffers, [self.rows[text] for text in texts], self.mask[texts])
@@ -270,10 +276,7 @@ class Reader:
         tokens, text, row, column = (values.to(device) for values in (tokens, text, row, column))
 
         end = int(column.max()) + 1
-        if end > self.buffers[0][0].shape[2]:
-            larger = self.empty_buffers(len(self.buffers[0][0]), end + width // 2)
-            self.copy_to(larger)
-            self.buffers = larger
+        self.make_room(end)
         self.mask = torch.nn.functional.pad(self.mask, (0, end - width))
         self.mask[text, column] = True
         for texts in slices(lengths.tolist(), self.tokens_at_once):
