@@ -2,8 +2,8 @@
 
 The plain way: padded prompts in file order, one full forward with all logits to score a batch, and for each of the
 three suspects a full-prompt `generate`. All ways take turns for some rounds, each after one batch that warms it; the
-fastest round counts. Tokens that are not shared set the limit of scoring: 2 x parameters x tokens at the measured rate
-of float32 products; attention and the LM head do not count as work.
+fastest round of each step counts. Tokens that are not shared set the limit of scoring: 2 x parameters x tokens at the
+measured rate of float32 products; attention and the LM head do not count as work.
 
     python tests/benchmarks/bench_generate.py ADAPTER DATASET_FOLDER [--split test_5000] [--windows 64] [--rounds 3]
 """
@@ -146,7 +146,7 @@ def main():
     def measure(way, *options):
         with PeakMemory() as memory:
             records, seconds, tokens = way(model, tokenizer, prompt, catalogue, windows, args(*options))
-        return sum(seconds.values()), seconds, tokens, memory.gib, records
+        return seconds, tokens, memory.gib, records
 
     ways = {
         "plain": (plain,),
@@ -155,20 +155,20 @@ def main():
         "title": (ours, "--suggest", "catalogue", "--score", "title"),
     }
     rounds = [{name: measure(*way) for name, way in ways.items()} for _ in range(given.rounds)]
-    limit = max(limit, gemm_flops())
-    best = {name: min((found[name] for found in rounds), key=lambda measured: measured[0]) for name in ways}
-    for name, (total, seconds, tokens, gib, _) in best.items():
-        score, suggest = (seconds[step] / len(windows) for step in ("score", "suggest"))
-        rate = 2 * parameters * tokens["score"] / seconds["score"] / limit
-        totals = ", ".join(f"{found[name][0] / len(windows):.3f}" for found in rounds)
+    limit, before = max(limit, gemm_flops()), None
+    for name in ways:
+        score, suggest = (min(found[name][0][step] for found in rounds) / len(windows) for step in ("score", "suggest"))
+        before = before or score + suggest
+        totals = ", ".join(f"{sum(found[name][0].values()) / len(windows):.3f}" for found in rounds)
+        tokens, gib = {step: count / len(windows) for step, count in rounds[0][name][1].items()}, max(f[name][2] for f in rounds)
         print(
-            f"{name:10s} score {score:.3f} + suggest {suggest:.3f} s/window (rounds {totals}), "
-            f"{tokens['score'] / len(windows):.0f} + {tokens['suggest'] / len(windows):.0f} tokens/window, scoring at {rate:.0%} of "
-            f"{limit / 1e9:.0f} GFLOP/s, memory {gib:+.2f} GiB, {best['plain'][0] / total:.1f}x"
+            f"{name:10s} score {score:.3f} + suggest {suggest:.3f} s/window (rounds {totals}), {tokens['score']:.0f} + "
+            f"{tokens['suggest']:.0f} tokens/window, scoring at {2 * parameters * tokens['score'] / score / limit:.0%} of "
+            f"{limit / 1e9:.0f} GFLOP/s, memory {gib:+.2f} GiB, {before / (score + suggest):.1f}x"
         )
     same = [
         (np.allclose(probs, record["noise_prob"], atol=1e-3), suspects == record["noise_items"], texts == record["texts"])
-        for (probs, suspects, texts), record in zip(best["plain"][-1], best["free"][-1])
+        for (probs, suspects, texts), record in zip(rounds[0]["plain"][-1], rounds[0]["free"][-1])
     ]
     print(
         "equal to the plain way: noise_prob {:.0%}, suspects {:.0%}, suggestions {:.0%} of windows".format(*np.mean(same, axis=0))
