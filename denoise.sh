@@ -23,7 +23,7 @@ esac
 python=python3
 needed='torch, transformers, peft, accelerate, datasets, pandas, sklearn, safetensors, gguf'
 if [ -n "$limit" ] || [ -x .venv/bin/python ] || ! $python -c "import $needed" 2>/dev/null; then
-    bash tests/setup.sh
+    bash denoise_code/install.sh
     python=.venv/bin/python
 fi
 

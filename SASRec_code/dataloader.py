@@ -1,4 +1,4 @@
-"""Reads the windows of a data set folder into padded tensors and applies the threshold filter."""
+"""Reads the windows of a data set folder into padded arrays. Knows nothing of filters and recommenders."""
 
 import ast
 import hashlib
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+SPLITS = ("train", "valid", "test")
 DENOISED_COLUMNS = ("noise_prob", "noise_items", "noise_items_prob", "suggest_item_ids")
 
 
@@ -209,47 +210,20 @@ def fingerprint(paths: list[Path]) -> str:
     return digest.hexdigest()
 
 
-# ---------------------------------------------------------------- the threshold filter (paper, section 3.4)
+def load(args, filtered: tuple[str, ...]) -> tuple[dict, int]:
+    """{split: Split} of the rows as they are, and the number of items; `filtered` splits come with what a filter reads."""
+    needed = args.evidence in ("raw", "llm", "fused")  # the other kinds take suggestions where there are any
+    paths = {split: find_split(args.data_root, args.dataset, split, needed and split in filtered) for split in SPLITS}
+    for path in paths.values():
+        if path.parent.name != args.dataset:
+            print(f"{args.dataset} has no {path.name}: reading {path.parent.name}")
+    titles, columns = read_titles(paths["train"].parent), {True: "needed" if needed else "optional", False: "ignored"}
+    splits = {split: read_split(path, titles, args.maxlen, columns[split in filtered]) for split, path in paths.items()}
+    return splits, len(titles) - 1
 
 
-def percentile(split: Split, share: float) -> float:
-    """The noise probability that `share` of the scored positions of a split do not exceed."""
-    return float(np.nanquantile(split.noise_prob, share))
-
-
-def replacements(split: Split) -> np.ndarray:
-    """The suggested item (N, W) at every editable occurrence of a suspect, 0 elsewhere."""
-    replacement = np.zeros_like(split.items)
-    if split.suspects is not None:
-        for k in reversed(range(split.suspects.shape[1])):  # an item that is listed twice gets its first replacement
-            hit = (split.items == split.suspects[:, k, None]) & split.editable
-            replacement = np.where(hit, split.suggestions[:, k, None], replacement)
-    return replacement
-
-
-def flag_suspects(split: Split, threshold: float, max_denoise_num: int) -> np.ndarray:
-    """Positions (N, W) that the release edits: all occurrences of a row's first suspects above the threshold."""
-    counts = split.suspect_prob > threshold
-    counts[:, max_denoise_num:] = False
-    suspects = np.where(counts, split.suspects, -1)
-    return (split.items[:, :, None] == suspects[:, None, :]).any(-1) & split.editable
-
-
-def flag_probable(prob: np.ndarray, threshold: float, max_denoise_num: int) -> np.ndarray:
-    """The `max_denoise_num` highest of prob (N, W) in each row that exceed the threshold; NaN never does."""
-    score = np.where(prob > threshold, prob, -np.inf)
-    rank = (-score).argsort(1, kind="stable").argsort(1, kind="stable")
-    return (score > -np.inf) & (rank < max_denoise_num)
-
-
-def apply_edits(items, flagged, replacement, prob, mode: str = "replace") -> np.ndarray:
-    """Windows (N, W) with the flagged positions replaced, or deleted where there is no replacement or mode is "delete".
-
-    At least two items of a window stay: of those to delete the ones with the highest prob (N, W) go first.
-    """
-    delete = flagged & ((replacement == 0) | (mode == "delete"))
-    order = (-np.where(delete, prob, -np.inf)).argsort(1, kind="stable").argsort(1, kind="stable")
-    delete &= order < (items != 0).sum(1, keepdims=True) - 2
-    edited = np.where(flagged & (replacement != 0) & (mode == "replace"), replacement, items)
-    edited[delete] = 0
-    return np.take_along_axis(edited, (edited != 0).argsort(1, kind="stable"), 1)  # the gaps close towards the target
+def input_files(splits: dict) -> list[Path]:
+    """All files that a result depends on."""
+    folders = {split.path.parent for split in splits.values()}
+    beside = [folder / name for folder in sorted(folders) for name in ("id2name4Rec.json", "planted.csv")]
+    return [*(split.path for split in splits.values()), *(path for path in beside if path.exists())]

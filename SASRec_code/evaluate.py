@@ -63,3 +63,12 @@ def paired_bootstrap(users: np.ndarray, before: np.ndarray, after: np.ndarray, d
     means = totals[drawn].sum(1) / counts[drawn].sum(1)
     low, high = np.percentile(means, [2.5, 97.5])
     return float((after - before).mean()), float(low), float(high)
+
+
+def summarise(per_seed: list[dict]) -> dict[str, dict[str, float]]:
+    """{metric: {mean, std}}; std is the sample standard deviation over seeds, 0 for one."""
+    table = {name: [run[name] for run in per_seed] for name in per_seed[0]}
+    return {
+        name: {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0}
+        for name, values in table.items()
+    }

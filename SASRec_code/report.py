@@ -14,8 +14,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+from options import ROOT, Parser, partial_path, ranged
 
-ROOT = Path(__file__).resolve().parent
 THRESHOLDS = (0.1, 0.2, 0.3, 0.5, 0.7)
 COLOURS = {"raw": "#8a8f98", "llm": "#3b6fb6", "collaborative": "#2a9d6f", "fused": "#d1495b"}
 STYLE = """
@@ -174,9 +174,8 @@ def build(folder: Path, splits: dict, planted, titles: list[str], windows: int) 
     import matplotlib
 
     matplotlib.use("Agg")
-    from dataloader import replacements
     from evidence import KINDS, Evidence, expected_calibration_error, halves
-    from main import partial_path
+    from filter import replacements
     from sklearn.metrics import brier_score_loss
 
     test, train, n_items = splits["test"], splits["train"], len(titles) - 1
@@ -246,8 +245,6 @@ def build(folder: Path, splits: dict, planted, titles: list[str], windows: int) 
 
 
 def main(argv=None) -> dict:
-    from main import Parser, ranged
-
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--dataset", required=True, help="denoised folder below --data_root")
     parser.add_argument("--data_root", type=Path, default=ROOT.parent / "data")

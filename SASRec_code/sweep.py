@@ -19,21 +19,20 @@ from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
-import main as experiment
 import numpy as np
+from options import ROOT, Parser, check_args, make_parser, partial_path, ranged, settings, write_json
 
 SHARES, PROBABILITIES = [0.5, 0.7, 0.9], [0.2, 0.3, 0.5]  # grids of thresholds for raw and for calibrated evidence
 
 
 def parse_args(argv=None):
-    parser = experiment.make_parser()
-    parser.description = __doc__
+    parser = make_parser(__doc__)
     parser.set_defaults(seeds=5)
     for part in ("train", "test"):
-        share, count = experiment.ranged(float, 0, 1), experiment.ranged(int, 1)
+        share, count = ranged(float, 0, 1), ranged(int, 1)
         parser.add_argument(f"--{part}_thresholds", type=share, nargs="*", help=f"grid for {part} rows; none given: not edited")
         parser.add_argument(f"--{part}_caps", type=count, nargs="*", default=[1, 3], help=f"grid of most edits in {part} rows")
-    args = experiment.check_args(parser, parser.parse_args(argv))
+    args = check_args(parser, parser.parse_args(argv))
     fixed = {"--denoise_category", "--clean", "--state_dict_path", "--select_on"}
     fixed |= {f"--{name}" for part in ("train", "test") for name in (f"{part}_noise_filter_threshold", f"{part}_max_denoise_num")}
     given = fixed & {argument.split("=")[0] for argument in (argv if argv is not None else sys.argv[1:])}
@@ -62,8 +61,9 @@ def with_settings(args, **settings):
 def evaluate_settings(args, splits: dict, weights: dict, n_items: int) -> dict:
     """{(train setting, test setting, seed): {split: ranks (N,)}} by their places in the grids."""
     from evaluate import rank_targets
+    from train import choose_device
 
-    device, ranks = experiment.choose_device(args), {}
+    device, ranks = choose_device(args), {}
     tests = [windows_of(splits, weights, with_settings(args, **setting), device) for setting in grid(args, "test")]
     for t, setting in enumerate(grid(args, "train")):
         train = windows_of(splits, weights, with_settings(args, **setting), device, ("train",))["train"]
@@ -80,23 +80,24 @@ def evaluate_settings(args, splits: dict, weights: dict, n_items: int) -> dict:
 def trained(args, tensors: dict, n_items: int, seed: int, device):
     """A model fitted to these windows, or its weights from an earlier sweep over the same windows and settings."""
     from safetensors.torch import save_file
+    from train import fit, load_weights, make_model
 
     shaping = ("batchsize lr hidden_units num_blocks num_heads num_epochs dropout_rate weight_decay maxlen loss patience").split()
     options = [seed, n_items, version("torch"), str(device), args.model, args.exclude_history]
     digest = hashlib.sha256(json.dumps([*options, *(getattr(args, name) for name in shaping)]).encode())
-    for code in ("model.py", "main.py"):
-        digest.update((experiment.ROOT / code).read_bytes())
+    for code in ("model.py", "train.py"):
+        digest.update((ROOT / code).read_bytes())
     for tensor in tensors.values():
         digest.update(tensor.cpu().numpy().tobytes())
     path = args.output_root / args.dataset / "models" / f"{digest.hexdigest()[:16]}.safetensors"
-    model = experiment.make_model(n_items, args, seed, device)
+    model = make_model(n_items, args, seed, device)
     if path.exists():
         print(f"seed {seed}: trained before, {path.name}")
-        experiment.load_weights(model, path)
+        load_weights(model, path)
         return model
-    experiment.fit(model, tensors, args, seed)
+    fit(model, tensors, args, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = experiment.partial_path(path)
+    partial = partial_path(path)
     save_file(model.state_dict(), partial)
     partial.replace(path)
     return model
@@ -104,19 +105,22 @@ def trained(args, tensors: dict, n_items: int, seed: int, device):
 
 def windows_of(splits: dict, weights: dict, args, device, names=("valid", "test")) -> dict:
     import torch
+    from filter import denoise
 
-    edited = experiment.denoise({name: splits[name] for name in names}, weights, args)
+    edited = denoise({name: splits[name] for name in names}, weights, args)
     return {name: torch.from_numpy(windows).to(device) for name, windows in edited.items()}
 
 
 def clean_ranks(args, splits: dict, n_items: int) -> dict | None:
     """{split: {seed: ranks (N,)}} trained and evaluated on the rows before noise; None where they are not known."""
+    from dataloader import SPLITS
     from evaluate import rank_targets
+    from train import choose_device
 
     if all((split.items == split.clean).all() for split in splits.values()):
         return None
-    device = experiment.choose_device(args)
-    tensors = windows_of(splits, {}, with_settings(args, clean=True), device, experiment.SPLITS)
+    device = choose_device(args)
+    tensors = windows_of(splits, {}, with_settings(args, clean=True), device, SPLITS)
     ranks = {"valid": {}, "test": {}}
     for seed in range(args.seed, args.seed + args.seeds):
         model = trained(args, {name: tensors[name] for name in ("train", "valid")}, n_items, seed, device)
@@ -127,13 +131,13 @@ def clean_ranks(args, splits: dict, n_items: int) -> dict | None:
 
 def compare(name: str, per_seed: list[np.ndarray], noisy: list[np.ndarray], users: np.ndarray) -> dict:
     """Metrics of one row of the report, and its difference to the noisy run with a paired bootstrap over users."""
-    from evaluate import metrics, ndcg_per_row, paired_bootstrap
+    from evaluate import metrics, ndcg_per_row, paired_bootstrap, summarise
 
     ours, theirs = (np.mean([ndcg_per_row(ranks) for ranks in runs], axis=0) for runs in (per_seed, noisy))
     difference, low, high = paired_bootstrap(users, theirs, ours)
     return {
         "rows": name,
-        **experiment.summarise([metrics(ranks) for ranks in per_seed]),
+        **summarise([metrics(ranks) for ranks in per_seed]),
         "NDCG@20 difference": difference,
         "interval_95": [low, high],
         "relative_change": difference / max(theirs.mean(), 1e-12),
@@ -172,18 +176,19 @@ def main(argv=None) -> dict:
     try:
         return sweep(args)
     except InputError as error:
-        experiment.Parser(prog=Path(__file__).name).error(str(error))
+        Parser(prog=Path(__file__).name).error(str(error))
 
 
 def sweep(args) -> dict:
     import pandas as pd
-    from dataloader import fingerprint
+    from dataloader import fingerprint, input_files, load
     from evaluate import ndcg_per_row
+    from filter import FILTERED, weigh
 
     # 1. every setting on valid
     args = with_settings(args, denoise_category="all" if args.train_thresholds else "test", select_on="valid")
-    splits, n_items = experiment.load(args)
-    ranks = evaluate_settings(args, splits, experiment.weigh(splits, n_items, args), n_items)
+    splits, n_items = load(args, FILTERED[args.denoise_category])
+    ranks = evaluate_settings(args, splits, weigh(splits, n_items, args), n_items)
     seeds = range(args.seed, args.seed + args.seeds)
     rows = []
     for (t, train), (e, test) in product(enumerate(grid(args, "train")), enumerate(grid(args, "test"))):
@@ -215,13 +220,13 @@ def sweep(args) -> dict:
     clean_level = np.mean([ndcg_per_row(by_seed) for by_seed in clean["valid"].values()]) if clean else None
     draw(folder / "thresholds.png", table, table["valid NDCG@20"][0], clean_level)
     result = {
-        "arguments": experiment.settings(args),
-        "data_fingerprint": fingerprint(experiment.input_files(splits)),
+        "arguments": settings(args),
+        "data_fingerprint": fingerprint(input_files(splits)),
         "chosen": chosen,
         "seeds": list(seeds),
         "report": report,
     }
-    experiment.write_json(folder / "report.json", result)
+    write_json(folder / "report.json", result)
     print("chosen on valid:", chosen)
     for row in report:
         ndcg, (low, high) = row["NDCG@20"], row["interval_95"]

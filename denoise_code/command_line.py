@@ -1,0 +1,58 @@
+"""What every script needs at its edges: errors that a user can act on, option types, files that are whole or absent.
+
+Knows nothing of models, titles or data sets.
+"""
+
+import argparse
+import json
+import os
+import resource
+from pathlib import Path
+
+
+class InputError(ValueError):
+    """Input that cannot be used; the message names the file, row or option and says what to do."""
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
+    return value
+
+
+def share(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def partial_path(path: Path) -> Path:
+    """Where this process writes what it will rename to `path`."""
+    return path.with_name(f".{path.name}.partial-{os.uname().nodename}-{os.getpid()}")
+
+
+def write_json(path: Path, content) -> None:
+    """Write beside and rename: a reader never sees half a file."""
+    partial = partial_path(path)
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def read_json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def peak_memory_gib() -> float:
+    """Peak of the GPU's allocated memory where there is one, else of the process's resident memory."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

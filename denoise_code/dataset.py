@@ -1,0 +1,178 @@
+"""A data set folder: its catalogue, its windows, planted noise, fingerprints, and the names of folders.
+
+Knows nothing of tokens and models.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from denoise_code.command_line import InputError
+from denoise_code.prompt import clean_title
+
+PLANTED = "planted"
+
+
+def read_catalogue(folder: Path) -> list[str]:
+    """Titles by item id (n_items + 1,) of id2name4Rec.json; position 0 is the padding item."""
+    path = folder / "id2name4Rec.json"
+    if not path.exists():
+        raise InputError(f"{path}: no such file; it maps every item id to its title")
+    try:
+        titles = {int(item): title for item, title in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path}: not a JSON object of id: title ({error})") from None
+    if sorted(titles) != list(range(1, len(titles) + 1)) or not titles:
+        raise InputError(f"{path}: expected the ids 1..{len(titles)}, found {min(titles, default=0)}..{max(titles, default=0)}")
+    bad = next((item for item, title in titles.items() if not isinstance(title, str) or not clean_title(title)), None)
+    if bad is not None:
+        raise InputError(f"{path}: item {bad} has no title")
+    return ["", *(titles[item] for item in range(1, len(titles) + 1))]
+
+
+def read_windows(path: Path, n_items: int | None = None) -> pd.DataFrame:
+    """Rows of a split with `item_ids` and `mask` as lists of ints; all other columns as they are written (str).
+
+    Raises InputError naming the row (1 is the first below the header) that is empty, ragged or has an unknown id.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+    missing = {"user_id", "item_ids", "mask", "timestamp"} - set(table.columns)
+    if missing:
+        raise InputError(f"{path}: no column {sorted(missing)[0]!r}, found {', '.join(table.columns)}")
+    if table.empty:
+        raise InputError(f"{path}: no rows below the header")
+    for column in ("item_ids", "mask"):
+        table[column] = [parse_ints(path, row, column, text) for row, text in enumerate(table[column], 1)]
+    for row, (items, mask) in enumerate(zip(table["item_ids"], table["mask"]), 1):
+        if len(items) < 2 or len(items) != len(mask):
+            raise InputError(f"{path} row {row}: {len(items)} items and {len(mask)} mask entries, expected 2 or more of each")
+        if min(items) < 1 or (n_items is not None and max(items) > n_items):
+            raise InputError(f"{path} row {row}: item ids {min(items)}..{max(items)}, the catalogue has 1..{n_items}")
+    return table
+
+
+def parse_ints(path: Path, row: int, column: str, text: str) -> list[int]:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, list) or not all(type(value) is int for value in values):
+        raise InputError(f"{path} row {row}: {column} is {text[:60]!r}, expected a list of whole numbers")
+    return values
+
+
+def find_train_file(folder: Path) -> Path:
+    """train.csv, or the largest of the samples where a folder carries only samples."""
+    if (folder / "train.csv").exists():
+        return folder / "train.csv"
+    samples = sorted(folder.glob("train_*.csv"), key=lambda path: path.stat().st_size)
+    if not samples:
+        raise InputError(f"{folder}: no train.csv")
+    return samples[-1]
+
+
+def split_rows(n_rows: int, sample: int, eval_sample: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers (sample,) to train on and (eval_sample,) held out, disjoint, the same for the same arguments."""
+    order = np.random.default_rng([seed, 0]).permutation(n_rows)
+    return order[:sample], order[sample : sample + eval_sample]
+
+
+def plant(items: list[int], n_items: int, rng: np.random.Generator, rate: float | None = None) -> dict[int, int]:
+    """{position: random item} to put into a window: one position, or each with probability `rate` (at least one).
+
+    Positions are uniform; the random items are uniform over the catalogue less the items of the window, since an item
+    that is there already could not be told from itself.
+    """
+    n_planted = 1 if rate is None else max(1, rng.binomial(len(items), rate))
+    if n_items - len(set(items)) < n_planted:
+        raise InputError(f"{n_items} items are too few to plant random ones in windows of {len(items)}")
+    positions = rng.choice(len(items), size=n_planted, replace=False)  # in random order
+    planted, taken = {}, set(items)
+    while len(planted) < n_planted:
+        item = int(rng.integers(1, n_items + 1))
+        if item not in taken:
+            taken.add(item)
+            planted[int(positions[len(planted)])] = item
+    return planted
+
+
+@dataclass(frozen=True)
+class Window:
+    """A row as the model sees it: the scored items, oldest first. The target of a valid or test row is not among them."""
+
+    row: int
+    items: tuple[int, ...]
+
+
+def read_split(folder: Path, split: str, catalogue: list[str], limit: int | None, planted: int, adapter_run: dict):
+    """(table, windows) of a split; the table's rows are those that will be written, in the order of the input.
+
+    `--limit` keeps that many rows, evenly spaced.
+    """
+    if split == PLANTED:
+        table = planted_rows(folder, catalogue, planted, adapter_run)
+    else:
+        table = read_windows(folder / f"{split}.csv", len(catalogue) - 1)
+    if limit is not None and limit < len(table) and split != PLANTED:
+        table = table.iloc[np.linspace(0, len(table) - 1, limit).astype(int)].reset_index(drop=True)
+    hidden = 0 if split.startswith("train") or split == PLANTED else 1
+    return table, [Window(row, tuple(items[: len(items) - hidden])) for row, items in enumerate(table["item_ids"])]
+
+
+def planted_rows(folder: Path, catalogue: list[str], count: int, adapter_run: dict) -> pd.DataFrame:
+    """`count` train rows that fine-tuning did not see, one random item put into each, with mask 2 at its place."""
+    path, n_items = find_train_file(folder), len(catalogue) - 1
+    table = read_windows(path, n_items)
+    arguments, seen = adapter_run.get("arguments", {}), np.array([], dtype=int)
+    if adapter_run.get("data_fingerprint") == data_fingerprint(folder) and not (folder / "TDMD" / "train.json").exists():
+        seen = np.concatenate(split_rows(len(table), *(arguments[key] for key in ("sample", "eval_sample", "seed"))))
+    else:
+        print(f"{folder} is not what the adapter was trained on: planted rows may be among its training windows")
+    seed = arguments.get("seed", 0)
+    unseen = np.setdiff1d(np.arange(len(table)), seen)
+    if count > len(unseen):
+        raise InputError(f"--planted {count}: {path} has {len(unseen)} rows that fine-tuning did not use")
+    rng = np.random.default_rng([seed, 3])
+    table = table.iloc[np.sort(rng.choice(unseen, size=count, replace=False))].reset_index(drop=True)
+    for row in range(count):
+        for position, item in plant(table.at[row, "item_ids"], n_items, rng).items():
+            table.at[row, "item_ids"][position] = item
+            table.at[row, "mask"][position] = 2
+    if "item_titles" in table:
+        table["item_titles"] = [
+            json.dumps([catalogue[item] for item in items], ensure_ascii=False) for items in table["item_ids"]
+        ]
+    return table
+
+
+def fingerprint(paths: list[Path]) -> str:
+    """SHA-256 over the contents of files that exist."""
+    digest = hashlib.sha256()
+    for path in paths:
+        if path.exists():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def data_fingerprint(folder: Path) -> str:
+    return fingerprint([find_train_file(folder), folder / "id2name4Rec.json", folder / "TDMD" / "train.json"])
+
+
+def output_name(dataset: str, model_path: Path, sample: int) -> str:
+    """The output-folder rule: Toy_noise_user0.1 + …sample5000…/checkpoint-2000 -> Toy_denoise_user0.1_5000_2000."""
+    if "_noise_" not in dataset:
+        raise InputError(f"--noise_dataset_path {dataset}: expected a folder named <Name>_noise_user<rate>")
+    named = re.search(r"sample(\d+)", "/".join(model_path.parts[-2:]))
+    step = re.search(r"checkpoint-(\d+)", model_path.name)
+    parts = [dataset.replace("_noise_", "_denoise_"), named[1] if named else str(sample), *([step[1]] if step else [])]
+    return "_".join(parts)

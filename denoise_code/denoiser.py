@@ -1,0 +1,246 @@
+"""The method at work: scores a batch of windows and suggests replacements, with one model, one wording, one catalogue.
+
+Knows nothing of files, ranks and restarts.
+"""
+
+import time
+from collections import Counter
+
+import numpy as np
+import torch
+
+from denoise_code.command_line import InputError
+from denoise_code.dataset import Window
+from denoise_code.prompt import Question, Titles, clean_title
+from denoise_code.reader import Reader
+from denoise_code.scores import title_log_likelihoods
+from denoise_code.trie import Trie, common_prefix
+
+DIGITS = 5  # of a noise probability; the arithmetic is good to about 1e-5
+
+
+class Denoiser:
+    """Scores windows and suggests replacements with one model and the titles of one catalogue."""
+
+    def __init__(self, model, titles: Titles, args):
+        self.model, self.titles, self.args, self.trie = model, titles, args, titles.suggested
+        self.seconds, self.tokens = Counter(), Counter()
+        self.threshold = -np.inf  # of --min_percentile
+
+    def begin(self, questions: list[Question]) -> None:
+        """Read once what the questions of all windows of a split have in common."""
+        probe = self.titles.tokenizer(self.titles.prompt.question(["?"]))["input_ids"]
+        shared = min(common_prefix(question.ids, probe) for question in questions)
+        if self.args.score == "likelihood":  # a title's first token is predicted by the one before: it is read with the window
+            shared = min(shared, min(question.spans[0][0] for question in questions) - 1)
+        if shared < 1:
+            raise InputError("prompt.json: the prompts of two windows share no first token; give it an instruction")
+        self.shared = shared
+        with torch.inference_mode():
+            self.start = Reader.start(self.model, questions[0].ids[:shared])
+            self.check_reading([question.ids for question in questions[:2]])
+
+    def end(self) -> None:
+        """Give the memory of the batches back to what follows."""
+        self.start.spare = None
+
+    def check_reading(self, texts: list[list[int]]) -> None:
+        """Refuse a model that reads texts side by side otherwise than each alone; rounding to 8 bits differs by less."""
+        packed = self.start.copies(len(texts), max(map(len, texts))).read([text[self.shared :] for text in texts])
+        for found, text in zip(packed, texts):
+            alone = self.model(input_ids=torch.tensor([text], device=found.device)).logits[0, -1].float().log_softmax(-1)
+            if not (found - alone).abs().mean() < 0.3:
+                raise InputError(
+                    f"stage 2 cannot read with {type(self.model.get_base_model()).__name__}: packing changes its answers"
+                )
+
+    def run(self, windows: list[Window], questions: list[Question], suggest: bool = True) -> list[dict]:
+        """Records {row, noise_prob, noise_items, noise_items_prob, texts or ids} of a batch of windows."""
+        try:
+            with torch.inference_mode():
+                return self._run(windows, questions, suggest)
+        except torch.cuda.OutOfMemoryError:
+            if len(windows) == 1:
+                raise
+        self.end()  # the cache of all of them; only here no traceback holds it
+        half = len(windows) // 2
+        torch.cuda.empty_cache()
+        first = self.run(windows[:half], questions[:half], suggest)
+        return first + self.run(windows[half:], questions[half:], suggest)
+
+    def _run(self, windows, questions, suggest):
+        started = time.perf_counter()
+        pieces = [question.ids[self.shared :] for question in questions]
+        reader = self.start.copies(len(windows), 2 * max(map(len, pieces)))  # as much again for the answers
+        self.tokens["score"] += sum(map(len, pieces))
+        if self.args.score == "likelihood":
+            scores = self.likelihood_scores(reader, pieces, questions)
+        elif self.args.score == "title":
+            scores = self.title_scores(reader, reader.read(pieces), windows)
+        else:
+            scores = self.first_token_scores(reader.read(pieces).cpu(), windows)
+        records = [self.record(window, score) for window, score in zip(windows, scores)]
+        scored = time.perf_counter()
+        self.seconds["score"] += scored - started
+        suspects = [(row, item) for row, record in enumerate(records) for item in record["noise_items"]]
+        if suggest and suspects:
+            if self.args.suggest == "free":
+                answers = self.suggest_free(reader, suspects)
+            else:
+                answers = self.suggest_from_catalogue(reader, suspects, windows)
+            key = "texts" if self.args.suggest == "free" else "ids"
+            for (row, _), answer in zip(suspects, answers):
+                records[row].setdefault(key, []).append(answer)
+            self.seconds["suggest"] += time.perf_counter() - scored
+        return records
+
+    def first_token_scores(self, log_probs, windows) -> list[list[float]]:
+        """The paper's score: the log-probability of the first token of each title, in context."""
+        return [
+            log_probs[row, [self.titles.named(item)[0] for item in window.items]].tolist() for row, window in enumerate(windows)
+        ]
+
+    def title_scores(self, reader: Reader, log_probs, windows) -> list[list[float]]:
+        """log P(the answer names this title | it names a title of the window), token by token along their trie.
+
+        Where titles of the window part, their next tokens are normalised among themselves; where they run together
+        nothing is to be decided. So only the tokens before a parting are ever read. Items of one title share its score.
+        """
+        tries = [Trie({item: self.titles.named(item) for item in window.items}) for window in windows]
+        totals = [dict.fromkeys(window.items, 0.0) for window in windows]
+        partings = []  # (row, the tokens read since the question, run of the trie)
+        for row, trie in enumerate(tries):
+            stack = [(0, len(trie.items), 0)]
+            while stack:
+                lo, hi, depth = stack.pop()
+                children = trie.children(lo, hi, depth)
+                if len(children) > 1:
+                    partings.append((row, trie.sequences[lo][:depth], children))
+                stack.extend((low, high, depth + 1) for low, high in children.values() if high - low > 1)
+        deeper, below = [parting for parting in partings if parting[1]], ()
+        if deeper:
+            below = reader.branch([row for row, _, _ in deeper]).read([tokens for _, tokens, _ in deeper]).cpu()
+            self.tokens["score"] += sum(len(tokens) for _, tokens, _ in deeper)
+        log_probs, below = log_probs.cpu(), iter(below)
+        for row, tokens, children in partings:
+            here = next(below) if tokens else log_probs[row]
+            among = here[list(children)].log_softmax(0).tolist()
+            for (low, high), value in zip(children.values(), among):
+                for item in tries[row].items[low:high]:
+                    totals[row][item] += value
+        return [[total[item] for item in window.items] for total, window in zip(totals, windows)]
+
+    def likelihood_scores(self, reader: Reader, pieces, questions) -> list[list[float]]:
+        """log P(the item is noise | its title) from log P(title | the titles before it), by Bayes' rule.
+
+        Noise as fine-tuning plants it: one of the n items of a window, drawn uniformly from the catalogue.
+        """
+        scores = []
+        for question, piece, logits in zip(questions, pieces, reader.forward(pieces, list(map(len, pieces)))):
+            read = [torch.tensor([row], device=logits.device) for row in (piece, *question.spans_from_end())]
+            likelihoods = title_log_likelihoods(logits[None], read)[0].double().cpu()
+            n = len(question.spans)
+            prior_odds = np.log(max(n - 1, 1)) + np.log(len(self.titles.catalogue) - 1)  # that an item belongs; of a uniform draw
+            scores.append((-torch.nn.functional.softplus(likelihoods + prior_odds)).tolist())
+        return scores
+
+    def record(self, window: Window, scores: list[float]) -> dict:
+        """The score columns of a row: distinct suspects, highest first, ties to the earlier position."""
+        probs = [float(f"{score:.{DIGITS}g}") for score in scores]
+        order, suspects = sorted(range(len(probs)), key=lambda place: -probs[place]), {}
+        for place in order:
+            if probs[place] > self.threshold:
+                suspects.setdefault(window.items[place], probs[place])
+        top = list(suspects)[: self.args.top_k]
+        return {
+            "row": window.row,
+            "noise_prob": probs,
+            "noise_items": top,
+            "noise_items_prob": [suspects[item] for item in top],
+        }
+
+    def ask(self, reader: Reader, suspects: list[tuple[int, int]]):
+        """(reader, pieces): a branch for each suspect, and the tokens of its title and of the cue for a replacement."""
+        return reader.branch([row for row, _ in suspects]), [self.titles.named_and_asked(item) for _, item in suspects]
+
+    def suggest_free(self, reader: Reader, suspects: list[tuple[int, int]]) -> list[str]:
+        """Greedy free text for each suspect, up to the mark that closes a title.
+
+        What all titles of the catalogue that begin as the text does have next is read with it, and stands as far as the
+        model would have written it too: speculative decoding (arXiv 2211.17192), the same text in fewer steps.
+        """
+        reader, pieces = self.ask(reader, suspects)
+        active = list(range(len(suspects)))
+        written: list[list[int]] = [[] for _ in suspects]
+        drafts: list[list[int]] = [[] for _ in suspects]
+        while active:
+            self.tokens["suggest"] += sum(map(len, pieces))
+            tails = [1 + len(drafts[place]) for place in active]
+            best = torch.cat([logits.argmax(-1) for logits in reader.forward(pieces, tails)]).cpu().split(tails)
+            refused, going = [], []
+            for text, (place, tokens) in enumerate(zip(active, map(torch.Tensor.tolist, best))):
+                right = common_prefix(tokens, drafts[place])
+                refused.append(len(drafts[place]) - right)
+                for token in tokens[: right + 1]:
+                    written[place].append(token)
+                    if self.ended(written[place]):
+                        break
+                else:
+                    drafts[place] = self.trie.follow(written[place])[: self.args.max_new_tokens - 1 - len(written[place])]
+                    going.append(text)
+            self.tokens["suggest"] -= sum(refused)
+            if any(refused[text] for text in going):
+                reader.forget(refused)
+            if len(going) < len(active):
+                reader.keep(going)
+            active = [active[text] for text in going]
+            pieces = [[written[place][-1], *drafts[place]] for place in active]
+        return [self.answer_text(tokens) for tokens in written]
+
+    def ended(self, tokens: list[int]) -> bool:
+        if len(tokens) == self.args.max_new_tokens or tokens[-1] == self.titles.tokenizer.eos_token_id:
+            return True
+        return self.titles.prompt.close in self.titles.tokenizer.decode(tokens)
+
+    def answer_text(self, tokens: list[int]) -> str:
+        text = self.titles.tokenizer.decode(tokens, skip_special_tokens=True)
+        return clean_title(text.split(self.titles.prompt.close)[0])
+
+    def suggest_from_catalogue(self, reader: Reader, suspects, windows) -> list[int]:
+        """Greedy decoding along the trie of titles, never to an item of the window; ends where one title is left."""
+        banned = [frozenset(windows[row].items) for row, _ in suspects]
+        reader, pieces = self.ask(reader, suspects)
+        common, nodes = map(list, zip(*(self.descend((0, len(self.trie.items), 0), ban) for ban in banned)))
+        active, pieces = list(range(len(suspects))), [piece + more for piece, more in zip(pieces, common)]
+        while active:
+            self.tokens["suggest"] += sum(map(len, pieces))
+            going, pieces_left = [], []
+            for text, (place, log_probs) in enumerate(zip(active, reader.read(pieces).cpu())):
+                if self.decided(nodes[place], banned[place]):
+                    continue
+                children = self.trie.allowed(*nodes[place], banned[place])
+                token = max(children, key=dict(zip(children, log_probs[list(children)].tolist())).get)
+                follow, nodes[place] = self.descend((*children[token], nodes[place][2] + 1), banned[place])
+                if not self.decided(nodes[place], banned[place]):
+                    going.append(text)
+                    pieces_left.append([token, *follow])
+            active, pieces = [active[text] for text in going], pieces_left
+            reader.keep(going)
+        return [self.trie.left(lo, hi, ban)[0] for (lo, hi, _), ban in zip(nodes, banned)]
+
+    def descend(self, node: tuple[int, int, int], banned: frozenset[int]) -> tuple[list[int], tuple[int, int, int]]:
+        """The tokens below a node along which titles run together, and the node where they part or one is left."""
+        tokens = []
+        while not self.decided(node, banned):
+            children = self.trie.allowed(*node, banned)
+            if len(children) > 1:
+                break
+            ((token, run),) = children.items()
+            tokens.append(token)
+            node = (*run, node[2] + 1)
+        return tokens, node
+
+    def decided(self, node: tuple[int, int, int], banned: frozenset[int]) -> bool:
+        """One item is left, or several of one title."""
+        lo, hi, depth = node
+        return len(self.trie.left(lo, hi, banned)) == 1 or not self.trie.children(lo, hi, depth)

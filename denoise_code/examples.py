@@ -1,0 +1,167 @@
+"""Training examples: a window with planted noise as text, as tokens with labels, and as padded batches.
+
+Knows nothing of the model that learns from them.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+
+from denoise_code.command_line import InputError
+from denoise_code.dataset import find_train_file, plant, read_catalogue, read_windows, split_rows
+from denoise_code.prompt import Prompt, continue_tokens, tokenize_question
+
+IGNORED = -100  # label of a token that carries no loss, the convention of torch and transformers
+
+FOR_METRICS = ("answer_length", "candidates", "planted", "title_starts", "title_ends")  # what only measuring reads
+
+
+def make_example(items: list[int], catalogue: list[str], rng: np.random.Generator, rate: float | None = None) -> dict:
+    """{titles, pairs} of a window with planted noise; `pairs` are (planted title, the title that stood there)."""
+    planted = plant(items, len(catalogue) - 1, rng, rate)
+    noisy = [planted.get(position, item) for position, item in enumerate(items)]
+    pairs = [(catalogue[new], catalogue[items[position]]) for position, new in planted.items()]
+    return {"titles": [catalogue[item] for item in noisy], "pairs": pairs}
+
+
+def read_tdmd(path: Path) -> tuple[str, list[dict]]:
+    """The instruction and the {titles, pairs} examples of a TDMD/train.json of the release.
+
+    Its rows are {instruction, input, output}; double quotation marks stand around each title, a comma between two of the
+    input, and the output is `<cue>: "noise item" … <cue>: "replacement"`.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from None
+    if not isinstance(rows, list) or not rows:
+        raise InputError(f"{path}: expected a list of {{instruction, input, output}}")
+    examples = []
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("instruction", "input", "output")):
+            raise InputError(f"{path} row {number}: expected the texts instruction, input and output")
+        titles = re.split(r'"\s*,\s*"', "".join(re.findall(r'"(.*)"', row["input"], re.DOTALL)))
+        answer = re.search(r'"(.+)"[^"]*:\s*"(.+)"', row["output"], re.DOTALL)
+        if len(titles) < 2 or not answer or answer[1] not in titles:
+            raise InputError(
+                f"{path} row {number}: expected two or more quoted titles in input, and in output one of them and a replacement"
+            )
+        examples.append({"titles": titles, "pairs": [answer.groups()]})
+    return rows[0]["instruction"].strip(), examples
+
+
+def load_examples(folder: Path, sample: int, eval_sample: int, seed: int, rate: float | None) -> tuple[Prompt, list, list]:
+    """The wording, the training examples and the held-out ones (always with one planted item) of a data set folder."""
+    tdmd = folder / "TDMD" / "train.json"
+    if tdmd.exists():
+        instruction, rows = read_tdmd(tdmd)
+        source, prompt = tdmd, Prompt(instruction=instruction)
+    else:
+        catalogue, source, prompt = read_catalogue(folder), find_train_file(folder), Prompt()
+        rows = read_windows(source, len(catalogue) - 1)["item_ids"].tolist()
+    if sample + eval_sample > len(rows):
+        raise InputError(
+            f"--sample {sample} and --eval_sample {eval_sample} need {sample + eval_sample} rows, {source} has {len(rows)}"
+        )
+    chosen = split_rows(len(rows), sample, eval_sample, seed)
+    if tdmd.exists():
+        return prompt, *([rows[row] for row in part] for part in chosen)
+    rng = np.random.default_rng([seed, 1])
+    train, held_out = chosen
+    return (
+        prompt,
+        [make_example(rows[row], catalogue, rng, rate) for row in train],
+        [make_example(rows[row], catalogue, rng) for row in held_out],
+    )
+
+
+def encode(tokenizer, prompt: Prompt, example: dict, cutoff_len: int, loss_on: str = "answer") -> dict | None:
+    """Token ids, labels, and for measuring detection the candidates' first tokens and places.
+
+    The answer is followed by the end token and is never cut: the oldest items that it does not name are dropped until
+    the text fits `cutoff_len` tokens. None when two items are left and it still does not fit.
+    """
+    titles, named = list(example["titles"]), {noise for noise, _ in example["pairs"]}
+    answer = continue_tokens(tokenizer, prompt.noise_cue, prompt.answer(example["pairs"])) + [tokenizer.eos_token_id]
+    while True:
+        question = tokenize_question(tokenizer, prompt, titles)
+        length = len(question.ids) + len(answer)
+        if length <= cutoff_len:
+            break
+        oldest = next((position for position, title in enumerate(titles) if title not in named), None)
+        if oldest is None or len(titles) <= 2:
+            return None
+        del titles[oldest]
+    masked = [IGNORED] * len(question.ids) if loss_on == "answer" else [IGNORED, *question.ids[1:]]  # nothing predicts the first
+    if loss_on == "unplanted":
+        for title, (start, end) in zip(titles, question.spans):
+            if title in named:
+                masked[start:end] = [IGNORED] * (end - start)
+    title_starts, title_ends = question.spans_from_end(len(answer))
+    return {
+        "input_ids": question.ids + answer,
+        "labels": masked + answer,
+        "answer_length": len(answer),
+        "candidates": [continue_tokens(tokenizer, prompt.noise_cue, prompt.title(title))[0] for title in titles],
+        "planted": [int(title in named) for title in titles],
+        "title_starts": title_starts,
+        "title_ends": title_ends,
+        "dropped": len(example["titles"]) - len(titles),
+        "length": length,
+    }
+
+
+def tokenize(tokenizer, prompt: Prompt, examples: list[dict], cutoff_len: int, loss_on: str):
+    """The `datasets.Dataset` of the encoded examples, tokenised once."""
+    from datasets import Dataset
+
+    encoded = [encode(tokenizer, prompt, example, cutoff_len, loss_on) for example in examples]
+    kept = [row for row in encoded if row is not None]
+    dropped = sum(row["dropped"] for row in kept)
+    if dropped or len(kept) < len(encoded):
+        print(f"cutoff_len {cutoff_len}: {dropped} old items dropped, {len(encoded) - len(kept)} windows left out")
+    if not kept:
+        raise InputError(f"--cutoff_len {cutoff_len}: no example fits")
+    return Dataset.from_list(kept)
+
+
+def pad_left(rows: list[list], value):
+    """(B, L) tensor of rows aligned at their ends, L the longest."""
+    import torch
+
+    width = max(map(len, rows))
+    return torch.tensor([[value] * (width - len(row)) + row for row in rows])
+
+
+class Collator:
+    """Left-padded batches that ask the model for the logits of the answers only.
+
+    All answers end in the last column, so the last K + 1 columns hold them (K is the longest answer's length) and
+    the model's own loss, shifted by one, needs no other logits: `labels` is (B, K + 1) where `input_ids` is (B, L).
+    """
+
+    def __init__(self, pad_token_id: int):
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, rows: list[dict]) -> dict:
+        import torch
+
+        input_ids = pad_left([row["input_ids"] for row in rows], self.pad_token_id)
+        attention_mask = pad_left([[1] * len(row["input_ids"]) for row in rows], 0)
+        labels = pad_left([row["labels"] for row in rows], IGNORED)
+        first_label = int((labels != IGNORED).any(0).nonzero()[0])
+        keep = labels.shape[1] - max(first_label - 1, 0)
+        return {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "position_ids": (attention_mask.cumsum(1) - 1).clamp(min=0),
+            "labels": labels[:, -keep:],
+            "logits_to_keep": keep,
+            "answer_length": torch.tensor([row["answer_length"] for row in rows]),
+            "candidates": pad_left([row["candidates"] for row in rows], IGNORED),
+            "planted": pad_left([row["planted"] for row in rows], IGNORED),
+            "title_starts": pad_left([row["title_starts"] for row in rows], -1),
+            "title_ends": pad_left([row["title_ends"] for row in rows], -1),
+        }

