@@ -93,9 +93,9 @@ def make_tiny_model(folder, kind, titles):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    import train_denoise_model as train
+    from denoise_code.prompt import Prompt
 
-    prompt = train.Prompt()
+    prompt = Prompt()
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer, raw.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -132,7 +132,7 @@ def make_adapter(folder, kind, model_path):
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    import train_denoise_model as train
+    from denoise_code.prompt import Prompt
 
     model = AutoModelForCausalLM.from_pretrained(model_path)
     targets = ["q_proj", "v_proj"] if kind == "llama" else ["c_attn"]
@@ -143,7 +143,7 @@ def make_adapter(folder, kind, model_path):
             torch.nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(model_path).save_pretrained(folder)
-    train.Prompt().save(folder)
+    Prompt().save(folder)
     (folder / "run.json").write_text(json.dumps({"arguments": {"sample": 40, "eval_sample": 10, "seed": 1}}))
     return folder
 
@@ -152,3 +152,169 @@ def make_adapter(folder, kind, model_path):
 def tiny_adapters(tiny_models, tmp_path_factory):
     root = tmp_path_factory.mktemp("adapters")
     return {kind: make_adapter(root / f"{kind}_sample40" / "checkpoint-7", kind, path) for kind, path in tiny_models.items()}
+
+
+TITLES = HARD_TITLES + FRUIT + CARS[:30]
+DENOISED = "Hard_denoise_user0.1_40_7"
+
+
+@pytest.fixture
+def data(tmp_path):
+    rows = {"train": 90, "valid_5000": 23, "test_5000": 40}
+    return write_tiny_data(tmp_path / "Hard_noise_user0.1", TITLES, rows, lengths=(2, 12))
+
+
+def arguments(adapter, data, *extra, out=None):
+    options = [
+        "--denoise_model_path",
+        adapter,
+        "--noise_dataset_path",
+        data,
+        "--planted",
+        20,
+        "--batch_size",
+        8,
+        "--max_new_tokens",
+        12,
+    ]
+    return [*map(str, options), *(["--output_root", str(out)] if out else []), *map(str, extra)]
+
+
+def run(adapter, data, *extra, out=None):
+    import generate_denoised as generate
+
+    generate.main(arguments(adapter, data, *extra, out=out))
+    return (out or data.parent) / DENOISED
+
+
+def csvs(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.csv")}
+
+
+def same_but_rounding(a, b):
+    """The same rows; probabilities to the last printed digit, suspects the same where they do not tie by that."""
+    import json
+
+    import pandas as pd
+
+    a, b = pd.read_csv(a), pd.read_csv(b)
+    assert (a[["user_id", "item_ids", "mask"]] == b[["user_id", "item_ids", "mask"]]).all(axis=None)
+    for x, y in zip(a.noise_prob, b.noise_prob):
+        assert json.loads(x) == pytest.approx(json.loads(y), abs=3e-4)
+    assert (a.noise_items == b.noise_items).mean() > 0.95 and (a.suggest_item_ids == b.suggest_item_ids).mean() > 0.95
+
+
+def refused(capsys, args, message):
+    import generate_denoised as generate
+
+    with pytest.raises(SystemExit) as stopped:
+        generate.main(args)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and message in error.strip().splitlines()[-1], error
+
+
+TARGETS = {"llama": ["q_proj", "v_proj"], "gpt2": ["c_attn"]}
+
+
+def tiny_args(folder, model, out, *extra, kind="llama"):
+    options = {
+        "--dataset_name": folder.name, "--data_root": folder.parent, "--output_root": out, "--base_model": model, "--sample": 48,
+        "--eval_sample": 16, "--batch_size": 8, "--micro_batch_size": 8, "--num_epochs": 1, "--learning_rate": 1e-2,
+        "--warmup_steps": 0, "--report_to": "none", "--logging_steps": 1,
+    }  # fmt: skip
+    flat = [str(part) for pair in options.items() for part in pair]
+    return [*flat, "--lora_target_modules", *TARGETS[kind], *map(str, extra)]
+
+
+@pytest.fixture
+def genres(tmp_path):
+    """Windows of fruit; nearly all of the catalogue is vehicles."""
+    return write_tiny_data(tmp_path / "Genre_noise_user0.0", FRUIT + CARS, {"train": 400}, genre=len(FRUIT), lengths=(6, 10))
+
+
+def train_refused(capsys, args, message):
+    import train_denoise_model as train
+
+    with pytest.raises(SystemExit) as stopped:
+        train.main(args)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and message in error.strip().splitlines()[-1], error
+
+
+def write_denoised(root, name="Z_denoise_user0.1_8_1", n_items=30, rows=(120, 40, 40), seed=0, denoised=True):
+    """Windows of a noisy cycle (item i is followed by i + 1) with injected noise and suspects that mostly hit it."""
+    import json
+
+    import numpy as np
+    import pandas as pd
+
+    rng, folder = np.random.default_rng(seed), root / name
+    folder.mkdir(parents=True)
+    titles = {str(item): f"Item {item}" for item in range(1, n_items + 1)}
+    (folder / "id2name4Rec.json").write_text(json.dumps(titles))
+    for split, count in zip(("train", "valid_5000", "test_5000"), rows):
+        records = []
+        for row in range(count):
+            length = int(rng.integers(4, 12))
+            clean = (rng.integers(n_items) + np.arange(length)) % n_items + 1
+            mask = rng.random(length) < 0.2
+            if not split.startswith("train"):
+                mask[-1] = False
+            noisy = np.where(mask, rng.integers(1, n_items + 1, size=length), clean)
+            scored = length if split.startswith("train") else length - 1
+            base = -6 if split.startswith("test") else -5  # so that the percentiles of valid and test differ
+            prob = np.round(base + 3 * mask[:scored] + rng.normal(size=scored), 3)
+            top = np.argsort(-prob, kind="stable")[:3]
+            record = {
+                "user_id": row % 7,
+                "item_ids": json.dumps(noisy.tolist()),
+                "mask": json.dumps(mask.astype(int).tolist()),
+                "item_titles": json.dumps([titles[str(item)] for item in noisy]),
+                "replaced_item_titles": json.dumps([titles[str(item)] for item in clean[mask]]),
+                "timestamp": row,
+            }
+            if denoised:
+                record |= {
+                    "noise_prob": json.dumps(prob.tolist()),
+                    "noise_items": json.dumps(noisy[top].tolist()),
+                    "noise_items_prob": json.dumps(prob[top].tolist()),
+                    "suggest_item_titles": json.dumps([titles[str(item)] for item in clean[top]]),
+                    "suggest_item_ids": json.dumps(clean[top].tolist()),
+                }
+            records.append(record)
+        pd.DataFrame(records).to_csv(folder / f"{split}.csv", index=False)
+    return folder
+
+
+def sasrec_command(root, *extra, name="Z_denoise_user0.1_8_1", epochs=2):
+    places = ["--dataset", name, "--data_root", str(root), "--output_root", str(root / "out"), "--num_epochs", str(epochs)]
+    return [*places, *map(str, extra)]
+
+
+def sasrec_arguments(root, *extra):
+    import main as sasrec
+
+    return sasrec.parse_args(sasrec_command(root, *extra))
+
+
+def sasrec_refused(capsys, options, message):
+    import main as sasrec
+
+    with pytest.raises(SystemExit) as stopped:
+        sasrec.main(options)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and message in error and error.count("\n") == 1, error
+
+
+@pytest.fixture(scope="module")
+def denoised(tmp_path_factory):
+    """A denoised data set by hand, with planted.csv: noise_prob is high at noise, windows follow a cycle."""
+    import pandas as pd
+
+    root = tmp_path_factory.mktemp("evidence")
+    folder = write_denoised(root, rows=(400, 80, 200), seed=3)
+    table = pd.read_csv(folder / "train.csv")
+    table["mask"] = table["mask"].map(lambda text: text.replace("1", "2"))
+    keep = table["mask"].str.contains("2")
+    table[keep].to_csv(folder / "planted.csv", index=False)
+    return folder

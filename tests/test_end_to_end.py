@@ -17,6 +17,9 @@ from conftest import CARS, FRUIT, write_tiny_data
 
 import generate_denoised as generate
 import train_denoise_model as train
+from denoise_code.dataset import read_catalogue
+from denoise_code.language_model import EMBEDDED_MODEL, load_base_model, load_tokenizer
+from denoise_code.prompt import Prompt, clean_title, tokenize_question
 
 EMBEDDED = Path("save_denoise_model/ML100K_noise_user0.1/batch4_sample2400_epoch1/checkpoint-600")
 needs_smollm2 = pytest.mark.skipif(
@@ -142,11 +145,11 @@ def test_smollm2_with_the_committed_adapter(root, ml_100k, tmp_path, score, sugg
     rows = list(pd.read_csv(next(tmp_path.rglob("test_5000.csv"))).itertuples())
     assert len(rows) == 6
     prompt, catalogue, tokenizer = (
-        train.Prompt.load(adapter),
-        train.read_catalogue(ml_100k),
-        train.load_tokenizer(train.EMBEDDED_MODEL),
+        Prompt.load(adapter),
+        read_catalogue(ml_100k),
+        load_tokenizer(EMBEDDED_MODEL),
     )
-    model = PeftModel.from_pretrained(train.load_base_model(train.EMBEDDED_MODEL, "float32"), adapter).eval()
+    model = PeftModel.from_pretrained(load_base_model(EMBEDDED_MODEL, "float32"), adapter).eval()
     for row in rows[:3]:
         items = json.loads(row.item_ids)[:-1]
         question = prompt.question([catalogue[item] for item in items])
@@ -159,7 +162,7 @@ def test_smollm2_with_the_committed_adapter(root, ml_100k, tmp_path, score, sugg
         if score == "first_token":
             assert json.loads(row.noise_prob) == pytest.approx([log_probs[t[ids.shape[1]]].item() for t in first], abs=1e-3)
         elif score == "likelihood":
-            belongs, spans = [], train.tokenize_question(tokenizer, prompt, [catalogue[item] for item in items]).spans
+            belongs, spans = [], tokenize_question(tokenizer, prompt, [catalogue[item] for item in items]).spans
             for start, end in spans:
                 belongs.append(all_log_probs[range(start - 1, end - 1), ids[0, start:end]].sum().exp().item() * (len(items) - 1))
             noise = 1 / (len(catalogue) - 1)
@@ -173,7 +176,7 @@ def test_smollm2_with_the_committed_adapter(root, ml_100k, tmp_path, score, sugg
             ids = torch.tensor([tokenizer(text)["input_ids"]])
             greedy = {"do_sample": False, "max_new_tokens": 16, "pad_token_id": tokenizer.pad_token_id}
             out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **greedy)
-            answer = train.clean_title(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).split("\n")[0])
+            answer = clean_title(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).split("\n")[0])
             if answer in catalogue:
                 assert json.loads(row.suggest_item_titles)[0] == answer
 
@@ -183,6 +186,6 @@ def test_the_committed_adapter_is_small_and_names_no_machine(root):
     files = [path for path in (root / EMBEDDED).iterdir() if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 12 * 2**20
     config = json.loads((root / EMBEDDED / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == train.EMBEDDED_MODEL
+    assert config["base_model_name_or_path"] == EMBEDDED_MODEL
     run = json.loads((root / EMBEDDED / "run.json").read_text())
     assert run["arguments"]["sample"] == 2400 and any("eval_auc" in entry for entry in run["history"])

@@ -1,17 +1,13 @@
-"""evidence.py and report.py: counts against a slow version, no leak, calibration, the page."""
+"""SASRec_code/evidence.py: counts against a slow version, no leak, calibration."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import evidence
-import main as sasrec
 import numpy as np
-import pandas as pd
 import pytest
-import report
-from dataloader import InputError, Split, apply_edits, flag_probable, read_split, read_titles
-from test_sasrec import command, refused, write_data_set
+from conftest import sasrec_command, sasrec_refused, write_denoised
+from dataloader import InputError, Split, read_split, read_titles
 
 
 def split_of(items, users=None, name="train.csv", mask=None):
@@ -97,18 +93,6 @@ def test_own_windows_never_speak_for_themselves():
     assert (together[real[:, :, None] & real[:, None, :]] == together_alone[real[:, :, None] & real[:, None, :]]).all()
 
 
-@pytest.fixture(scope="module")
-def denoised(tmp_path_factory):
-    """A denoised data set by hand, with planted.csv: noise_prob is high at noise, windows follow a cycle."""
-    root = tmp_path_factory.mktemp("evidence")
-    folder = write_data_set(root, rows=(400, 80, 200), seed=3)
-    table = pd.read_csv(folder / "train.csv")
-    table["mask"] = table["mask"].map(lambda text: text.replace("1", "2"))
-    keep = table["mask"].str.contains("2")
-    table[keep].to_csv(folder / "planted.csv", index=False)
-    return folder
-
-
 def load(folder, name):
     return read_split(folder / f"{name}.csv", read_titles(folder), 10, "needed")
 
@@ -161,50 +145,8 @@ def test_bad_planted_rows(denoised, tmp_path, capsys):
     prob = evidence.Evidence("llm", train, flat, 30).probabilities(flat)
     share = (planted.mask == 2)[planted.editable].mean()  # raw score says nothing; only the length of a window varies
     assert np.nanmean(prob) == pytest.approx(share, abs=0.02)
-    write_data_set(tmp_path, rows=(30, 20, 20))
-    refused(capsys, command(tmp_path, "--denoise_category", "all", "--evidence", "fused"), "no planted.csv")
-
-
-def test_edit_and_delete_by_hand():
-    items = np.array([[0, 1, 2, 3, 9], [0, 0, 0, 4, 9], [5, 6, 7, 8, 9]])
-    prob = np.array([[np.nan, 0.9, 0.8, 0.1, np.nan], [np.nan] * 3 + [0.9, np.nan], [0.6, 0.7, 0.8, 0.9, np.nan]])
-    flagged = flag_probable(prob, 0.5, 3)
-    assert flagged.sum(1).tolist() == [2, 1, 3] and not flagged[2, 0]
-    replacement = np.where(items == 1, 30, 0)
-    assert apply_edits(items, flagged, replacement, prob).tolist() == [[0, 0, 30, 3, 9], [0, 0, 0, 4, 9], [0, 0, 0, 5, 9]]
-    deleted = apply_edits(items, flagged, replacement, prob, "delete")
-    assert deleted.tolist() == [[0, 0, 0, 3, 9], [0, 0, 0, 4, 9], [0, 0, 0, 5, 9]]
-    everything = apply_edits(items, items != 0, np.zeros_like(items), np.where(items != 0, items, np.nan) / 10.0, "delete")
-    assert (everything != 0).sum(1).tolist() == [2, 2, 2]
-
-
-def test_main_uses_every_kind(denoised):
-    root, results = denoised.parent, {}
-    base = ["--denoise_category", "all", "--train_noise_filter_threshold", 0.3, "--test_noise_filter_threshold", 0.3]
-    for kind in ("raw", *evidence.KINDS, "oracle"):
-        results[kind] = sasrec.main(command(root, *base, "--evidence", kind))["per_seed"]["test"]
-    assert len({json.dumps(value) for value in results.values()}) == 5
-
-
-def test_report_page(denoised, capsys):
-    titles = json.loads((denoised / "id2name4Rec.json").read_text())
-    titles["5"] = '<script>alert("x")</script> & co'
-    (denoised / "id2name4Rec.json").write_text(json.dumps(titles))
-    result = report.main(["--dataset", denoised.name, "--data_root", str(denoised.parent), "--windows", "12"])
-    page = (denoised / "report.html").read_text()
-    assert "<script" not in page and "&lt;script&gt;" in page
-    assert page.count('class="window"') == 12 and page.count("data:image/png;base64,") == 4 and "http" not in page
-    assert set(result["detection"]) == {"raw", *evidence.KINDS}
-    low, high = result["fused minus best single"]["interval"]
-    assert (
-        low <= result["detection"]["fused"]["AUC"] - result["detection"][result["fused minus best single"]["best"]]["AUC"] <= high
-    )
-    assert 'class="injected"' in page and "→" in page
-    (denoised / "planted.csv").rename(denoised / "hidden.csv")
-    with pytest.raises(SystemExit):
-        report.main(["--dataset", denoised.name, "--data_root", str(denoised.parent)])
-    assert "no planted.csv" in capsys.readouterr().err
-    (denoised / "hidden.csv").rename(denoised / "planted.csv")
+    write_denoised(tmp_path, rows=(30, 20, 20))
+    sasrec_refused(capsys, sasrec_command(tmp_path, "--denoise_category", "all", "--evidence", "fused"), "no planted.csv")
 
 
 def test_collaborative_evidence_on_movielens(ml_100k):

@@ -22,7 +22,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import generate_denoised as generate  # noqa: E402
-from train_denoise_model import Prompt, pad_left, read_catalogue  # noqa: E402
+from denoise_code.dataset import read_catalogue, read_split  # noqa: E402
+from denoise_code.denoiser import DIGITS, Denoiser  # noqa: E402
+from denoise_code.examples import pad_left  # noqa: E402
+from denoise_code.job import batches  # noqa: E402
+from denoise_code.language_model import check_adapter, load_model, load_tokenizer  # noqa: E402
+from denoise_code.prompt import Prompt, Titles, clean_title  # noqa: E402
 
 
 def gemm_flops() -> float:
@@ -77,7 +82,7 @@ def plain(model, tokenizer, prompt, catalogue, windows, args):
                 for i in window.items
             ]
             cue = len(tokenizer(prompt.noise_cue, add_special_tokens=False)["input_ids"])
-            probs = [float(f"{row[piece[cue]].item():.{generate.DIGITS}g}") for piece in first]
+            probs = [float(f"{row[piece[cue]].item():.{DIGITS}g}") for piece in first]
             order = sorted(range(len(probs)), key=lambda place: -probs[place])
             suspects = list(dict.fromkeys(window.items[place] for place in order))[:3]
             scored.append((probs, suspects))
@@ -98,22 +103,24 @@ def plain(model, tokenizer, prompt, catalogue, windows, args):
             count["suggest"] += sum(map(len, tokens)) + out[:, ids.shape[1] :].numel()
             for row, tokens_out in enumerate(out[:, ids.shape[1] :]):
                 text = tokenizer.decode(tokens_out, skip_special_tokens=True).split(prompt.close)[0]
-                texts[row].append(generate.clean_title(text))
+                texts[row].append(clean_title(text))
         seconds["suggest"] += time.perf_counter() - started
         results += [(probs, suspects, text) for (probs, suspects), text in zip(scored, texts)]
     return results, seconds, count
 
 
 def ours(model, tokenizer, prompt, catalogue, windows, args):
-    denoiser = generate.Denoiser(model, tokenizer, prompt, catalogue, args)
-    questions = denoiser.prepare(windows)
-    plan, records = generate.batches(questions, 16), []
+    titles = Titles(tokenizer, prompt, catalogue)
+    questions = [titles.question(window.items) for window in windows]
+    denoiser = Denoiser(model, titles, args)
+    denoiser.begin(questions)
+    plan, records = batches(questions, 16), []
     denoiser.run([windows[row] for row in plan[0]], [questions[row] for row in plan[0]])  # as warm as the plain way
     denoiser.seconds.clear()
     denoiser.tokens.clear()
     for batch in plan:
         records += denoiser.run([windows[row] for row in batch], [questions[row] for row in batch])
-    denoiser.start.spare = None  # its methods' caches keep it
+    denoiser.end()
     return sorted(records, key=lambda record: record["row"]), denoiser.seconds, denoiser.tokens
 
 
@@ -134,11 +141,11 @@ def main():
         return parsed
 
     prompt, catalogue = Prompt.load(given.adapter), read_catalogue(given.dataset)
-    run = generate.check_adapter(given.adapter, None)
-    model = generate.load_model(given.adapter, run["base_model"], args())
-    tokenizer = generate.load_tokenizer(str(given.adapter))
+    run = check_adapter(given.adapter, None)
+    model = load_model(given.adapter, run["base_model"], args())
+    tokenizer = load_tokenizer(str(given.adapter))
     model.merge_adapter()
-    _, windows = generate.read_split(given.dataset, given.split, catalogue, given.windows, 0, run)
+    _, windows = read_split(given.dataset, given.split, catalogue, given.windows, 0, run)
     parameters = sum(p.numel() for name, p in model.named_parameters() if "lora" not in name and "embed" not in name)
     limit = gemm_flops()
     print(f"{len(windows)} windows of {given.dataset.name}, {torch.get_num_threads()} threads", flush=True)

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SASRec_code"))
 from evaluate import metrics, rank_targets  # noqa: E402
-from main import train_epoch  # noqa: E402
 from model import Dropout, SASRec, bce_loss  # noqa: E402
+from train import train_epoch  # noqa: E402
 
 EVAL_ROWS = 4794
 

@@ -16,16 +16,19 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import train_denoise_model as train  # noqa: E402
+from denoise_code.command_line import peak_memory_gib  # noqa: E402
+from denoise_code.examples import FOR_METRICS, Collator, load_examples, tokenize  # noqa: E402
+from denoise_code.language_model import add_adapter, load_base_model, load_tokenizer  # noqa: E402
 
 
 def measure(folder: Path, way: str, windows: int, batch: int, micro: int) -> None:
     """Forward and backward over all windows once, after one batch that does not count."""
     options = ["--dataset_name", folder.name, *(["--gradient_checkpointing"] if way == "release" else [])]
     args = train.parse_args(options)
-    prompt, examples, _ = train.load_examples(folder, windows, 1, 0, None)
-    tokenizer = train.load_tokenizer(args.base_model)
-    rows = list(train.tokenize(tokenizer, prompt, examples, 512, "all" if way == "release" else "answer"))
-    model = train.add_adapter(train.load_base_model(args.base_model, "float32"), args).train()
+    prompt, examples, _ = load_examples(folder, windows, 1, 0, None)
+    tokenizer = load_tokenizer(args.base_model)
+    rows = list(tokenize(tokenizer, prompt, examples, 512, "all" if way == "release" else "answer"))
+    model = add_adapter(load_base_model(args.base_model, "float32"), args).train()
     if way == "release":
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable()
@@ -33,12 +36,12 @@ def measure(folder: Path, way: str, windows: int, batch: int, micro: int) -> Non
     else:
         order = np.argsort([-row["length"] for row in rows], kind="stable")
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-4)
-    collate = train.Collator(tokenizer.pad_token_id)
+    collate = Collator(tokenizer.pad_token_id)
 
     def step(chosen):
         for start in range(0, len(chosen), micro):
             part = collate([rows[row] for row in chosen[start : start + micro]])
-            for key in train.FOR_METRICS:
+            for key in FOR_METRICS:
                 part.pop(key)
             (model(**part).loss * len(part["input_ids"]) / len(chosen)).backward()
         optimiser.step()
@@ -55,7 +58,7 @@ def measure(folder: Path, way: str, windows: int, batch: int, micro: int) -> Non
     flops = 4 * parameters * tokens / seconds
     print(
         f"{way:8s} micro batch {micro:2d}: {windows / seconds:6.3f} examples/s  {tokens / seconds:6.1f} tokens/s  "
-        f"{tokens / windows:4.0f} tokens/example  {flops / 1e9:5.1f} GFLOP/s  peak memory {train.peak_memory_gib():5.2f} GiB",
+        f"{tokens / windows:4.0f} tokens/example  {flops / 1e9:5.1f} GFLOP/s  peak memory {peak_memory_gib():5.2f} GiB",
         flush=True,
     )
 

@@ -1,0 +1,64 @@
+"""denoise_code/dataset.py: planted noise, disjoint rows, names of folders."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import run
+
+from denoise_code.command_line import InputError
+from denoise_code.dataset import data_fingerprint, output_name, plant, split_rows
+
+
+def test_planting_is_uniform():
+    from scipy.stats import chisquare
+
+    rng, items, positions, planted = np.random.default_rng(0), [3, 1, 7, 9], np.zeros(4), np.zeros(21)
+    for _ in range(20_000):
+        ((position, item),) = plant(items, 20, rng).items()
+        positions[position] += 1
+        planted[item] += 1
+    assert planted[items].sum() == 0 and planted[0] == 0
+    assert chisquare(positions).pvalue > 0.001 and chisquare(np.delete(planted[1:], [0, 2, 6, 8])).pvalue > 0.001
+    counts = [len(plant(list(range(1, 11)), 50, rng, 0.3)) for _ in range(5000)]
+    assert np.mean(counts) == pytest.approx(3 + 0.7**10, abs=0.08) and min(counts) == 1
+
+
+def test_sample_and_held_out_rows_are_disjoint():
+    chosen, held_out = split_rows(100, 60, 30, 5)
+    assert len(set(chosen) | set(held_out)) == 90
+    assert (split_rows(100, 60, 30, 5)[0] == chosen).all() and (split_rows(100, 60, 30, 6)[0] != chosen).any()
+
+
+def test_output_name():
+
+    name = output_name("Toy_noise_user0.1", Path("a/batch128_sample5000_epoch50/checkpoint-2000"), 1)
+    assert name == "Toy_denoise_user0.1_5000_2000"
+    assert output_name("Toy_noise_user0.1", Path("a/adapter"), 70) == "Toy_denoise_user0.1_70"
+    with pytest.raises(InputError, match="expected a folder named"):
+        output_name("Toy", Path("a"), 1)
+
+
+def test_planted_rows(tiny_adapters, data, tmp_path):
+    folder = run(tiny_adapters["llama"], data, out=tmp_path / "out")
+    planted, original = pd.read_csv(folder / "planted.csv"), pd.read_csv(data / "train.csv")
+    assert len(planted) == 20
+    for row in planted.itertuples():
+        items, mask = json.loads(row.item_ids), json.loads(row.mask)
+        before = json.loads(original[original.timestamp == row.timestamp].item_ids.iloc[0])
+        differ = [place for place, (a, b) in enumerate(zip(items, before)) if a != b]
+        assert len(differ) == 1 and mask[differ[0]] == 2 and items[differ[0]] not in before
+        assert len(json.loads(row.noise_prob)) == len(items)
+    assert json.loads((folder / "run.json").read_text())["splits"]["planted"]["detection"]["auc"] > 0
+
+
+def test_planted_rows_were_not_trained_on(tiny_adapters, data, tmp_path):
+    adapter = shutil.copytree(tiny_adapters["llama"], tmp_path / "sample40" / "checkpoint-7")
+    record = {"arguments": {"sample": 40, "eval_sample": 10, "seed": 1}, "data_fingerprint": data_fingerprint(data)}
+    (adapter / "run.json").write_text(json.dumps(record))
+    table = pd.read_csv(run(adapter, data, "--planted", 40) / "planted.csv")
+    used = np.concatenate(split_rows(90, 40, 10, 1))
+    assert not set(table.timestamp) & set(used) and len(table) == 40

@@ -1,0 +1,65 @@
+"""SASRec_code/evaluate.py: ranks and metrics against slow versions."""
+
+import evaluate
+import numpy as np
+import pytest
+import torch
+from model import SASRec
+
+
+def test_ranks_by_hand():
+    scores = torch.tensor([[-torch.inf, 3.0, 2.0, 2.0, 2.0, 1.0], [-torch.inf, 1.0, 1.0, 1.0, 1.0, 1.0]])
+    for target, ranks in ((1, [0, 2]), (2, [2, 2]), (5, [4, 2])):
+        assert evaluate.ranks_of(scores, torch.tensor([[target], [target]])).tolist() == ranks
+    result = evaluate.metrics(np.array([0.0, 4.0, 5.0, 30.0]))
+    assert result["HR@1"] == 0.25 and result["HR@5"] == 0.5 and result["HR@10"] == 0.75 and result["HR@50"] == 1
+    assert result["NDCG@5"] == pytest.approx((1 + 1 / np.log2(6)) / 4)
+    assert result["MRR"] == pytest.approx((1 + 1 / 5 + 1 / 6 + 1 / 31) / 4)
+    assert evaluate.metrics(np.array([0.5]))["NDCG@1"] == pytest.approx(1 / np.log2(2.5))  # a tie for first place
+
+
+class Fixed(torch.nn.Module):
+    """A model whose scores are a table by the last item of the history."""
+
+    def __init__(self, table):
+        super().__init__()
+        self.items, self.table = torch.nn.Embedding(table.shape[1], 1), table
+
+    def scores(self, history):
+        return self.table[history[:, -1]].clone()
+
+
+@pytest.mark.parametrize("exclude", [False, True])
+def test_rank_targets_against_a_slow_version(exclude):
+    rng = np.random.default_rng(0)
+    table = torch.from_numpy(rng.integers(0, 6, size=(20, 20))).float()  # many ties
+    table[:, 0] = -torch.inf
+    histories, targets = torch.from_numpy(rng.integers(1, 20, size=(300, 5))), torch.from_numpy(rng.integers(1, 20, size=300))
+    histories[:100, :2] = 0
+    expected = []
+    for history, target in zip(histories.tolist(), targets.tolist()):
+        scores = table[history[-1]].tolist()
+        others = [s for item, s in enumerate(scores) if item and item != target and not (exclude and item in history)]
+        expected.append(sum(s > scores[target] for s in others) + sum(s == scores[target] for s in others) / 2)
+    at_once, evaluate.SCORES_AT_ONCE = evaluate.SCORES_AT_ONCE, 20 * 7
+    try:
+        assert evaluate.rank_targets(Fixed(table), histories, targets, exclude).tolist() == expected
+    finally:
+        evaluate.SCORES_AT_ONCE = at_once
+
+
+def test_bootstrap_draws_whole_users():
+    users = np.repeat(np.arange(50), 4)
+    before, after = np.zeros(200), np.repeat(np.random.default_rng(0).normal(0.1, 1, 50), 4)
+    mean, low, high = evaluate.paired_bootstrap(users, before, after)
+    assert mean == pytest.approx(after.mean()) and low < mean < high
+    spread = after[::4].std() / 50**0.5  # four equal rows a user carry the information of one
+    assert (high - low) / (2 * 1.96) == pytest.approx(spread, rel=0.1)
+
+
+def test_million_items_stay_in_memory(monkeypatch):
+    """Evaluation holds a bounded batch of scores whatever the catalogue."""
+    model, sizes, scores = SASRec(1_000_000, hidden_units=4).eval(), [], SASRec.scores
+    monkeypatch.setattr(SASRec, "scores", lambda self, history: sizes.append(len(history)) or scores(self, history))
+    histories, targets = torch.randint(1, 10**6, (40, 10)), torch.randint(1, 10**6, (40,))
+    assert evaluate.rank_targets(model, histories, targets).shape == (40,) and max(sizes) <= 16

@@ -1,0 +1,93 @@
+"""denoise_code/examples.py: what is planted is named, tokens and labels, TDMD of the release."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import CARS, FRUIT, HARD_TITLES, tiny_args, train_refused
+
+import train_denoise_model as train
+from denoise_code.examples import encode, load_examples, make_example
+from denoise_code.language_model import load_tokenizer
+from denoise_code.prompt import IGNORED, Prompt
+
+
+def test_example_names_what_was_planted():
+    catalogue = ["", *FRUIT, *CARS]
+    for rate in (None, 0.4):
+        rng = np.random.default_rng(1)
+        for _ in range(50):
+            items = list(range(1, 9))
+            example = make_example(items, catalogue, rng, rate)
+            for noise, fit in example["pairs"]:
+                assert example["titles"].index(noise) == [catalogue[item] for item in items].index(fit)
+            changed = sum(title != catalogue[item] for title, item in zip(example["titles"], items))
+            assert changed == len(example["pairs"]) and (rate or changed == 1)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_tokens_labels_and_round_trip(tiny_models, kind):
+    tokenizer, prompt = load_tokenizer(str(tiny_models[kind])), Prompt()
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    for noise in HARD_TITLES:
+        titles = [title for title in HARD_TITLES[:10] if title != noise] + [noise]
+        example = {"titles": titles, "pairs": [(noise, "Heat")]}
+        row = encode(tokenizer, prompt, example, 512)
+        text = prompt.question(titles) + prompt.answer(example["pairs"])
+        assert row["input_ids"] == tokenizer(text)["input_ids"] + [tokenizer.eos_token_id]
+        answer = [token for token in row["labels"] if token != IGNORED]
+        assert answer == row["input_ids"][-row["answer_length"] :] and row["labels"][: -len(answer)] == [IGNORED] * (
+            len(row["labels"]) - len(answer)
+        )
+        assert tokenizer.decode(answer[:-1]) == prompt.answer(example["pairs"]) and answer[-1] == tokenizer.eos_token_id
+        assert row["candidates"][row["planted"].index(1)] == answer[0]
+        assert (row["input_ids"][0] == tokenizer.bos_token_id) == (kind == "llama")
+        everything = encode(tokenizer, prompt, example, 512, "all")
+        assert everything["labels"][1:] == everything["input_ids"][1:] == row["input_ids"][1:]
+        unplanted = encode(tokenizer, prompt, example, 512, "unplanted")
+        left_out = [place for place, label in enumerate(unplanted["labels"]) if label == IGNORED][1:]
+        assert tokenizer.decode([row["input_ids"][place] for place in left_out]) == prompt.title(noise)
+        assert left_out == list(range(left_out[0], left_out[-1] + 1)) and left_out[-1] < len(row["input_ids"]) - len(answer)
+
+
+def test_cutoff_drops_the_oldest_items_and_never_the_answer(tiny_models):
+    tokenizer, prompt = load_tokenizer(str(tiny_models["llama"])), Prompt()
+    example = {"titles": CARS[:8], "pairs": [(CARS[0], "Heat")]}
+    whole = encode(tokenizer, prompt, example, 512)
+    cut = encode(tokenizer, prompt, example, whole["length"] - 5)
+    assert cut["dropped"] > 0 and cut["length"] <= whole["length"] - 5 and whole["dropped"] == 0
+    answer = whole["input_ids"][-whole["answer_length"] :]
+    assert cut["input_ids"][-cut["answer_length"] :] == answer
+    assert prompt.question([CARS[0], *CARS[1 + cut["dropped"] : 8]]) in tokenizer.decode(cut["input_ids"])
+    assert encode(tokenizer, prompt, example, 20) is None
+
+
+def tdmd_rows():
+    return [
+        {
+            "instruction": "Find the odd one out.",
+            "input": 'The user has used: "apple 1", "Say ""Hi"", friend", "fig 2"',
+            "output": 'Noise Items: "fig 2"\nSuggested Replacement: "plum 0"',
+        }
+    ] * 70
+
+
+def test_tdmd_of_the_release(genres, tiny_models, tmp_path):
+    (genres / "TDMD").mkdir()
+    (genres / "TDMD" / "train.json").write_text(json.dumps(tdmd_rows()))
+    prompt, examples, held_out = load_examples(genres, 48, 16, 1, None)
+    assert prompt.instruction == "Find the odd one out." and prompt.noise_cue == Prompt().noise_cue
+    assert examples[0]["titles"][0] == "apple 1" and examples[0]["titles"][-1] == "fig 2"
+    assert examples[0]["pairs"] == [("fig 2", "plum 0")] and len(held_out) == 16
+    train.main(tiny_args(genres, tiny_models["llama"], tmp_path / "out", "--max_steps", 1, "--eval_steps", 1))
+    saved = next((tmp_path / "out").rglob("prompt.json"))
+    assert json.loads(saved.read_text())["instruction"] == "Find the odd one out."
+
+
+@pytest.mark.parametrize(
+    "row", [{"input": "a"}, "text", {"instruction": "i", "input": '"a", "b"', "output": 'Noise Items: "c" for "b"'}]
+)
+def test_malformed_tdmd_names_the_row(genres, tiny_models, tmp_path, capsys, row):
+    (genres / "TDMD").mkdir()
+    (genres / "TDMD" / "train.json").write_text(json.dumps([*tdmd_rows(), row]))
+    train_refused(capsys, tiny_args(genres, tiny_models["llama"], tmp_path / "out"), "TDMD/train.json row 71")

@@ -1,0 +1,79 @@
+"""SASRec_code/filter.py: the threshold filter against a slow version."""
+
+import dataloader
+import filter
+import numpy as np
+import pytest
+from conftest import sasrec_arguments, write_denoised
+from filter import apply_edits, flag_probable
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+def slow_filter(split, threshold, most):
+    """The filter of the paper, one row and one suspect at a time."""
+    edited = split.items.copy()
+    for row in range(len(edited)):
+        places = [p for p in range(edited.shape[1]) if split.items[row, p]]
+        places = places if split.path.name.startswith("train") else places[:-1]
+        done = set()
+        for k, (item, prob) in enumerate(zip(split.suspects[row], split.suspect_prob[row])):
+            if k < most and item and prob > threshold and item not in done:
+                done.add(item)
+                for place in places:
+                    if split.items[row, place] == item:
+                        edited[row, place] = split.suggestions[row, k]
+    return edited
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0, 1), st.integers(0, 4), st.booleans(), st.integers(4, 12))
+def test_filter_against_a_slow_version(tmp_path_factory, seed, share, most, train, maxlen):
+    file = "train.csv" if train else "test_5000.csv"
+    folder = write_denoised(tmp_path_factory.mktemp("filter"), n_items=12, rows=(25, 25, 25), seed=seed)
+    split = dataloader.read_split(folder / file, dataloader.read_titles(folder), maxlen, "needed")
+    threshold = filter.percentile(split, share)
+    flagged = filter.flag_suspects(split, threshold, most)
+    edited = filter.apply_edits(split.items, flagged, filter.replacements(split), split.noise_prob)
+    assert (edited == slow_filter(split, threshold, most)).all()
+    if not train:
+        assert (edited[:, -1] == split.items[:, -1]).all()
+
+
+def test_a_test_target_in_the_history_is_not_edited(tmp_path):
+    folder = tmp_path / "T_denoise_user0.1_8_1"
+    folder.mkdir()
+    (folder / "id2name4Rec.json").write_text('{"1": "a", "2": "b", "3": "c"}')
+    header = "user_id,item_ids,mask,noise_prob,noise_items,noise_items_prob,suggest_item_ids\n"
+    row = '1,"[2, 1, 2]","[0, 0, 0]","[-1.0, -5.0]","[2]","[-1.0]","[3]"\n'
+    (folder / "test.csv").write_text(header + row)
+    split = dataloader.read_split(folder / "test.csv", ["", "a", "b", "c"], 10, "needed")
+    flagged = filter.flag_suspects(split, -2.0, 3)
+    edited = filter.apply_edits(split.items, flagged, filter.replacements(split), split.noise_prob)
+    assert edited[0, -3:].tolist() == [3, 1, 2]
+
+
+def test_edit_and_delete_by_hand():
+    items = np.array([[0, 1, 2, 3, 9], [0, 0, 0, 4, 9], [5, 6, 7, 8, 9]])
+    prob = np.array([[np.nan, 0.9, 0.8, 0.1, np.nan], [np.nan] * 3 + [0.9, np.nan], [0.6, 0.7, 0.8, 0.9, np.nan]])
+    flagged = flag_probable(prob, 0.5, 3)
+    assert flagged.sum(1).tolist() == [2, 1, 3] and not flagged[2, 0]
+    replacement = np.where(items == 1, 30, 0)
+    assert apply_edits(items, flagged, replacement, prob).tolist() == [[0, 0, 30, 3, 9], [0, 0, 0, 4, 9], [0, 0, 0, 5, 9]]
+    deleted = apply_edits(items, flagged, replacement, prob, "delete")
+    assert deleted.tolist() == [[0, 0, 0, 3, 9], [0, 0, 0, 4, 9], [0, 0, 0, 5, 9]]
+    everything = apply_edits(items, items != 0, np.zeros_like(items), np.where(items != 0, items, np.nan) / 10.0, "delete")
+    assert (everything != 0).sum(1).tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("reference", ["valid", "split"])
+def test_thresholds_come_from_the_right_rows(tmp_path, reference):
+    """Train from train; test from valid, or from itself as in the release."""
+    write_denoised(tmp_path, rows=(60, 60, 60))
+    shares = ["--train_noise_filter_threshold", 0.6, "--test_noise_filter_threshold", 0.7, "--denoise_category", "all"]
+    args = sasrec_arguments(tmp_path, *shares, "--threshold_from", reference)
+    splits, n_items = dataloader.load(args)
+    edited = filter.denoise(splits, filter.weigh(splits, n_items, args), args)
+    by = {"train": splits["train"], "valid": splits["valid"], "test": splits["valid" if reference == "valid" else "test"]}
+    for name, share in (("train", 0.6), ("valid", 0.7), ("test", 0.7)):
+        assert (edited[name] == slow_filter(splits[name], np.nanquantile(by[name].noise_prob, share), 3)).all()

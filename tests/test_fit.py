@@ -1,0 +1,39 @@
+"""SASRec_code/train.py: it learns, and never reads test."""
+
+import dataloader
+import evaluate
+import main as sasrec
+import pytest
+import torch
+import train
+from conftest import sasrec_arguments, write_denoised
+
+
+def test_learns_a_cycle(tmp_path):
+    """bce never contrasts a history with its own items (they are no negatives), so they are left out of its ranking."""
+    n_items = 40
+    windows = torch.tensor([[(start + step) % n_items + 1 for step in range(11)] for start in range(n_items)]).repeat(30, 1)
+    quick = "--num_epochs 40 --patience 40 --dropout_rate 0.1 --batchsize 64 --lr 0.005".split()
+    for loss in ("bce", "ce"):
+        args = sasrec_arguments(tmp_path, "--loss", loss, *quick)
+        model = train.make_model(n_items, args, 0, "cpu")
+        train.fit(model, {"train": windows, "valid": windows[:n_items]}, args, 0)
+        ranks = evaluate.rank_targets(model, windows[:n_items, :-1], windows[:n_items, -1], exclude_history=loss == "bce")
+        assert evaluate.metrics(ranks)["HR@1"] > 0.99, loss
+
+
+def test_selection_never_reads_test(tmp_path):
+    write_denoised(tmp_path)
+    splits, n_items = dataloader.load(sasrec_arguments(tmp_path))
+    tensors = {name: torch.from_numpy(split.items) for name, split in splits.items() if name != "test"}
+    args = sasrec_arguments(tmp_path)
+    train.fit(train.make_model(n_items, args, 0, "cpu"), tensors, args, 0)
+
+
+def test_weights_that_are_no_numbers_lose():
+    scores = torch.full((1, 4), torch.nan)
+    assert evaluate.ranks_of(scores, torch.tensor([[2]])).item() > 0
+    with pytest.raises(dataloader.InputError, match="smaller --lr"):
+        windows = torch.randint(1, 30, (64, 11))
+        args = sasrec.parse_args(["--dataset", "none", "--lr", "1e30"])
+        train.fit(train.make_model(30, args, 0, "cpu"), {"train": windows, "valid": windows}, args, 0)

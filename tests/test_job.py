@@ -1,0 +1,96 @@
+"""denoise_code/job.py: ranks, kills, torn lines, restarts, what was changed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import DENOISED, arguments, csvs, refused, run, same_but_rounding
+
+import generate_denoised as generate
+from denoise_code.job import Shards
+
+
+@pytest.mark.parametrize("mode", [[], ["--score", "title", "--suggest", "catalogue"], ["--score", "likelihood"]], ids=str)
+def test_batches_ranks_and_merging_do_not_matter(tiny_adapters, data, tmp_path, mode):
+    adapter = tiny_adapters["llama"]
+    one = csvs(run(adapter, data, *mode, out=tmp_path / "one"))
+    assert set(one) == {"train.csv", "valid_5000.csv", "test_5000.csv", "planted.csv"}
+    for size in (1, 5, 200):
+        other = run(adapter, data, *mode, "--batch_size", size, out=tmp_path / f"size{size}")
+        for name in one:
+            same_but_rounding(tmp_path / "one" / DENOISED / name, other / name)
+    command = [sys.executable, generate.__file__, *arguments(adapter, data, *mode, out=tmp_path / "two")]
+    ranks = [subprocess.Popen(command, env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2"}) for rank in range(2)]
+    assert [process.wait() for process in ranks] == [0, 0]
+    assert csvs(tmp_path / "two" / DENOISED) == one
+    assert not (tmp_path / "two" / DENOISED / ".work").exists()
+
+
+def test_more_ranks_than_batches(tiny_adapters, data, tmp_path):
+    few = ["--denoise_data", "test_5000", "--limit", 3, "--planted", 0]
+    one = csvs(run(tiny_adapters["llama"], data, *few, out=tmp_path / "one"))
+    for rank in reversed(range(3)):
+        environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": "3"}
+        command = [sys.executable, generate.__file__, *arguments(tiny_adapters["llama"], data, *few, out=tmp_path / "three")]
+        assert subprocess.run(command, env=environment).returncode == 0
+    assert csvs(tmp_path / "three" / DENOISED) == one
+
+
+def test_killed_twenty_times(tiny_adapters, data, tmp_path):
+    """SIGKILL at random moments, restarted each time: the same bytes as an undisturbed run."""
+    adapter, mode = tiny_adapters["llama"], ["--batch_size", 2]
+    expected = csvs(run(adapter, data, *mode, out=tmp_path / "calm"))
+    command = [sys.executable, generate.__file__, *arguments(adapter, data, *mode, out=tmp_path / "killed")]
+    rng, progress, kills = random.Random(0), [], 0
+    work = tmp_path / "killed" / DENOISED / ".work"
+    while kills < 20:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        size = written(work)
+        for _ in range(2000):  # wait until it writes, so that each kill falls into the work, not into the imports
+            if written(work) > size or process.poll() is not None:
+                break
+            time.sleep(0.01)
+        time.sleep(rng.random() * 0.1)
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+        progress.append(written(work))
+    assert subprocess.run(command).returncode == 0
+    assert csvs(tmp_path / "killed" / DENOISED) == expected and kills >= 5 and progress[-1] > progress[0]
+
+
+def written(work):
+    return sum(path.stat().st_size for path in work.glob("*/*.jsonl"))
+
+
+@pytest.mark.parametrize("tear", [b'{"batch": 1, "rec', b'{"batch": 1, "records": []}', b"\x00\x00\n"])
+def test_torn_last_line(tmp_path, tear):
+    path = tmp_path / "train.0.jsonl"
+    path.write_bytes(b'{"batch": 0, "records": []}\n' + tear)
+    shards = Shards(tmp_path, 0)
+    assert list(shards.read("train")) == [0]
+    with shards.open("train") as file:
+        file.write('{"batch": 2, "records": []}\n')
+    assert list(shards.read("train")) == [0, 2]
+
+
+def test_finished_and_changed_runs(tiny_adapters, data, tmp_path, capsys):
+    adapter = tiny_adapters["llama"]
+    folder = run(adapter, data)
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    run(adapter, data)
+    assert "is complete" in capsys.readouterr().out
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    refused(capsys, arguments(adapter, data, "--top_k", 2), "was made with another --top_k")
+    refused(capsys, arguments(tiny_adapters["gpt2"], data), "was made with another --denoise_model_path")
+    run(adapter, data, "--top_k", 2, "--overwrite")
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} != before
+    with (data / "test_5000.csv").open("a") as file:
+        file.write('1,"[1, 2]","[0, 0]",[],[],5\n')
+    refused(capsys, arguments(adapter, data, "--top_k", 2), "was made with another --noise_dataset_path")

@@ -1,0 +1,58 @@
+"""denoise_code/language_model.py: what is refused before and while it is loaded."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import arguments, refused
+
+from denoise_code.command_line import InputError
+from denoise_code.language_model import check_attention
+
+
+@pytest.mark.parametrize("kind", ["Bloom", "DeepseekV3", "Lfm2", "Mamba", "Qwen3Next", "Bart", "GPT2", "Gemma2", "Qwen3"])
+def test_models_with_more_than_attention_are_refused(kind):
+    import transformers
+
+    layers = {"layer_types": ["conv", "full_attention"]} if kind == "Lfm2" else {}
+    config = getattr(transformers, f"{kind}Config")(num_hidden_layers=2, **layers)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    if kind in ("GPT2", "Gemma2", "Qwen3"):
+        check_attention("there", model)
+    else:
+        with pytest.raises(InputError, match=f"--base_model there: stage 2 cannot read with {kind}"):
+            check_attention("there", model)
+
+
+def test_bad_adapters(tiny_models, tiny_adapters, data, tmp_path, capsys):
+    from safetensors.torch import load_file, save_file
+
+    def spoiled(name, change):
+        folder = shutil.copytree(tiny_adapters["llama"], tmp_path / name / "sample40")
+        change(folder)
+        return arguments(folder, data)
+
+    def tensors(edit):
+        def change(folder):
+            found = load_file(folder / "adapter_model.safetensors")
+            edit(found)
+            save_file(found, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+        return change
+
+    def zero(found):
+        found.update({name: torch.zeros_like(tensor) for name, tensor in found.items()})
+
+    def other_base(folder):
+        config = json.loads((folder / "adapter_config.json").read_text())
+        config["base_model_name_or_path"] = str(tiny_models["gpt2"])
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+
+    refused(capsys, arguments(tmp_path / "none", data), "no adapter_config.json")
+    refused(capsys, spoiled("prompt", lambda folder: (folder / "prompt.json").unlink()), "no prompt.json")
+    refused(capsys, spoiled("lost", tensors(lambda found: found.pop(min(found)))), "1 tensors are missing or not wanted")
+    refused(capsys, spoiled("zero", tensors(zero)), "all zero")
+    refused(capsys, spoiled("base", other_base), "does not fit")
+    refused(capsys, spoiled("torn", lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"junk")), "does not fit")

@@ -1,0 +1,85 @@
+"""SASRec_code/model.py: attention, losses, dropout, negatives against loops."""
+
+import numpy as np
+import pytest
+import torch
+from model import SASRec, bce_loss, ce_loss, sample_negatives
+
+
+def small_model(**options):
+    torch.manual_seed(0)
+    return SASRec(**({"n_items": 30, "maxlen": 10, "hidden_units": 16, "num_heads": 2} | options))
+
+
+def test_attention_against_a_loop():
+    model = small_model().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.5)
+        model.items.weight[0] = 0
+        history = torch.tensor([[0, 0, 0, 5, 9, 2, 2, 30, 1, 4]])
+        x = model.items(history[0]) * 4 + model.positions.weight
+        x[:3] = 0
+        for block in model.blocks:
+            query = block.attention_norm(x)
+            q, kv, mixed = block.attention.query(query), block.attention.key_value(x), torch.zeros(10, 16)
+            for row in range(10):
+                seen = [column for column in range(row + 1) if history[0, column] or column == row]
+                for head in (slice(0, 8), slice(8, 16)):
+                    weights = torch.stack([q[row, head] @ kv[column, :16][head] for column in seen]) / 8**0.5
+                    values = torch.stack([kv[column, 16:][head] for column in seen])
+                    mixed[row, head] = weights.softmax(0) @ values
+            x = block.forward_norm(query + block.attention.output(mixed))
+            x = x + block.outer(torch.relu(block.inner(x)))
+            x[:3] = 0
+        assert torch.allclose(model(history)[0], model.last_norm(x), atol=1e-5)
+
+
+def test_left_padding_changes_nothing_and_padding_is_zero():
+    model = small_model().eval()
+    history = torch.tensor([[3, 7, 1]])
+    padded = torch.cat([torch.zeros(1, 6, dtype=torch.long), history], 1)
+    assert torch.allclose(model(history)[0, -3:], model(padded)[0, -3:], atol=1e-6)
+    assert model.items.weight[0].abs().sum() == 0 and model.scores(history)[0, 0] == -torch.inf
+    model.train()
+    bce_loss(model, torch.tensor([[0, 3, 7, 1]]), torch.tensor([[9, 9, 9]])).backward()
+    assert model.items.weight.grad[0].abs().sum() == 0
+    fresh = SASRec(2000)
+    assert fresh.items.weight[1:].std().item() == pytest.approx(0.02, rel=0.05) and fresh.blocks[0].inner.bias.abs().sum() == 0
+
+
+def test_losses_against_a_loop():
+    model = small_model(dropout_rate=0.0)
+    windows, negatives = torch.tensor([[0, 0, 4, 8, 2], [1, 2, 3, 4, 5]]), torch.randint(6, 30, (2, 4))
+    hidden = model(windows[:, :-1])
+    positive, negative, full = [], [], []
+    for row in range(2):
+        for place in range(4):
+            if windows[row, place]:
+                dot = model.items.weight @ hidden[row, place]
+                positive.append(-torch.log(torch.sigmoid(dot[windows[row, place + 1]])))
+                negative.append(-torch.log(1 - torch.sigmoid(dot[negatives[row, place]])))
+                full.append(-dot[1:].log_softmax(0)[windows[row, place + 1] - 1])
+    mean = lambda values: sum(values) / len(values)  # noqa: E731
+    assert bce_loss(model, windows, negatives).item() == pytest.approx((mean(positive) + mean(negative)).item(), rel=1e-5)
+    assert ce_loss(model, windows).item() == pytest.approx(mean(full).item(), rel=1e-5)
+
+
+def test_dropout_keeps_the_share_and_the_mean():
+    from model import Dropout
+
+    torch.manual_seed(0)
+    for rate in (0.1, 0.5, 0.9):
+        out = Dropout(rate)(torch.ones(1001, 333))
+        assert (out == 0).float().mean().item() == pytest.approx(rate, abs=0.005)
+        assert out.mean().item() == pytest.approx(1, abs=0.02)
+    assert torch.equal(Dropout(0.5).eval()(torch.ones(5)), torch.ones(5))
+
+
+def test_negatives_are_uniform_and_never_of_the_window():
+    from scipy.stats import chisquare
+
+    windows = torch.tensor([[0, 1, 2, 3]]).repeat(20_000, 1)
+    negatives = sample_negatives(windows, 12, torch.Generator().manual_seed(0))
+    counts = np.bincount(negatives.flatten(), minlength=13)
+    assert counts[:4].sum() == 0 and chisquare(counts[4:]).pvalue > 0.001

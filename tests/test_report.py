@@ -1,0 +1,28 @@
+"""SASRec_code/report.py: the page, its figures, titles of strangers."""
+
+import json
+
+import evidence
+import pytest
+import report
+
+
+def test_report_page(denoised, capsys):
+    titles = json.loads((denoised / "id2name4Rec.json").read_text())
+    titles["5"] = '<script>alert("x")</script> & co'
+    (denoised / "id2name4Rec.json").write_text(json.dumps(titles))
+    result = report.main(["--dataset", denoised.name, "--data_root", str(denoised.parent), "--windows", "12"])
+    page = (denoised / "report.html").read_text()
+    assert "<script" not in page and "&lt;script&gt;" in page
+    assert page.count('class="window"') == 12 and page.count("data:image/png;base64,") == 4 and "http" not in page
+    assert set(result["detection"]) == {"raw", *evidence.KINDS}
+    low, high = result["fused minus best single"]["interval"]
+    assert (
+        low <= result["detection"]["fused"]["AUC"] - result["detection"][result["fused minus best single"]["best"]]["AUC"] <= high
+    )
+    assert 'class="injected"' in page and "→" in page
+    (denoised / "planted.csv").rename(denoised / "hidden.csv")
+    with pytest.raises(SystemExit):
+        report.main(["--dataset", denoised.name, "--data_root", str(denoised.parent)])
+    assert "no planted.csv" in capsys.readouterr().err
+    (denoised / "hidden.csv").rename(denoised / "planted.csv")

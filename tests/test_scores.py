@@ -1,0 +1,66 @@
+"""denoise_code/scores.py: scores of padded batches against single texts, figures by hand."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import CARS, FRUIT
+
+from denoise_code.examples import FOR_METRICS, Collator, encode
+from denoise_code.language_model import load_tokenizer
+from denoise_code.prompt import IGNORED, Prompt
+from denoise_code.scores import detection, detection_metrics, first_token_scores, title_log_likelihoods
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("loss_on", ["answer", "all"])
+def test_batched_loss_equals_single_loss(tiny_models, kind, loss_on):
+    """Left padding and fewer logits change neither the loss nor the scores."""
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = load_tokenizer(str(tiny_models[kind]))
+    model = AutoModelForCausalLM.from_pretrained(tiny_models[kind]).eval()
+    examples = [{"titles": FRUIT[: 3 + n] + [CARS[n]], "pairs": [(CARS[n], FRUIT[9])]} for n in range(4)]
+    rows = [encode(tokenizer, Prompt(), example, 512, loss_on) for example in examples]
+    batch = Collator(tokenizer.pad_token_id)(rows)
+    extra = {key: batch.pop(key) for key in FOR_METRICS}
+    assert batch["labels"].shape[1] == batch["logits_to_keep"] < 40 or loss_on == "all"
+    out = model(**batch)
+    total, count = 0.0, 0
+    scores = first_token_scores(out.logits, (batch["labels"], *extra.values()))
+    for row, score in zip(rows, scores):
+        logits = model(input_ids=torch.tensor([row["input_ids"]])).logits[0].log_softmax(-1)
+        labels = torch.tensor(row["labels"])[1:]
+        picked = logits[:-1].gather(1, labels.clamp(min=0)[:, None])[:, 0]
+        total, count = total - picked[labels != IGNORED].sum().item(), count + (labels != IGNORED).sum().item()
+        first = logits[len(row["input_ids"]) - row["answer_length"] - 1, row["candidates"]]
+        assert torch.allclose(score[-len(first) :], first, atol=1e-4)
+    if loss_on == "all":
+        likelihoods = title_log_likelihoods(out.logits, (batch["labels"], *extra.values()))
+        for example, likelihood in zip(examples, likelihoods):
+            before, titles = Prompt().instruction + Prompt().sequence_cue, example["titles"]
+            for title, found in zip(titles, likelihood[-len(titles) :].tolist()):
+                start = len(tokenizer(before)["input_ids"])
+                before += Prompt().title(title)
+                ids = torch.tensor(tokenizer(before)["input_ids"])
+                logits = model(input_ids=ids[None]).logits[0].log_softmax(-1)
+                assert found == pytest.approx(logits[range(start - 1, len(ids) - 1), ids[start:]].sum().item(), abs=1e-3)
+    assert out.loss.item() == pytest.approx(total / count, abs=1e-4)
+
+
+def test_detection_metrics_by_hand():
+    class Prediction:
+        predictions = np.array([[3.0, 1.0, 2.0], [0.0, 5.0, 4.0]])
+        label_ids = (None, None, None, np.array([[1, 0, 0], [IGNORED, 0, 1]]))
+
+    # positives 3, 4; negatives 1, 2, 5: pairs won 2 + 2 of 6; windows: 1 and 0; highest of the second is no noise
+    assert detection_metrics(Prediction) == {"auc": pytest.approx(4 / 6), "auc_window": 0.5, "top1": 0.5}
+
+
+def test_detection_by_hand():
+    masks = [[0, 1, 0], [1, 0, 1]]  # the last item of the second row was not scored
+    found = detection("test", masks, [[0.1, 0.9, 0.5], [0.6, 0.2]])
+    assert found["auc"] == 1.0 and found["auc_window"] == 1.0 and found["share_noise"] == 0.4
+    # above the median (0.5): 0.9 and 0.6, both injected
+    assert found["at_percentile"]["0.5"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0}
+    assert detection("test", [[0, 0]], [[1.0, 2.0]]) is None
+    assert detection("planted", [[0, 2], [1, 2]], [[1.0, 2.0], [5.0, 3.0]])["auc"] == 0.5
