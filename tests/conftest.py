@@ -26,6 +26,13 @@ def released() -> Path:
     return folder
 
 
+@pytest.fixture
+def cases() -> Path:
+    if not (RELEASED / "cases").is_dir():
+        pytest.skip("the files that people report are not beside this checkout")
+    return RELEASED / "cases"
+
+
 @pytest.fixture(scope="session")
 def ml_100k(tmp_path_factory) -> Path:
     """ML100K_noise_user0.1, made once."""
@@ -318,3 +325,32 @@ def denoised(tmp_path_factory):
     keep = table["mask"].str.contains("2")
     table[keep].to_csv(folder / "planted.csv", index=False)
     return folder
+
+
+SPLITS = ("train", "valid", "test")
+
+
+def prepare_run(*arguments):
+    import prepare_noise_data
+
+    prepare_noise_data.main([str(argument) for argument in arguments])
+
+
+def prepare_refused(capsys, out, arguments, message):
+    before = sorted(out.rglob("*"))
+    with pytest.raises(SystemExit) as stopped:
+        prepare_run(*arguments)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and message in error and error.count("\n") == 1, error
+    assert sorted(out.rglob("*")) == before, "something was written"
+
+
+def write_log(path, rows, columns=("user", "item", "timestamp", "title")):
+    import pandas as pd
+
+    pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
+    return ["csv", "--interactions", path, "--name", "X", "--output_root", path.parent]
+
+
+def good_rows():
+    return [(u, i, 10 * u + i, f"title {i}") for u in range(12) for i in range(6)]

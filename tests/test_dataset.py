@@ -10,7 +10,7 @@ import pytest
 from conftest import run
 
 from denoise_code.command_line import InputError
-from denoise_code.dataset import data_fingerprint, output_name, plant, split_rows
+from denoise_code.dataset import data_fingerprint, output_name, plant, read_catalogue, read_windows, split_rows
 
 
 def test_planting_is_uniform():
@@ -62,3 +62,29 @@ def test_planted_rows_were_not_trained_on(tiny_adapters, data, tmp_path):
     table = pd.read_csv(run(adapter, data, "--planted", 40) / "planted.csv")
     used = np.concatenate(split_rows(90, 40, 10, 1))
     assert not set(table.timestamp) & set(used) and len(table) == 40
+
+
+def test_reader_on_the_release(released):
+    catalogue = read_catalogue(released)
+    train, test = (read_windows(released / f"{name}.csv", len(catalogue) - 1) for name in ("train_5000", "test_5000"))
+    assert (len(train), len(test), len(catalogue) - 1) == (5000, 4794, 11758)
+    assert set(map(len, train.item_ids)) == set(range(5, 12))
+    assert round(np.concatenate(train["mask"].tolist()).mean(), 4) == 0.0997
+
+
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        ('1,"[]","[]",5', "row 2: 0 items"),
+        ('1,"[1, 2, 3]","[0, 0]",5', "row 2: 3 items and 2 mask entries"),
+        ('1,"[1, 99]","[0, 0]",5', "row 2: item ids 1..99, the catalogue has 1..3"),
+        ('1,"[1, 0]","[0, 0]",5', "row 2: item ids 0..1"),
+        ('1,"__import__(\'os\')","[0, 0]",5', "row 2: item_ids is"),
+        ('1,"[1, 2.5]","[0, 0]",5', "row 2: item_ids is"),
+    ],
+)
+def test_reader_names_the_row(tmp_path, row, message):
+    (tmp_path / "train.csv").write_text(f'user_id,item_ids,mask,timestamp\n1,"[1, 2]","[0, 1]",5\n{row}\n')
+    with pytest.raises(InputError, match="train.csv") as error:
+        read_windows(tmp_path / "train.csv", 3)
+    assert message in str(error.value)

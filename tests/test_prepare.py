@@ -10,16 +10,11 @@ import numpy as np
 import pandas as pd
 import prepare_noise_data as prepare
 import pytest
+from conftest import SPLITS, good_rows, prepare_refused, prepare_run, write_log
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train_denoise_model import read_catalogue, read_windows
-
-SPLITS = ("train", "valid", "test")
-
-
-def run(*arguments):
-    prepare.main([str(argument) for argument in arguments])
+from denoise_code.dataset import read_catalogue, read_windows
 
 
 def files(folder):
@@ -34,10 +29,10 @@ def clean_titles(row):
 
 def test_ml_100k(tmp_path):
     started = time.perf_counter()
-    run("ml-100k", "--noise", 0.1, "--output_root", tmp_path / "a")
+    prepare_run("ml-100k", "--noise", 0.1, "--output_root", tmp_path / "a")
     assert time.perf_counter() - started < 20
-    run("ml-100k", "--noise", 0.1, "--output_root", tmp_path / "b")
-    run("ml-100k", "--noise", 0.0, "--output_root", tmp_path / "a")
+    prepare_run("ml-100k", "--noise", 0.1, "--output_root", tmp_path / "b")
+    prepare_run("ml-100k", "--noise", 0.0, "--output_root", tmp_path / "a")
     noisy, again, quiet = (
         tmp_path / name for name in ("a/ML100K_noise_user0.1", "b/ML100K_noise_user0.1", "a/ML100K_noise_user0.0")
     )
@@ -74,7 +69,7 @@ def test_amazon_windows_by_hand(tmp_path, literal):
     with gzip.open(tmp_path / "reviews.json.gz", "wt") as out:
         out.write("\n".join(map(literal, reviews)))
     source = ["amazon", "--reviews", tmp_path / "reviews.json.gz", "--metadata", tmp_path / "meta.json", "--k_core", 1]
-    run(*source, "--name", "Tiny", "--output_root", tmp_path)
+    prepare_run(*source, "--name", "Tiny", "--output_root", tmp_path)
     folder = tmp_path / "Tiny_noise_user0.0"
     # ids in order of first appearance in the file: b, a, c; by time c comes first, b and a keep the order of the file
     assert read_catalogue(folder) == ["", "Beta & 'Co'", "Alpha", 'The "C" Film']
@@ -84,47 +79,6 @@ def test_amazon_windows_by_hand(tmp_path, literal):
     assert rows.timestamp.tolist() == [str(100 * user + 5) for user in range(11)]
     assert [len(read_windows(folder / f"{split}.csv")) for split in SPLITS] == [8, 1, 2]
     assert (folder / "id2name.json").read_text() == (folder / "id2name4Rec.json").read_text()
-
-
-def test_amazon_2023_uses_parent_and_milliseconds(tmp_path):
-    rows = [{"user_id": f"u{u}", "parent_asin": i, "asin": "x", "timestamp": 1000 * u + 7} for u in range(12) for i in "ab"]
-    (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (tmp_path / "m.jsonl").write_text("\n".join(json.dumps({"parent_asin": i, "title": i.upper()}) for i in "ab"))
-    files_23 = ["--reviews", tmp_path / "r.jsonl", "--metadata", tmp_path / "m.jsonl"]
-    run("amazon", *files_23, "--k_core", 1, "--name", "New", "--output_root", tmp_path)
-    rows = read_windows(tmp_path / "New_noise_user0.0" / "train.csv", 2)
-    assert rows.timestamp.tolist() == [str(u) for u in range(9)] and rows.item_ids[0] == [1, 2]
-
-
-def write_movielens(folder, dat):
-    ratings = [(u, m, 3.5, 100 * u + m) for u in range(1, 13) for m in (1, 2, 3)]
-    movies = [(1, "Postino, Il (1994)", "x"), (2, "Up: Down (2000)", "y"), (3, "Été, L' (1999)", "z")]
-    folder.mkdir()
-    if dat:
-        (folder / "ratings.dat").write_text("\n".join("::".join(map(str, row)) for row in ratings))
-        (folder / "movies.dat").write_bytes("\n".join("::".join(map(str, row)) for row in movies).encode("latin-1"))
-    else:
-        pd.DataFrame(ratings, columns=["userId", "movieId", "rating", "timestamp"]).to_csv(folder / "ratings.csv", index=False)
-        pd.DataFrame(movies, columns=["movieId", "title", "genres"]).to_csv(folder / "movies.csv", index=False)
-
-
-@pytest.mark.parametrize("dat", [True, False])
-@pytest.mark.parametrize("no_year", [True, False])
-def test_movielens_folder(tmp_path, dat, no_year):
-    write_movielens(tmp_path / "ml", dat)
-    flags = ["--no_year"] if no_year else []
-    run("movielens", "--folder", tmp_path / "ml", "--name", "M", "--k_core", 2, "--output_root", tmp_path, *flags)
-    titles = ["", "Il Postino (1994)", "Up: Down (2000)", "L'Été (1999)"]
-    assert read_catalogue(tmp_path / "M_noise_user0.0") == [t[: -7 if no_year else None] for t in titles]
-
-
-def write_log(path, rows, columns=("user", "item", "timestamp", "title")):
-    pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
-    return ["csv", "--interactions", path, "--name", "X", "--output_root", path.parent]
-
-
-def good_rows():
-    return [(u, i, 10 * u + i, f"title {i}") for u in range(12) for i in range(6)]
 
 
 @settings(max_examples=25, deadline=None)
@@ -153,7 +107,7 @@ def test_statistics(tmp_path_factory, seed, rate, window, stride, core):
     assert (noisy[~mask] == log.items[~mask]).all() and noisy.min() >= 1 and noisy.max() <= n_items
     folder = tmp_path_factory.mktemp("stat") / "S"
     log.titles[:] = ["", *(f"t{i}" for i in range(1, len(log.titles)))]
-    prepare.write_data_set(folder, log, noisy, mask, (first, last), splits, seed)
+    prepare.write_data_set(folder, log, noisy, prepare.mark_noise(mask, log, None), (first, last), splits, seed)
     for split in SPLITS:
         for row, window_number in zip(read_windows(folder / f"{split}.csv", n_items).itertuples(), splits[split]):
             place = slice(first[window_number], last[window_number] + 1)
@@ -175,10 +129,10 @@ def test_noise_is_uniform_over_the_catalogue():
 
 def test_titles_and_repeated_names(tmp_path):
     rows = [(u, i, 10 * u + i, f'title {min(i, 4)}, "quoted" &amp; 映画\n2') for u in range(12) for i in range(6)]
-    run(*write_log(tmp_path / "log.csv", rows))
+    prepare_run(*write_log(tmp_path / "log.csv", rows))
     folder = tmp_path / "X_noise_user0.0"
     titles = read_catalogue(folder)
-    assert titles[5] == titles[6] == 'title 4, "quoted" &amp; 映画 2'
+    assert titles[5] == titles[6] == 'title 4, "quoted" & 映画 2'
     assert list(json.loads((folder / "id2name.json").read_text())) == ["1", "2", "3", "4", "5"]
     assert json.loads(pd.read_csv(folder / "train.csv").item_titles[0])[4] == titles[5]
 
@@ -186,7 +140,7 @@ def test_titles_and_repeated_names(tmp_path):
 BAD_LOGS = {
     "missing column": ([(1, 2, 3)], ("user", "item", "when"), [], "no column 'timestamp'"),
     "text for a time": (good_rows()[:5] + [(1, 2, "soon", "t")], None, [], "log.csv:7: timestamp 'soon'"),
-    "fraction for a time": ([(1, 2, 3.5, "t")], None, [], "log.csv:2: timestamp '3.5'"),
+    "no date": ([(1, 2, "2014-03-01", "t"), (1, 3, "2014-13-01", "t")], None, [], "log.csv:3: timestamp '2014-13-01'"),
     "empty user": ([(1, 2, 3, "t"), ("", 2, 3, "t")], None, [], "log.csv:3: column 'user' is empty"),
     "no rows": ([], None, [], "no rows below the header"),
     "no title at all": ([(u, i, i, "") for u in range(9) for i in range(6)], None, [], "none of its items has a title"),
@@ -206,71 +160,19 @@ BAD_LOGS = {
 def test_bad_logs(tmp_path, capsys, case):
     rows, columns, flags, message = BAD_LOGS[case]
     source = write_log(tmp_path / "log.csv", rows, columns or ("user", "item", "timestamp", "title"))
-    refused(capsys, tmp_path, [*source, *flags], message)
-
-
-def refused(capsys, out, arguments, message):
-    before = sorted(out.rglob("*"))
-    with pytest.raises(SystemExit) as stopped:
-        run(*arguments)
-    error = capsys.readouterr().err
-    assert stopped.value.code == 2 and message in error and error.count("\n") == 1, error
-    assert sorted(out.rglob("*")) == before, "something was written"
-
-
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        (b"", "the file is empty"),
-        (b'{"reviewerID": "u", "asin": "a", "unixReviewTime": 1}\nnot a record\n', "r.json:2: neither a JSON object nor"),
-        (b'{"reviewerID": "u", "asin": "a"}\n', "r.json:1: a review needs"),
-        (b'{"reviewerID": "u", "asin": "a", "unixReviewTime": "June"}\n', "r.json:1: timestamp 'June'"),
-        (b"__import__('os').system('true')\n", "r.json:1: neither a JSON object nor"),
-        (b"\xff\xfe\n", "r.json: damaged"),
-    ],
-)
-def test_bad_reviews(tmp_path, capsys, content, message):
-    (tmp_path / "r.json").write_bytes(content)
-    (tmp_path / "m.json").write_text('{"asin": "a", "title": "A"}')
-    source = [
-        "amazon",
-        "--reviews",
-        tmp_path / "r.json",
-        "--metadata",
-        tmp_path / "m.json",
-        "--name",
-        "Z",
-        "--output_root",
-        tmp_path,
-    ]
-    refused(capsys, tmp_path, source, message)
-
-
-def test_truncated_gzip_and_other_bad_files(tmp_path, capsys):
-    whole = gzip.compress(b'{"reviewerID": "u", "asin": "a", "unixReviewTime": 1}\n' * 5000)
-    (tmp_path / "r.json.gz").write_bytes(whole[: len(whole) // 2])
-    amazon = ["amazon", "--metadata", tmp_path / "r.json.gz", "--name", "Z", "--output_root", tmp_path, "--reviews"]
-    refused(capsys, tmp_path, [*amazon, tmp_path / "r.json.gz"], "r.json.gz: damaged after line")
-    refused(capsys, tmp_path, [*amazon, tmp_path / "none.json"], "none.json: no such file")
-    table = ["csv", "--name", "Z", "--output_root", tmp_path, "--interactions"]
-    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"user,item,timestamp\n" + b"1,2,3\n" * 9000)[:40])
-    refused(capsys, tmp_path, [*table, tmp_path / "t.csv.gz"], "t.csv.gz: ")
-    (tmp_path / "empty.csv").write_bytes(b"")
-    refused(capsys, tmp_path, [*table, tmp_path / "empty.csv"], "empty.csv: the file is empty")
-    refused(capsys, tmp_path, ["movielens", "--folder", tmp_path, "--name", "M"], "neither ratings.csv nor ratings.dat")
-    refused(capsys, tmp_path, ["csv", "--interactions", tmp_path / "empty.csv"], "--name is needed")
+    prepare_refused(capsys, tmp_path, [*source, *flags], message)
 
 
 def test_existing_data_set_is_kept(tmp_path, capsys):
     source = write_log(tmp_path / "log.csv", good_rows())
-    run(*source)
+    prepare_run(*source)
     folder = tmp_path / "X_noise_user0.0"
     before = files(folder)
-    refused(capsys, tmp_path, source, "exists; --overwrite replaces it")
+    prepare_refused(capsys, tmp_path, source, "exists; --overwrite replaces it")
     bad = write_log(tmp_path / "log.csv", good_rows()[:8])
-    refused(capsys, tmp_path, [*bad, "--overwrite", "--k_core", 1], "only 2 windows")
+    prepare_refused(capsys, tmp_path, [*bad, "--overwrite", "--k_core", 1], "only 2 windows")
     assert files(folder) == before
-    run(*write_log(tmp_path / "log.csv", good_rows()[:-6]), "--overwrite")
+    prepare_run(*write_log(tmp_path / "log.csv", good_rows()[:-6]), "--overwrite")
     assert files(folder) != before and [path.name for path in tmp_path.iterdir()] != []
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
@@ -281,47 +183,19 @@ def test_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(prepare, "write_titles", full_disk)
     with pytest.raises(SystemExit):
-        run(*write_log(tmp_path / "log.csv", good_rows()))
+        prepare_run(*write_log(tmp_path / "log.csv", good_rows()))
     assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
 
 
 def test_every_option_changes_something(tmp_path):
     rows = [(u, i, 10 * u + i, f"t{i}") for u in range(30) for i in range(4 + u % 11)]
     source = write_log(tmp_path / "log.csv", rows)[:3] + ["--noise", 0.2, "--name", "B"]
-    run(*source, "--output_root", tmp_path / "base")
+    prepare_run(*source, "--output_root", tmp_path / "base")
     base = files(tmp_path / "base" / "B_noise_user0.2")
     options = {"k_core": 6, "sample_items": 9, "window": 5, "stride": 2, "seed": 1}
     for option, value in options.items():
-        run(*source, f"--{option}", value, "--output_root", tmp_path / option)
+        prepare_run(*source, f"--{option}", value, "--output_root", tmp_path / option)
         assert files(tmp_path / option / "B_noise_user0.2") != base, option
-
-
-def test_reader_on_the_release(released):
-    catalogue = read_catalogue(released)
-    train, test = (read_windows(released / f"{name}.csv", len(catalogue) - 1) for name in ("train_5000", "test_5000"))
-    assert (len(train), len(test), len(catalogue) - 1) == (5000, 4794, 11758)
-    assert set(map(len, train.item_ids)) == set(range(5, 12))
-    assert round(np.concatenate(train["mask"].tolist()).mean(), 4) == 0.0997
-
-
-@pytest.mark.parametrize(
-    "row, message",
-    [
-        ('1,"[]","[]",5', "row 2: 0 items"),
-        ('1,"[1, 2, 3]","[0, 0]",5', "row 2: 3 items and 2 mask entries"),
-        ('1,"[1, 99]","[0, 0]",5', "row 2: item ids 1..99, the catalogue has 1..3"),
-        ('1,"[1, 0]","[0, 0]",5', "row 2: item ids 0..1"),
-        ('1,"__import__(\'os\')","[0, 0]",5', "row 2: item_ids is"),
-        ('1,"[1, 2.5]","[0, 0]",5', "row 2: item_ids is"),
-    ],
-)
-def test_reader_names_the_row(tmp_path, row, message):
-    from train_denoise_model import InputError
-
-    (tmp_path / "train.csv").write_text(f'user_id,item_ids,mask,timestamp\n1,"[1, 2]","[0, 1]",5\n{row}\n')
-    with pytest.raises(InputError, match="train.csv") as error:
-        read_windows(tmp_path / "train.csv", 3)
-    assert message in str(error.value)
 
 
 def test_help_is_instant():

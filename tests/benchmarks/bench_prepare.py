@@ -27,7 +27,8 @@ def measure(total: int) -> None:
     cored = time.perf_counter()
     bounds = prepare.window_bounds(log.users, 11, 1)
     splits = prepare.time_split(log.times[bounds[1]])
-    noisy, mask = prepare.inject_noise(log.items, len(log.titles) - 1, 0.1, np.random.default_rng(1))
+    noisy, injected = prepare.inject_noise(log.items, len(log.titles) - 1, 0.1, np.random.default_rng(1))
+    mask = prepare.mark_noise(injected, log, None)
     windowed = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         prepare.write_data_set(Path(folder) / "out", log, noisy, mask, bounds, splits, 0)
