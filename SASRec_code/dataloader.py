@@ -23,7 +23,8 @@ class Split:
 
     items, mask, clean (N, W) int64: the rows as they are, 1 where noise was injected, and before noise. noise_prob
     (N, W) is NaN where nothing was scored. suspects, suggestions (N, K) are item ids, 0 where there is none;
-    suspect_prob (N, K) is -inf there. The last four are None for rows that were not denoised.
+    suspect_prob (N, K) is -inf there. The last four are None for rows that were not denoised. places (N, W): which of its
+    user's interactions a position is, counted from 0; None for released rows, which do not tell.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class Split:
     suspects: np.ndarray | None = None
     suspect_prob: np.ndarray | None = None
     suggestions: np.ndarray | None = None
+    places: np.ndarray | None = None
 
     @property
     def editable(self) -> np.ndarray:
@@ -149,8 +151,19 @@ def read_split(path: Path, titles: list[str], maxlen: int, columns: str) -> Spli
         path,
         table["user_id"].to_numpy(),
         *(pad(rows, width, 0, np.int64) for rows in (items, mask, clean)),
+        places=read_places(path, table, items, width) if "start" in table else None,
     )
     return read_denoised(split, items, lists, len(titles) - 1) if denoised else split
+
+
+def read_places(path: Path, table: pd.DataFrame, items: list, width: int) -> np.ndarray:
+    """Which of its user's interactions each column of a padded row is (N, W); `start` is that of a row's first item."""
+    starts = pd.to_numeric(table["start"], errors="coerce")
+    bad = np.flatnonzero((starts.isna() | (starts < 0) | (starts % 1 != 0)).to_numpy())
+    if len(bad):
+        raise InputError(f"{path} row {bad[0] + 1}: start is {table['start'].iat[bad[0]]!r}, expected a whole number from 0 on")
+    ends = starts.to_numpy(dtype=np.int64) + [len(window) for window in items]
+    return ends[:, None] - width + np.arange(width)
 
 
 def restore(path: Path, table: pd.DataFrame, items: list, mask: list, titles: list[str]) -> list[list[int]]:

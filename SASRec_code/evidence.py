@@ -26,10 +26,18 @@ ROWS_AT_ONCE = 50_000
 def new_positions(split: Split) -> np.ndarray:
     """True (N, W) where a row holds an interaction that no earlier window of its user holds, in whatever order rows come.
 
-    Sliding windows overlap: one that starts with all but the first s items of another of its user repeats all but its own
-    last s. Overlaps of half a window and more are recognised (by a hash), shorter ones could be chance.
+    Released rows do not tell which interactions they hold (`Split.places`). There sliding windows are found by their
+    overlap: one that starts with all but the first s items of another of its user repeats all but its own last s.
+    Overlaps of half a window and more are recognised (by a hash), shorter ones could be chance.
     """
     users, items = np.unique(split.users, return_inverse=True)[1], split.items
+    if split.places is not None:
+        order = split.places[:, -1].argsort(kind="stable")  # of two windows the earlier one has more before an interaction
+        names = np.where(items != 0, users[:, None] * (split.places.max() + 1) + split.places, -1)[order]
+        row, column = np.divmod(np.unique(names, return_index=True)[1], items.shape[1])
+        new = np.zeros(items.shape, dtype=bool)
+        new[order[row], column] = True
+        return new & (items != 0)
     width, shift = items.shape[1], np.full(len(items), items.shape[1])
     weights = np.random.default_rng(0).integers(1, 2**62, size=width + 1)  # products wrap around, as hashes may
 

@@ -9,24 +9,16 @@ Writes  SASRec_code/output/<dataset>/<settings>/: run.json, seed<seed>.safetenso
 """
 
 import argparse
-import hashlib
-import json
 import resource
 from importlib.metadata import version
 from pathlib import Path
 
-from options import Parser, check_args, make_parser, settings, write_json
+from options import Parser, check_args, make_parser, output_folder, settings, write_json
 
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     return check_args(parser, parser.parse_args(argv))
-
-
-def output_folder(args, data: str) -> Path:
-    """A folder for these settings on these rows: the same command writes the same results to the same place."""
-    digest = hashlib.sha256(json.dumps([settings(args), data], sort_keys=True).encode()).hexdigest()[:10]
-    return args.output_root / args.dataset / f"{'clean' if args.clean else args.denoise_category}_{digest}"
 
 
 def main(argv=None) -> dict:
@@ -56,7 +48,7 @@ def experiment(args) -> dict:
     edited = denoise(splits, weigh(splits, n_items, args), args)
     tensors = {name: torch.from_numpy(windows).to(device) for name, windows in edited.items()}
     data = fingerprint(input_files(splits))
-    folder = output_folder(args, data)
+    folder = output_folder(args, data, "")
     folder.mkdir(parents=True, exist_ok=True)
 
     # 2. one model a seed; test is looked at once, with the weights that valid chose

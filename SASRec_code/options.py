@@ -1,6 +1,7 @@
-"""The options that main.py and sweep.py share, and files that are whole or absent. Knows nothing of data and models."""
+"""The options that the scripts share, and files that are whole or absent. Knows nothing of data and models."""
 
 import argparse
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -24,32 +25,14 @@ def ranged(kind, low, high=float("inf")):
     return number
 
 
-def make_parser(description: str) -> argparse.ArgumentParser:
-    """The options of the release and ours."""
+def filter_parser(description: str) -> argparse.ArgumentParser:
+    """Which rows, and what the filter makes of them: the options of export.py, and a part of everyone else's."""
     parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add, count, share = parser.add_argument, ranged(int, 0), ranged(float, 0, 1)
     add("--dataset", required=True, help="folder below --data_root")
     add("--data_root", type=Path, default=ROOT.parent / "data")
     add("--output_root", type=Path, default=ROOT / "output")
-    add("--model", choices=["SASRec"], default="SASRec")
-    add("--batchsize", type=ranged(int, 1), default=256)
-    add("--lr", type=ranged(float, 1e-9), default=0.001)
-    add("--hidden_units", type=ranged(int, 1), default=64)
-    add("--num_blocks", type=ranged(int, 1), default=2)
-    add("--num_heads", type=ranged(int, 1), default=1)
-    add("--num_epochs", type=ranged(int, 1), default=201)
-    add("--dropout_rate", type=ranged(float, 0, 0.99), default=0.5)
-    add("--weight_decay", type=ranged(float, 0), default=0.0)
     add("--maxlen", type=ranged(int, 1), default=10, help="longest history")
-    add("--seed", type=count, default=2024)
-    add("--seeds", type=ranged(int, 1), default=1, help="runs of consecutive seeds; mean and spread are reported")
-    add("--loss", choices=["bce", "ce"], default="bce", help="bce: one negative a position (release); ce: whole catalogue")
-    add("--select_on", choices=["valid", "test"], default="valid", help="split whose NDCG@20 picks the epoch (release: test)")
-    add("--patience", type=ranged(int, 1), default=10, help="epochs without a better NDCG@20 before stopping")
-    add("--exclude_history", action="store_true", help="rank without the items of the history")
-    add("--state_dict_path", type=Path, help="evaluate these weights, train nothing")
-    add("--device", help="cpu, cuda, cuda:1, … (default: the GPU --cuda where there is one)")
-    add("--cuda", type=count, default=0, help="number of the GPU")
     add("--denoise_category", choices=["none", "train", "test", "all"], default="none", help="rows to filter; test: valid too")
     add("--train_noise_filter_threshold", type=share, default=0.9, help="train rows: share of positions below the threshold")
     add("--test_noise_filter_threshold", type=share, default=0.9, help="the same for the histories of valid and test rows")
@@ -69,20 +52,55 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def check_args(parser, args) -> argparse.Namespace:
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """The same, and how the recommender is trained: the options of main.py and sweep.py."""
+    parser = filter_parser(description)
+    add, count = parser.add_argument, ranged(int, 0)
+    add("--model", choices=["SASRec"], default="SASRec")
+    add("--batchsize", type=ranged(int, 1), default=256)
+    add("--lr", type=ranged(float, 1e-9), default=0.001)
+    add("--hidden_units", type=ranged(int, 1), default=64)
+    add("--num_blocks", type=ranged(int, 1), default=2)
+    add("--num_heads", type=ranged(int, 1), default=1)
+    add("--num_epochs", type=ranged(int, 1), default=201)
+    add("--dropout_rate", type=ranged(float, 0, 0.99), default=0.5)
+    add("--weight_decay", type=ranged(float, 0), default=0.0)
+    add("--seed", type=count, default=2024)
+    add("--seeds", type=ranged(int, 1), default=1, help="runs of consecutive seeds; mean and spread are reported")
+    add("--loss", choices=["bce", "ce"], default="bce", help="bce: one negative a position (release); ce: whole catalogue")
+    add("--select_on", choices=["valid", "test"], default="valid", help="split whose NDCG@20 picks the epoch (release: test)")
+    add("--patience", type=ranged(int, 1), default=10, help="epochs without a better NDCG@20 before stopping")
+    add("--exclude_history", action="store_true", help="rank without the items of the history")
+    add("--state_dict_path", type=Path, help="evaluate these weights, train nothing")
+    add("--device", help="cpu, cuda, cuda:1, … (default: the GPU --cuda where there is one)")
+    add("--cuda", type=count, default=0, help="number of the GPU")
+    return parser
+
+
+def check_filter(parser, args) -> argparse.Namespace:
     """Refuse what contradicts itself before anything is read."""
     if args.clean and args.denoise_category != "none":
         parser.error("--clean has nothing to denoise: use it with --denoise_category none")
+    return args
+
+
+def check_args(parser, args) -> argparse.Namespace:
     if args.hidden_units % args.num_heads:
         parser.error(f"--hidden_units {args.hidden_units} is not a multiple of --num_heads {args.num_heads}")
     if args.state_dict_path and not args.state_dict_path.exists():
         parser.error(f"--state_dict_path {args.state_dict_path}: no such file")
-    return args
+    return check_filter(parser, args)
 
 
 def settings(args) -> dict:
     """The arguments that shape the result."""
     return {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items() if key not in PLACES}
+
+
+def output_folder(args, data: str, kind: str) -> Path:
+    """A folder for these settings on these rows: the same command writes the same results to the same place."""
+    digest = hashlib.sha256(json.dumps([settings(args), data], sort_keys=True).encode()).hexdigest()[:10]
+    return args.output_root / args.dataset / f"{kind}{'clean' if args.clean else args.denoise_category}_{digest}"
 
 
 def partial_path(path: Path) -> Path:

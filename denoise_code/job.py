@@ -131,6 +131,7 @@ def merge(split: str, table: pd.DataFrame, lines: dict[int, dict], catalogue, ne
         seconds.update(line["seconds"])
         tokens.update(line["tokens"])
     total = max(sum(seconds.values()), 1e-9)
+    noise_probs = [record["noise_prob"] for record in records]
     measured = {
         "rows": len(table),
         "seconds": {step: round(value, 2) for step, value in seconds.items()},
@@ -139,14 +140,14 @@ def merge(split: str, table: pd.DataFrame, lines: dict[int, dict], catalogue, ne
         "tokens_per_second": round(sum(tokens.values()) / total, 1),
         "peak_memory_gib": round(max(line["peak_memory_gib"] for line in lines.values()), 3),
         "share_grounded_by_embedding": grounded,
-        "detection": measure(split, table["mask"], [record["noise_prob"] for record in records]),
+        "detection": measure(table["mask"], noise_probs, 2 if split == PLANTED else 1),
+        "detection_natural": measure(table["mask"], noise_probs, 3),
     }
     return done, measured
 
 
-def measure(split: str, masks, noise_probs: list[list[float]]) -> dict | None:
-    """How well noise_prob tells the injected items (planted ones in planted.csv); None where the truth is not known."""
-    mark = 2 if split == PLANTED else 1
+def measure(masks, noise_probs: list[list[float]], mark: int) -> dict | None:
+    """How well noise_prob tells the items that `mask` marks so from all others; None where none is marked."""
     truths = [[int(value == mark) for value in mask[: len(probs)]] for mask, probs in zip(masks, noise_probs)]
     found = detection(truths, noise_probs)
     return found and found | {"at_percentile": flagging(truths, noise_probs)}
@@ -196,11 +197,13 @@ def print_split(split: str, measured: dict) -> None:
     )
     if measured["share_grounded_by_embedding"] is not None:
         print(f"  {measured['share_grounded_by_embedding']:.1%} of the suggestions were no title and went to the nearest one")
+    for name, figures in (("noise", found), ("natural noise", measured["detection_natural"])):
+        if figures:
+            print(
+                f"  detection of the {figures['share_noise']:.1%} {name}: AUC {figures['auc']:.4f} pooled, "
+                f"{figures['auc_window']:.4f} per window, average precision {figures['average_precision']:.4f}"
+            )
     if found:
-        print(
-            f"  detection of the {found['share_noise']:.1%} noise: AUC {found['auc']:.4f} pooled, {found['auc_window']:.4f} "
-            f"per window, average precision {found['average_precision']:.4f}"
-        )
         for percentile, values in found["at_percentile"].items():
             print(f"  above the {percentile} percentile: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
 
