@@ -37,16 +37,13 @@ INJECTED, NATURAL = 1, 3  # marks of the column mask
 def drop_untitled(log: Log) -> Log:
     kept = log.pick(np.array([title is not None for title in log.titles])[log.items])
     if not len(kept.users):
-        raise DataError("no interaction is left: none of its items has a title")
+        raise DataError("no interaction is left: none of its items has a title (or none is rated --min_rating)")
     return kept
 
 
 def drop_low_ratings(log: Log, least: float) -> Log:
     """Keep the interactions rated `least` and more."""
-    kept = log.pick(need_ratings(log, "min_rating") >= least)
-    if not len(kept.users):
-        raise DataError(f"--min_rating {least}: no interaction is rated so high")
-    return kept
+    return log.pick(need_ratings(log, "min_rating") >= least)
 
 
 def need_ratings(log: Log, option: str) -> np.ndarray:
@@ -168,7 +165,7 @@ def write_rows(path: Path, log: Log, noisy, mask, first, last, clean_target: boo
             table.to_csv(path, mode="a", header=start == 0, index=False)
 
 
-def written_times(times: np.ndarray, decimals: int):
+def written_times(times: np.ndarray, decimals: int) -> np.ndarray | list[str]:
     return times if not decimals else [str(Decimal(moment).scaleb(-decimals)) for moment in times.tolist()]
 
 

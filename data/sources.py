@@ -29,7 +29,6 @@ TAG = re.compile(rf"<(script|style)\b.*?(</\1\s*>|$)|<!--.*?(-->|$)|</?({TAGS})(
 PAGE_CODE = re.compile(
     r"(\bvar\s+[\w$]+\s*=|\bfunction\s*\w*\s*\([\w\s,]*\)\s*\{|\bwindow\.\w+\s*=|\.getTime\s*\(\)).*", re.DOTALL
 )
-TITLE_COLUMN = re.compile(r"title|name", re.IGNORECASE)
 
 
 class DataError(ValueError):
@@ -124,12 +123,11 @@ def read_recbole(args) -> Log:
     folder = Path(args.folder)
     inter, item = (folder / f"{folder.resolve().name}{ending}" for ending in (".inter", ".item"))
     fields, separator = atomic_fields(inter)
-    missing = [name for name in ("user_id", "item_id", "timestamp") if name not in fields]
-    if missing:
+    if missing := [name for name in ("user_id", "item_id", "timestamp") if name not in fields]:
         raise DataError(f"{inter}:1: no field {missing[0]!r}, found {', '.join(fields)}")
     log = read_table(inter, *(fields.get(name) for name in ("user_id", "item_id", "timestamp", "rating")), separator=separator)
     fields, separator = atomic_fields(item)
-    texts = [name for name, typed in fields.items() if typed.endswith((":token", ":token_seq")) and TITLE_COLUMN.search(name)]
+    texts = [name for name, typed in fields.items() if typed.endswith((":token", ":token_seq")) and re.search("title|name", name)]
     title = args.title_column or next(iter(texts), None)
     if "item_id" not in fields or title not in fields:
         raise DataError(f"{item}:1: no field {title or 'with titles'!r}, found {', '.join(fields)}: --title_column names it")
@@ -209,14 +207,13 @@ def read_table(path: Path, user, item, moment, rating=None, separator=",", encod
     columns = read_columns(path, names, separator, encoding)
     first_line = 1 + isinstance(user, str)
     for name in (user, item):
-        empty = np.flatnonzero(columns[name] == "")
-        if len(empty):
+        if len(empty := np.flatnonzero(columns[name] == "")):
             raise DataError(f"{path}:{empty[0] + first_line}: column {name!r} is empty")
     times, decimals = parse_times(path, columns[moment], first_line)
     ratings = None
     if rating is not None:
         ratings = pd.to_numeric(pd.Series(columns[rating]), errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-        if (bad := np.flatnonzero(~np.isfinite(ratings))).size:
+        if len(bad := np.flatnonzero(~np.isfinite(ratings))):
             raise DataError(f"{path}:{bad[0] + first_line}: rating {columns[rating][bad[0]]!r} is not a number")
     item_codes, item_keys = pd.factorize(columns[item])
     user_codes, _ = pd.factorize(columns[user])
@@ -255,8 +252,7 @@ def read_columns(path: Path, columns: list, separator: str = ",", encoding: str 
     """{column: (N,) array of str} of a delimited file, cells as they are written, missing ones empty."""
     header = isinstance(columns[0], str)
     found = columns_of(path, separator, encoding, header)
-    missing = [column for column in columns if column not in found]
-    if missing:
+    if missing := [column for column in columns if column not in found]:
         raise DataError(f"{path}: no column {missing[0]!r}, found {', '.join(map(repr, found))}")
     options = {"usecols": columns, "dtype": str, "keep_default_na": False, "skip_blank_lines": False}
     table = parse(path, separator, encoding, header, **options)

@@ -279,6 +279,7 @@ def write_denoised(root, name="Z_denoise_user0.1_8_1", n_items=30, rows=(120, 40
                 "item_titles": json.dumps([titles[str(item)] for item in noisy]),
                 "replaced_item_titles": json.dumps([titles[str(item)] for item in clean[mask]]),
                 "timestamp": row,
+                "start": 20 * row,
             }
             if denoised:
                 record |= {

@@ -38,6 +38,8 @@ def break_cell(folder, file, row, column, text):
         ("train.csv", 0, "item_ids", "[]", "train.csv row 1: 0 items"),
         ("train.csv", 0, "item_ids", "[1, 2, 3]", "train.csv row 1: 3 items and"),
         ("train.csv", 0, "item_ids", "__import__('os').getcwd()", "train.csv row 1: item_ids is"),
+        ("train.csv", 4, "start", "-1", "train.csv row 5: start is '-1'"),
+        ("test_5000.csv", 2, "start", "first", "test_5000.csv row 3: start is 'first'"),
         ("train.csv", 5, "noise_prob", "[NaN, 1.0]", "train.csv row 6: noise_prob"),
         ("test_5000.csv", 1, "noise_prob", "[1.0]", "test_5000.csv row 2: noise_prob has 1 values"),
         ("train.csv", 2, "noise_items", "[1, 2]", "train.csv row 3: noise_items, noise_items_prob"),
@@ -73,3 +75,11 @@ def test_the_authors_files(released, tmp_path):
     for row in noisy:
         assert titles[split.items[row, -1]] == ast.literal_eval(raw.replaced_item_titles[row])[-1]
         assert json.loads(raw.item_ids[row])[:-1][-10:] == split.items[row, -11:-1][split.items[row, -11:-1] != 0].tolist()
+
+
+def test_places_of_padded_and_cut_rows(tmp_path):
+    (tmp_path / "train.csv").write_text('user_id,item_ids,mask,start\n1,"[3, 1, 2]","[0, 0, 0]",4\n1,"[3, 1]","[0, 0]",0\n')
+    split = dataloader.read_split(tmp_path / "train.csv", ["", "a", "b", "c"], 1, "ignored")
+    assert split.items.tolist() == [[1, 2], [3, 1]] and split.places.tolist() == [[5, 6], [0, 1]]
+    wide = dataloader.read_split(tmp_path / "train.csv", ["", "a", "b", "c"], 3, "ignored")
+    assert wide.places[0, 1:].tolist() == [4, 5, 6]

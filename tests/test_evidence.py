@@ -17,15 +17,17 @@ def split_of(items, users=None, name="train.csv", mask=None):
     return Split(Path(name), users, items, mask, items)
 
 
-def sliding(logs, width=5):
-    """Train windows of {user: interactions}, in the order of prepare_noise_data.py."""
-    rows, users = [], []
+def sliding(logs, width=5, named=False):
+    """Train windows of {user: interactions}, in the order of prepare_noise_data.py; named: rows tell their interactions."""
+    rows, users, ends = [], [], []
     for user, log in logs.items():
         for end in range(min(len(log), width), len(log) + 1):
             window = log[max(0, end - width) : end]
             rows.append([0] * (width - len(window)) + window)
             users.append(user)
-    return split_of(rows, users)
+            ends.append(end)
+    split = split_of(rows, users)
+    return replace(split, places=np.array(ends)[:, None] - width + np.arange(width)) if named else split
 
 
 def slow_counts(logs, n_items, width=5):
@@ -44,10 +46,11 @@ def random_logs(seed, users=12, n_items=15):
     return {f"u{user}": rng.integers(1, n_items + 1, size=int(rng.integers(2, 14))).tolist() for user in range(users)}
 
 
+@pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("seed", range(5))
-def test_counts_against_a_slow_version(seed):
+def test_counts_against_a_slow_version(seed, named):
     logs = random_logs(seed)
-    train, pairs = sliding(logs), slow_counts(logs, 15)
+    train, pairs = sliding(logs, named=named), slow_counts(logs, 15)
     shuffled = np.random.default_rng(seed).permutation(len(train.users))
     for split in (train, evidence.pick(train, shuffled)):
         counts = evidence.Counts.of(split, 15)
@@ -62,6 +65,17 @@ def test_counts_against_a_slow_version(seed):
                     if a:
                         expected = sum(n for (user, x, y), n in pairs.items() if (x, y) == (a, b) and user != split.users[row])
                         assert together[row, i, j] == together[row, j, i] == expected
+
+
+def test_named_interactions_need_no_overlap():
+    """Windows that lie five apart share no half of themselves; what they do share counts once all the same."""
+    log = list(range(1, 12))
+    ends = [5, 9, 11]
+    rows = split_of([log[end - 5 : end] for end in ends], users=["u"] * 3)
+    named = replace(rows, places=np.array(ends)[:, None] - 5 + np.arange(5))
+    assert evidence.new_positions(named).astype(int).tolist() == [[1] * 5, [0, 1, 1, 1, 1], [0, 0, 0, 1, 1]]
+    backwards = evidence.pick(named, np.array([2, 1, 0]))
+    assert (evidence.new_positions(backwards)[::-1] == evidence.new_positions(named)).all()
 
 
 def test_features_by_hand():

@@ -72,7 +72,7 @@ def test_thresholds_come_from_the_right_rows(tmp_path, reference):
     write_denoised(tmp_path, rows=(60, 60, 60))
     shares = ["--train_noise_filter_threshold", 0.6, "--test_noise_filter_threshold", 0.7, "--denoise_category", "all"]
     args = sasrec_arguments(tmp_path, *shares, "--threshold_from", reference)
-    splits, n_items = dataloader.load(args)
+    splits, n_items = dataloader.load(args, dataloader.SPLITS)
     edited = filter.denoise(splits, filter.weigh(splits, n_items, args), args)
     by = {"train": splits["train"], "valid": splits["valid"], "test": splits["valid" if reference == "valid" else "test"]}
     for name, share in (("train", 0.6), ("valid", 0.7), ("test", 0.7)):

@@ -24,7 +24,7 @@ def test_learns_a_cycle(tmp_path):
 
 def test_selection_never_reads_test(tmp_path):
     write_denoised(tmp_path)
-    splits, n_items = dataloader.load(sasrec_arguments(tmp_path))
+    splits, n_items = dataloader.load(sasrec_arguments(tmp_path), ())
     tensors = {name: torch.from_numpy(split.items) for name, split in splits.items() if name != "test"}
     args = sasrec_arguments(tmp_path)
     train.fit(train.make_model(n_items, args, 0, "cpu"), tensors, args, 0)

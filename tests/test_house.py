@@ -16,7 +16,7 @@ FLOORS = [
     {"job"},
 ]
 WAY_OF_A_WINDOW = ["options", "dataloader", "evidence", "filter", "model", "evaluate", "train"]  # then the scripts
-SCRIPTS = {"main", "sweep", "report"}
+SCRIPTS = {"main", "sweep", "report", "export"}
 
 
 def imported_by(path):

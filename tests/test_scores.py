@@ -6,9 +6,10 @@ import torch
 from conftest import CARS, FRUIT
 
 from denoise_code.examples import FOR_METRICS, Collator, encode
+from denoise_code.job import measure
 from denoise_code.language_model import load_tokenizer
 from denoise_code.prompt import IGNORED, Prompt
-from denoise_code.scores import detection, detection_metrics, first_token_scores, title_log_likelihoods
+from denoise_code.scores import detection_metrics, first_token_scores, title_log_likelihoods
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -53,14 +54,18 @@ def test_detection_metrics_by_hand():
         label_ids = (None, None, None, np.array([[1, 0, 0], [IGNORED, 0, 1]]))
 
     # positives 3, 4; negatives 1, 2, 5: pairs won 2 + 2 of 6; windows: 1 and 0; highest of the second is no noise
-    assert detection_metrics(Prediction) == {"auc": pytest.approx(4 / 6), "auc_window": 0.5, "top1": 0.5}
+    expected = {"share_noise": 0.4, "auc": 4 / 6, "auc_window": 0.5, "average_precision": (1 / 2 + 2 / 3) / 2, "top1": 0.5}
+    assert detection_metrics(Prediction) == pytest.approx(expected)
+    Prediction.predictions = (Prediction.predictions, -Prediction.predictions)
+    assert detection_metrics(Prediction) == pytest.approx(expected | {f"likelihood_{name}": v for name, v in expected.items()})
 
 
-def test_detection_by_hand():
+def test_measure_by_hand():
     masks = [[0, 1, 0], [1, 0, 1]]  # the last item of the second row was not scored
-    found = detection("test", masks, [[0.1, 0.9, 0.5], [0.6, 0.2]])
+    found = measure(masks, [[0.1, 0.9, 0.5], [0.6, 0.2]], 1)
     assert found["auc"] == 1.0 and found["auc_window"] == 1.0 and found["share_noise"] == 0.4
     # above the median (0.5): 0.9 and 0.6, both injected
     assert found["at_percentile"]["0.5"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0}
-    assert detection("test", [[0, 0]], [[1.0, 2.0]]) is None
-    assert detection("planted", [[0, 2], [1, 2]], [[1.0, 2.0], [5.0, 3.0]])["auc"] == 0.5
+    assert measure([[0, 0]], [[1.0, 2.0]], 1) is None
+    assert measure([[0, 2], [1, 2]], [[1.0, 2.0], [5.0, 3.0]], 2)["auc"] == 0.5
+    assert measure([[0, 3], [1, 3]], [[1.0, 2.0], [5.0, 3.0]], 3)["auc"] == 0.5
