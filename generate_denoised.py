@@ -23,9 +23,10 @@ from pathlib import Path
 
 from denoise_code.command_line import InputError, Parser, positive, share
 from denoise_code.dataset import PLANTED, output_name, read_catalogue, read_split
-from denoise_code.job import Shards, complete, denoise_split, describe_job, finish, open_output
+from denoise_code.job import Shards, complete, denoise_part, describe_job, finish, open_output
 from denoise_code.language_model import check_adapter, check_base_model, choose_dtype, load_model, load_tokenizer, quiet_libraries
 from denoise_code.prompt import Prompt, Titles
+from denoise_code.readings import each_interaction, each_row, histories
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -44,6 +45,16 @@ def parse_args(argv=None) -> argparse.Namespace:
         default="first_token",
         help="first_token: the paper; title: the whole title is named; likelihood: it is unlikely after those before it",
     )
+    add(
+        "--unit",
+        choices=["window", "interaction"],
+        default="window",
+        help="window: each row is read (paper); interaction: each interaction once, one probability in all rows that hold it",
+    )
+    add(
+        "--overlap", type=share, default=0.5, help="interaction: least share of a window read before each, where there is so much"
+    )
+    add("--span", type=positive, default=4, help="interaction, likelihood: windows that are read in one text")
     add("--suggest", choices=["free", "catalogue"], default="free", help="free: the paper; catalogue: only titles there are")
     add("--min_percentile", type=share, help="suspects only above this share of positions (estimated on a pilot)")
     add("--max_new_tokens", type=positive, default=64, help="longest free suggestion")
@@ -61,6 +72,22 @@ def parse_args(argv=None) -> argparse.Namespace:
     if PLANTED in args.denoise_data:
         parser.error("--denoise_data planted: --planted makes it")
     return args
+
+
+def plan(splits: dict, args) -> dict:
+    """{part of the job: works} of {split: (table, windows)}: what is read, and which rows take what from it."""
+    if args.unit == "window":
+        return {name: each_row(name, windows) for name, (_, windows) in splits.items()}
+    causal = args.score == "likelihood"
+    users = {name: split for name, split in splits.items() if name != PLANTED}
+    works, sequences = each_interaction(users, args.overlap, args.span, causal)
+    parts = {"interactions": works}
+    if PLANTED in splits:  # each with the history that an interaction of its place is read with
+        table, windows = splits[PLANTED]
+        parts[PLANTED] = each_row(
+            PLANTED, windows, histories(table, windows, sequences, works[0].window * args.span) if causal else None
+        )
+    return parts
 
 
 def main(argv=None) -> None:
@@ -104,14 +131,14 @@ def generate(args) -> None:
 
     # 2. as tokens, which the base model must be able to read
     tokenizer = load_tokenizer(str(args.denoise_model_path))
-    titles, questions, longest = Titles(tokenizer, prompt, catalogue), {}, 0
-    for name, (_, windows) in splits.items():
-        items = [window.items for window in windows]
-        titles.check_seam(items[0])
-        questions[name] = list(map(titles.question, items))
-        longest = max(
-            longest, titles.longest(items, questions[name], None if args.suggest == "catalogue" else args.max_new_tokens)
-        )
+    titles, parts, longest = Titles(tokenizer, prompt, catalogue), {}, 0
+    written = None if args.suggest == "catalogue" else args.max_new_tokens
+    for name, works in plan(splits, args).items():
+        texts = [text for work in works for text in work.texts()]
+        titles.check_seam(texts[0])
+        parts[name] = works, [list(map(titles.question, work.texts())) for work in works]
+        asked = [question for of_work in parts[name][1] for question in of_work]
+        longest = max(longest, titles.longest(texts, asked, written))
     check_base_model(base_model, longest)
     shards = Shards(open_output(args, output, job), rank)
 
@@ -127,9 +154,7 @@ def generate(args) -> None:
         return nearest_items(embed(model, tokenizer, texts, 4 * args.batch_size), table)
 
     try:
-        counts = {}
-        for name, (_, windows) in splits.items():
-            counts[name] = denoise_split(name, windows, questions.pop(name), denoiser, shards, rank, world)
+        counts = {name: denoise_part(name, *part, denoiser, shards, rank, world) for name, part in parts.items()}
         if not finish(args, output, shards, splits, counts, catalogue, nearest, job):
             print(f"rank {rank}: done; other processes are not")
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The method at work: scores a batch of windows and suggests replacements, with one model, one wording, one catalogue.
+"""The method at work: scores what is read and suggests replacements, with one model, one wording, one catalogue.
 
 Knows nothing of files, ranks and restarts.
 """
@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from denoise_code.command_line import InputError
-from denoise_code.dataset import Window
 from denoise_code.prompt import Question, Titles, clean_title
-from denoise_code.reader import Reader
+from denoise_code.reader import Reader, slices
+from denoise_code.readings import Work
 from denoise_code.scores import title_log_likelihoods
 from denoise_code.trie import Trie, common_prefix
 
@@ -54,60 +54,76 @@ class Denoiser:
                     f"stage 2 cannot read with {type(self.model.get_base_model()).__name__}: packing changes its answers"
                 )
 
-    def run(self, windows: list[Window], questions: list[Question], suggest: bool = True) -> list[dict]:
-        """Records {row, noise_prob, noise_items, noise_items_prob, texts or ids} of a batch of windows."""
+    def run(
+        self, works: list[Work], questions: list[list[Question]], suggest: bool = True, most: int | None = None
+    ) -> list[dict]:
+        """Records {split, row, noise_prob, noise_items, noise_items_prob, texts or ids} of the rows of some works.
+
+        questions: of each reading of each work. At most so many windows' worth are read at once: a work that is larger is
+        read in parts, and its parts again for their replacements.
+        """
+        most = most or 2 * self.args.batch_size
         try:
             with torch.inference_mode():
-                return self._run(windows, questions, suggest)
+                return self._run(works, questions, suggest, most)
         except torch.cuda.OutOfMemoryError:
-            if len(windows) == 1:
+            if len(works) == most == 1:
                 raise
         self.end()  # the cache of all of them; only here no traceback holds it
-        half = len(windows) // 2
         torch.cuda.empty_cache()
-        first = self.run(windows[:half], questions[:half], suggest)
-        return first + self.run(windows[half:], questions[half:], suggest)
+        if len(works) == 1:
+            return self.run(works, questions, suggest, most // 2)
+        half = len(works) // 2
+        return self.run(works[:half], questions[:half], suggest, most) + self.run(works[half:], questions[half:], suggest, most)
 
-    def _run(self, windows, questions, suggest):
+    def _run(self, works, questions, suggest, most):
         started = time.perf_counter()
-        pieces = [question.ids[self.shared :] for question in questions]
-        reader = self.start.copies(len(windows), 2 * max(map(len, pieces)))  # as much again for the answers
-        self.tokens["score"] += sum(map(len, pieces))
-        if self.args.score == "likelihood":
-            scores = self.likelihood_scores(reader, pieces, questions)
-        elif self.args.score == "title":
-            scores = self.title_scores(reader, reader.read(pieces), windows)
-        else:
-            scores = self.first_token_scores(reader.read(pieces).cpu(), windows)
-        records = [self.record(window, score) for window, score in zip(windows, scores)]
+        texts = [(work, items) for work in works for items in work.texts()]
+        asked = [question for of_work in questions for question in of_work]
+        parts = slices([-(-len(items) // work.window) for work, items in texts], most)
+        scores: list[list[float]] = []
+        for part in parts:
+            reader, found = self.score(asked[part], texts[part])
+            scores += found
+        records, suspects = self.records(works, scores)
         scored = time.perf_counter()
         self.seconds["score"] += scored - started
-        suspects = [(row, item) for row, record in enumerate(records) for item in record["noise_items"]]
         if suggest and suspects:
-            if self.args.suggest == "free":
-                answers = self.suggest_free(reader, suspects)
-            else:
-                answers = self.suggest_from_catalogue(reader, suspects, windows)
-            key = "texts" if self.args.suggest == "free" else "ids"
-            for (row, _), answer in zip(suspects, answers):
-                records[row].setdefault(key, []).append(answer)
+            answers = {}
+            for part in parts:
+                here = [key for key in sorted(suspects, key=lambda key: key[0]) if part.start <= key[0] < part.stop]
+                if len(parts) > 1:
+                    reader, _ = self.score(asked[part], texts[part])
+                answers |= dict(zip(here, self.suggest(reader, here, part.start, works, asked))) if here else {}
+            for record, keys in records:
+                record["texts" if self.args.suggest == "free" else "ids"] = [answers[key] for key in keys]
             self.seconds["suggest"] += time.perf_counter() - scored
-        return records
+        return [record for record, _ in records]
 
-    def first_token_scores(self, log_probs, windows) -> list[list[float]]:
+    def score(self, questions: list[Question], texts: list[tuple]) -> tuple[Reader, list[list[float]]]:
+        """Read some texts: (what reads on, a score for each item of each text)."""
+        pieces = [question.ids[self.shared :] for question in questions]
+        reader = self.start.copies(len(pieces), 2 * max(map(len, pieces)))  # as much again for the answers
+        self.tokens["score"] += sum(map(len, pieces))
+        if self.args.score == "likelihood":
+            return reader, self.likelihood_scores(reader, pieces, questions, [work.window for work, _ in texts])
+        items = [items for _, items in texts]
+        if self.args.score == "title":
+            return reader, self.title_scores(reader, reader.read(pieces), items)
+        return reader, self.first_token_scores(reader.read(pieces).cpu(), items)
+
+    def first_token_scores(self, log_probs, texts) -> list[list[float]]:
         """The paper's score: the log-probability of the first token of each title, in context."""
-        return [
-            log_probs[row, [self.titles.named(item)[0] for item in window.items]].tolist() for row, window in enumerate(windows)
-        ]
+        return [log_probs[row, [self.titles.named(item)[0] for item in items]].tolist() for row, items in enumerate(texts)]
 
-    def title_scores(self, reader: Reader, log_probs, windows) -> list[list[float]]:
+    def title_scores(self, reader: Reader, log_probs, texts) -> list[list[float]]:
         """log P(the answer names this title | it names a title of the window), token by token along their trie.
 
         Where titles of the window part, their next tokens are normalised among themselves; where they run together
         nothing is to be decided. So only the tokens before a parting are ever read. Items of one title share its score.
         """
-        tries = [Trie({item: self.titles.named(item) for item in window.items}) for window in windows]
-        totals = [dict.fromkeys(window.items, 0.0) for window in windows]
+        tries = [Trie({item: self.titles.named(item) for item in items}) for items in texts]
+        totals = [dict.fromkeys(items, 0.0) for items in texts]
         partings = []  # (row, the tokens read since the question, run of the trie)
         for row, trie in enumerate(tries):
             stack = [(0, len(trie.items), 0)]
@@ -128,51 +144,87 @@ class Denoiser:
             for (low, high), value in zip(children.values(), among):
                 for item in tries[row].items[low:high]:
                     totals[row][item] += value
-        return [[total[item] for item in window.items] for total, window in zip(totals, windows)]
+        return [[total[item] for item in items] for total, items in zip(totals, texts)]
 
-    def likelihood_scores(self, reader: Reader, pieces, questions) -> list[list[float]]:
+    def likelihood_scores(self, reader: Reader, pieces, questions, windows: list[int]) -> list[list[float]]:
         """log P(the item is noise | its title) from log P(title | the titles before it), by Bayes' rule.
 
         Noise as fine-tuning plants it: one of the n items of a window, drawn uniformly from the catalogue.
         """
         scores = []
-        for question, piece, logits in zip(questions, pieces, reader.forward(pieces, list(map(len, pieces)))):
+        logits_of = reader.forward(pieces, list(map(len, pieces)))
+        for question, piece, window, logits in zip(questions, pieces, windows, logits_of):
             read = [torch.tensor([row], device=logits.device) for row in (piece, *question.spans_from_end())]
             likelihoods = title_log_likelihoods(logits[None], read)[0].double().cpu()
-            n = len(question.spans)
+            n = min(len(question.spans), window)
             prior_odds = np.log(max(n - 1, 1)) + np.log(len(self.titles.catalogue) - 1)  # that an item belongs; of a uniform draw
             scores.append((-torch.nn.functional.softplus(likelihoods + prior_odds)).tolist())
         return scores
 
-    def record(self, window: Window, scores: list[float]) -> dict:
-        """The score columns of a row: distinct suspects, highest first, ties to the earlier position."""
-        probs = [float(f"{score:.{DIGITS}g}") for score in scores]
-        order, suspects = sorted(range(len(probs)), key=lambda place: -probs[place]), {}
-        for place in order:
-            if probs[place] > self.threshold:
-                suspects.setdefault(window.items[place], probs[place])
-        top = list(suspects)[: self.args.top_k]
-        return {
-            "row": window.row,
-            "noise_prob": probs,
-            "noise_items": top,
-            "noise_items_prob": [suspects[item] for item in top],
-        }
+    def records(self, works: list[Work], scores: list[list[float]]) -> tuple[list, dict]:
+        """([(record, suspects)] of all rows, all suspects {(text, place of its work): work}) from the scores of the texts.
 
-    def ask(self, reader: Reader, suspects: list[tuple[int, int]]):
-        """(reader, pieces): a branch for each suspect, and the tokens of its title and of the cue for a replacement."""
-        return reader.branch([row for row, _ in suspects]), [self.titles.named_and_asked(item) for _, item in suspects]
+        The suspects of a row are distinct items, highest first, ties to the earlier position.
+        """
+        records, suspects, first = [], {}, 0
+        for number, work in enumerate(works):
+            probs = [
+                float(f"{scores[first + reading][place - work.readings[reading][0]]:.{DIGITS}g}")
+                for place, reading in enumerate(work.reading)
+            ]
+            for row in work.rows:
+                places, top = range(row.start, row.start + row.length), {}
+                for place in sorted(places, key=lambda place: -probs[place]):
+                    if probs[place] > self.threshold:
+                        top.setdefault(work.items[place], place)
+                keys = [(first + work.reading[place], place) for place in list(top.values())[: self.args.top_k]]
+                record = {
+                    "split": row.split,
+                    "row": row.row,
+                    "noise_prob": [probs[place] for place in places],
+                    "noise_items": [work.items[place] for _, place in keys],
+                    "noise_items_prob": [probs[place] for _, place in keys],
+                }
+                records.append((record, keys))
+                suspects |= dict.fromkeys(keys, number)
+            first += len(work.readings)
+        return records, suspects
 
-    def suggest_free(self, reader: Reader, suspects: list[tuple[int, int]]) -> list[str]:
-        """Greedy free text for each suspect, up to the mark that closes a title.
+    def suggest(
+        self, reader: Reader, suspects: list[tuple[int, int]], first: int, works: list[Work], asked: list[Question]
+    ) -> list:
+        """A text or an item for each (text, place), by text; the reader's first text is number `first`.
+
+        A branch for each: it forgets what the suspect may not know, then reads its title and the cue for a replacement.
+        """
+        owners = [(work, reading) for work in works for reading in work.readings]
+        pieces, forgotten, banned = [], [], []
+        for text, place in suspects:
+            work, (start, stop) = owners[text]
+            pieces.append(self.titles.named_and_asked(work.items[place]))
+            seen = min(work.limits[place], stop) - start
+            forgotten.append(0 if seen == stop - start else len(asked[text].ids) - asked[text].spans[seen - 1][1])
+            if forgotten[-1]:
+                pieces[-1] = asked[text].ids[asked[text].spans[-1][1] :] + pieces[-1]  # the cue that it forgot
+            banned.append(work.near(place))
+        reader = reader.branch([text - first for text, _ in suspects])
+        if any(forgotten):
+            reader.forget(forgotten)
+        return (
+            self.suggest_free(reader, pieces)
+            if self.args.suggest == "free"
+            else self.suggest_from_catalogue(reader, pieces, banned)
+        )
+
+    def suggest_free(self, reader: Reader, pieces: list[list[int]]) -> list[str]:
+        """Greedy free text after each piece, up to the mark that closes a title.
 
         What all titles of the catalogue that begin as the text does have next is read with it, and stands as far as the
         model would have written it too: speculative decoding (arXiv 2211.17192), the same text in fewer steps.
         """
-        reader, pieces = self.ask(reader, suspects)
-        active = list(range(len(suspects)))
-        written: list[list[int]] = [[] for _ in suspects]
-        drafts: list[list[int]] = [[] for _ in suspects]
+        active = list(range(len(pieces)))
+        written: list[list[int]] = [[] for _ in pieces]
+        drafts: list[list[int]] = [[] for _ in pieces]
         while active:
             self.tokens["suggest"] += sum(map(len, pieces))
             tails = [1 + len(drafts[place]) for place in active]
@@ -206,12 +258,10 @@ class Denoiser:
         text = self.titles.tokenizer.decode(tokens, skip_special_tokens=True)
         return clean_title(text.split(self.titles.prompt.close)[0])
 
-    def suggest_from_catalogue(self, reader: Reader, suspects, windows) -> list[int]:
-        """Greedy decoding along the trie of titles, never to an item of the window; ends where one title is left."""
-        banned = [frozenset(windows[row].items) for row, _ in suspects]
-        reader, pieces = self.ask(reader, suspects)
+    def suggest_from_catalogue(self, reader: Reader, pieces: list[list[int]], banned: list[frozenset[int]]) -> list[int]:
+        """Greedy decoding after each piece along the trie of titles, never to a banned item; ends where one title is left."""
         common, nodes = map(list, zip(*(self.descend((0, len(self.trie.items), 0), ban) for ban in banned)))
-        active, pieces = list(range(len(suspects))), [piece + more for piece, more in zip(pieces, common)]
+        active, pieces = list(range(len(pieces))), [piece + more for piece, more in zip(pieces, common)]
         while active:
             self.tokens["suggest"] += sum(map(len, pieces))
             going, pieces_left = [], []

@@ -5,6 +5,7 @@ Knows nothing of models: it is given what scores a batch of windows, and what fi
 
 import fcntl
 import hashlib
+import heapq
 import json
 import shutil
 from collections import Counter
@@ -15,10 +16,11 @@ import numpy as np
 import pandas as pd
 
 from denoise_code.command_line import InputError, partial_path, peak_memory_gib, read_json, write_json
-from denoise_code.dataset import PLANTED, Window, find_train_file, fingerprint
+from denoise_code.dataset import PLANTED, find_train_file, fingerprint
 from denoise_code.grounding import ground
 from denoise_code.language_model import choose_dtype
 from denoise_code.prompt import Question
+from denoise_code.readings import Work
 from denoise_code.scores import detection, flagging
 
 PILOT_BATCHES = 8  # batches that estimate --min_percentile
@@ -66,30 +68,51 @@ def whole_lines(path: Path) -> tuple[list[dict], int]:
     return lines, size
 
 
-def batches(questions: list[Question], batch_size: int) -> list[list[int]]:
-    """Rows by length, longest first (so no later batch needs more memory), in batches; the same for every process."""
-    order = sorted(range(len(questions)), key=lambda row: (-len(questions[row].ids), row))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+def batches(works: list[Work], lengths: list[int], batch_size: int) -> list[list[int]]:
+    """Works by their longest text (tokens), longest first, so no later batch needs more memory; the same for every process.
+
+    A batch is `batch_size` windows' worth of items: whole works, so a larger work is a batch by itself.
+    """
+    plan, size = [], batch_size
+    for number in sorted(range(len(works)), key=lambda number: (-lengths[number], number)):
+        if size >= batch_size:
+            plan.append([])
+            size = 0
+        plan[-1].append(number)
+        size += works[number].size()
+    return plan
 
 
-def denoise_split(split: str, windows: list[Window], questions: list[Question], denoiser, shards: Shards, rank: int, world: int):
-    """Score this process's share of a split, skipping finished batches; returns how many batches the split has."""
+def deal(costs: list[int], world: int) -> list[list[int]]:
+    """Numbers of batches for each of `world` processes: the costliest first, each to the process with the least so far."""
+    hands, loads = [[] for _ in range(world)], [(0, rank) for rank in range(world)]
+    for number in sorted(range(len(costs)), key=lambda number: -costs[number]):
+        load, rank = heapq.heappop(loads)
+        hands[rank].append(number)
+        heapq.heappush(loads, (load + costs[number], rank))
+    return hands
+
+
+def denoise_part(part: str, works: list[Work], questions: list[list[Question]], denoiser, shards: Shards, rank: int, world: int):
+    """Score this process's share of a part of the job, skipping finished batches; returns how many batches the part has."""
     from tqdm import tqdm
 
-    denoiser.begin(questions)
-    plan, args = batches(questions, denoiser.args.batch_size), denoiser.args
+    denoiser.begin([question for of_work in questions for question in of_work])
+    lengths, args = [max(len(question.ids) for question in of_work) for of_work in questions], denoiser.args
+    plan = batches(works, lengths, args.batch_size)
+    tokens = [sum(len(question.ids) for number in batch for question in questions[number]) for batch in plan]
 
     def run(batch, suggest=True):
-        return denoiser.run([windows[row] for row in batch], [questions[row] for row in batch], suggest)
+        return denoiser.run([works[number] for number in batch], [questions[number] for number in batch], suggest)
 
     denoiser.threshold = -np.inf
     if args.min_percentile:
         pilot = [plan[place] for place in np.unique(np.linspace(0, len(plan) - 1, PILOT_BATCHES).astype(int))]
         probs = [prob for batch in pilot for record in run(batch, suggest=False) for prob in record["noise_prob"]]
         denoiser.threshold = float(np.quantile(probs, args.min_percentile))
-    done, mine = shards.read(split), range(rank, len(plan), world)
-    progress = tqdm(total=len(mine), initial=sum(b in done for b in mine), desc=split, unit="batch", disable=rank > 0)
-    with shards.open(split) as out:
+    done, mine = shards.read(part), deal(tokens, world)[rank]
+    progress = tqdm(total=len(mine), initial=sum(b in done for b in mine), desc=part, unit="batch", disable=rank > 0)
+    with shards.open(part) as out:
         for number in mine:
             if number in done:
                 continue
@@ -105,9 +128,8 @@ def denoise_split(split: str, windows: list[Window], questions: list[Question], 
     return len(plan)
 
 
-def merge(split: str, table: pd.DataFrame, lines: dict[int, dict], catalogue, nearest) -> tuple[pd.DataFrame, dict]:
-    """The table with its new columns, each row exactly once, and what was measured on the way."""
-    records = [record for line in lines.values() for record in line["records"]]
+def merge(split: str, table: pd.DataFrame, records: list[dict], catalogue, nearest) -> tuple[pd.DataFrame, dict]:
+    """The table with its new columns, each row exactly once, and how well they tell the noise."""
     rows = sorted(record["row"] for record in records)
     if rows != list(range(len(table))):
         raise InputError(f"{split}: the shards hold {len(rows)} records for {len(table)} rows, each row is needed once")
@@ -126,24 +148,31 @@ def merge(split: str, table: pd.DataFrame, lines: dict[int, dict], catalogue, ne
         done[column] = done[column].map(json.dumps)
     for column in NEW_COLUMNS:
         done[column] = [json.dumps(record[column], ensure_ascii=False) for record in records]
-    seconds, tokens = Counter(), Counter()
-    for line in lines.values():
-        seconds.update(line["seconds"])
-        tokens.update(line["tokens"])
-    total = max(sum(seconds.values()), 1e-9)
     noise_probs = [record["noise_prob"] for record in records]
-    measured = {
+    found = {
         "rows": len(table),
-        "seconds": {step: round(value, 2) for step, value in seconds.items()},
-        "tokens": dict(tokens),
-        "windows_per_second": round(len(table) / total, 3),
-        "tokens_per_second": round(sum(tokens.values()) / total, 1),
-        "peak_memory_gib": round(max(line["peak_memory_gib"] for line in lines.values()), 3),
         "share_grounded_by_embedding": grounded,
         "detection": measure(table["mask"], noise_probs, 2 if split == PLANTED else 1),
         "detection_natural": measure(table["mask"], noise_probs, 3),
     }
-    return done, measured
+    return done, found
+
+
+def cost(lines: dict[int, dict]) -> dict:
+    """Time, tokens and memory of the finished batches of a part."""
+    seconds, tokens = Counter(), Counter()
+    for line in lines.values():
+        seconds.update(line["seconds"])
+        tokens.update(line["tokens"])
+    rows, total = sum(len(line["records"]) for line in lines.values()), max(sum(seconds.values()), 1e-9)
+    return {
+        "rows": rows,
+        "seconds": {step: round(value, 2) for step, value in seconds.items()},
+        "tokens": dict(tokens),
+        "windows_per_second": round(rows / total, 3),
+        "tokens_per_second": round(sum(tokens.values()) / total, 1),
+        "peak_memory_gib": round(max(line["peak_memory_gib"] for line in lines.values()), 3),
+    }
 
 
 def measure(masks, noise_probs: list[list[float]], mark: int) -> dict | None:
@@ -163,12 +192,19 @@ def finish(args, output: Path, shards: Shards, splits: dict, counts: dict, catal
         fcntl.flock(lock, fcntl.LOCK_EX)
         if complete(output, job):
             return True
-        lines = {split: shards.read(split) for split in splits}
-        if any(len(lines[split]) < counts[split] for split in splits):
+        lines = {part: shards.read(part) for part in counts}
+        if any(len(lines[part]) < counts[part] for part in counts):
             return False
         run = {"job": job, "versions": {name: version(name) for name in ("torch", "transformers", "peft")}, "splits": {}}
+        run["parts"] = {part: cost(batches) for part, batches in lines.items()}
+        records = {split: [] for split in splits}
+        for part, batches in lines.items():
+            for record in (record for line in batches.values() for record in line["records"]):
+                records[record.get("split", part)].append(record)
+        for part, costs in run["parts"].items():
+            print_cost(part, costs)
         for split, (table, _) in splits.items():
-            done, run["splits"][split] = merge(split, table, lines[split], catalogue, nearest)
+            done, run["splits"][split] = merge(split, table, records[split], catalogue, nearest)
             write_csv(output / f"{split}.csv", done)
             print_split(split, run["splits"][split])
         for old in set(output.glob("*.csv")) - {output / f"{split}.csv" for split in splits}:
@@ -188,15 +224,19 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     partial.replace(path)
 
 
-def print_split(split: str, measured: dict) -> None:
-    seconds, found = measured["seconds"], measured["detection"]
+def print_cost(part: str, costs: dict) -> None:
+    steps = ", ".join(f"{step} {value} s" for step, value in costs["seconds"].items())
     print(
-        f"{split}: {measured['rows']:,} windows, {measured['windows_per_second']} windows/s a process, "
-        f"{measured['tokens_per_second']:.0f} tokens/s ({', '.join(f'{step} {value} s' for step, value in seconds.items())}), "
-        f"peak memory {measured['peak_memory_gib']} GiB"
+        f"{part}: {costs['rows']:,} windows, {costs['windows_per_second']} windows/s a process, "
+        f"{costs['tokens_per_second']:.0f} tokens/s ({steps}), peak memory {costs['peak_memory_gib']} GiB"
     )
+
+
+def print_split(split: str, measured: dict) -> None:
+    print(f"{split}: {measured['rows']:,} rows")
     if measured["share_grounded_by_embedding"] is not None:
         print(f"  {measured['share_grounded_by_embedding']:.1%} of the suggestions were no title and went to the nearest one")
+    found = measured["detection"]
     for name, figures in (("noise", found), ("natural noise", measured["detection_natural"])):
         if figures:
             print(
@@ -212,6 +252,8 @@ def describe_job(args) -> dict:
     """All that shapes the result; a run started again must agree with it."""
     options = ("denoise_data planted score suggest top_k min_percentile max_new_tokens batch_size limit load_in_8bit").split()
     job = {name: getattr(args, name) for name in options}
+    if args.unit == "interaction":
+        job |= {"unit": args.unit, "overlap": args.overlap, "span": args.span}
     job["dtype"] = str(choose_dtype(args.dtype))
     names = ["id2name4Rec.json", "item_embedding.pt", *(f"{split}.csv" for split in args.denoise_data)]
     planted_from = [find_train_file(args.noise_dataset_path)] if args.planted else []
@@ -230,7 +272,7 @@ def open_output(args, output: Path, job: dict) -> Path:
     before = [read_json(other / "job.json") for other in others if any(other.glob("*.jsonl"))]
     if (output / "run.json").exists():
         before.append(read_json(output / "run.json").get("job", {}))
-    changed = [name for other in before for name in job if other.get(name) != job[name]]
+    changed = [name for other in before for name in (job | other) if other.get(name) != job.get(name)]
     if changed and not args.overwrite:
         raise InputError(
             f"{output} was made with another --{changed[0]}: --overwrite replaces it, another --output_root keeps it"

@@ -11,7 +11,7 @@ FLOORS = [
     {"command_line", "trie", "reader"},
     {"prompt", "language_model"},
     {"dataset"},
-    {"examples", "scores"},
+    {"examples", "scores", "readings"},
     {"denoiser", "grounding"},
     {"job"},
 ]

@@ -28,6 +28,7 @@ from denoise_code.examples import pad_left  # noqa: E402
 from denoise_code.job import batches  # noqa: E402
 from denoise_code.language_model import check_adapter, load_model, load_tokenizer  # noqa: E402
 from denoise_code.prompt import Prompt, Titles, clean_title  # noqa: E402
+from denoise_code.readings import each_row  # noqa: E402
 
 
 def gemm_flops() -> float:
@@ -110,16 +111,16 @@ def plain(model, tokenizer, prompt, catalogue, windows, args):
 
 
 def ours(model, tokenizer, prompt, catalogue, windows, args):
-    titles = Titles(tokenizer, prompt, catalogue)
+    titles, works = Titles(tokenizer, prompt, catalogue), each_row("windows", windows)
     questions = [titles.question(window.items) for window in windows]
     denoiser = Denoiser(model, titles, args)
     denoiser.begin(questions)
-    plan, records = batches(questions, 16), []
-    denoiser.run([windows[row] for row in plan[0]], [questions[row] for row in plan[0]])  # as warm as the plain way
+    plan, records = batches(works, [len(question.ids) for question in questions], 16), []
+    denoiser.run([works[row] for row in plan[0]], [[questions[row]] for row in plan[0]])  # as warm as the plain way
     denoiser.seconds.clear()
     denoiser.tokens.clear()
     for batch in plan:
-        records += denoiser.run([windows[row] for row in batch], [questions[row] for row in batch])
+        records += denoiser.run([works[row] for row in batch], [[questions[row]] for row in batch])
     denoiser.end()
     return sorted(records, key=lambda record: record["row"]), denoiser.seconds, denoiser.tokens
 
