@@ -62,7 +62,7 @@ class Denoiser:
         questions: of each reading of each work. At most so many windows' worth are read at once: a work that is larger is
         read in parts, and its parts again for their replacements.
         """
-        most = most or 2 * self.args.batch_size
+        most = most or 8 * self.args.batch_size
         try:
             with torch.inference_mode():
                 return self._run(works, questions, suggest, most)
@@ -78,9 +78,9 @@ class Denoiser:
 
     def _run(self, works, questions, suggest, most):
         started = time.perf_counter()
-        texts = [(work, items) for work in works for items in work.texts()]
+        texts = [text for work in works for text in zip([work] * len(work.readings), work.texts(), work.first_scored())]
         asked = [question for of_work in questions for question in of_work]
-        parts = slices([-(-len(items) // work.window) for work, items in texts], most)
+        parts = slices([-(-len(items) // work.window) for work, items, _ in texts], most)
         scores: list[list[float]] = []
         for part in parts:
             reader, found = self.score(asked[part], texts[part])
@@ -101,13 +101,13 @@ class Denoiser:
         return [record for record, _ in records]
 
     def score(self, questions: list[Question], texts: list[tuple]) -> tuple[Reader, list[list[float]]]:
-        """Read some texts: (what reads on, a score for each item of each text)."""
+        """Read some texts (work, items, first scored): (what reads on, a score for each item of each text, NaN before the first)."""
         pieces = [question.ids[self.shared :] for question in questions]
         reader = self.start.copies(len(pieces), 2 * max(map(len, pieces)))  # as much again for the answers
         self.tokens["score"] += sum(map(len, pieces))
         if self.args.score == "likelihood":
-            return reader, self.likelihood_scores(reader, pieces, questions, [work.window for work, _ in texts])
-        items = [items for _, items in texts]
+            return reader, self.likelihood_scores(reader, pieces, questions, texts)
+        items = [items for _, items, _ in texts]
         if self.args.score == "title":
             return reader, self.title_scores(reader, reader.read(pieces), items)
         return reader, self.first_token_scores(reader.read(pieces).cpu(), items)
@@ -146,19 +146,20 @@ class Denoiser:
                     totals[row][item] += value
         return [[total[item] for item in items] for total, items in zip(totals, texts)]
 
-    def likelihood_scores(self, reader: Reader, pieces, questions, windows: list[int]) -> list[list[float]]:
+    def likelihood_scores(self, reader: Reader, pieces, questions, texts) -> list[list[float]]:
         """log P(the item is noise | its title) from log P(title | the titles before it), by Bayes' rule.
 
         Noise as fine-tuning plants it: one of the n items of a window, drawn uniformly from the catalogue.
         """
         scores = []
-        logits_of = reader.forward(pieces, list(map(len, pieces)))
-        for question, piece, window, logits in zip(questions, pieces, windows, logits_of):
-            read = [torch.tensor([row], device=logits.device) for row in (piece, *question.spans_from_end())]
+        tails = [len(question.ids) - question.spans[first][0] + 1 for question, (_, _, first) in zip(questions, texts)]
+        for question, tail, (work, items, first), logits in zip(questions, tails, texts, reader.forward(pieces, tails)):
+            starts, ends = question.spans_from_end()
+            read = [torch.tensor([row], device=logits.device) for row in (question.ids[-tail:], starts[first:], ends[first:])]
             likelihoods = title_log_likelihoods(logits[None], read)[0].double().cpu()
-            n = min(len(question.spans), window)
+            n = min(len(items), work.window)
             prior_odds = np.log(max(n - 1, 1)) + np.log(len(self.titles.catalogue) - 1)  # that an item belongs; of a uniform draw
-            scores.append((-torch.nn.functional.softplus(likelihoods + prior_odds)).tolist())
+            scores.append([np.nan] * first + (-torch.nn.functional.softplus(likelihoods + prior_odds)).tolist())
         return scores
 
     def records(self, works: list[Work], scores: list[list[float]]) -> tuple[list, dict]:

@@ -48,6 +48,10 @@ class Work(NamedTuple):
     def texts(self) -> list[tuple[int, ...]]:
         return [self.items[start:stop] for start, stop in self.readings]
 
+    def first_scored(self) -> list[int]:
+        """Of each text the first item that is not scored by a reading with more before it."""
+        return [self.reading.index(number) - start for number, (start, _) in enumerate(self.readings)]
+
     def size(self) -> int:
         """Windows' worth of items to read."""
         return sum(-(-(stop - start) // self.window) for start, stop in self.readings)
