@@ -4,6 +4,7 @@ Knows nothing of titles, windows and what the log-probabilities are for: texts a
 """
 
 import sys
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 
@@ -120,6 +121,10 @@ class CacheRows:
     usual: str
 
 
+# Of the pass that runs; not all models hand keyword arguments of their forward pass down to attention (StableLM does not).
+CACHE_ROWS: ContextVar[CacheRows] = ContextVar("cache_rows")
+
+
 def read_packed(model, tokens, row, column, seen, buffers, wanted) -> torch.Tensor:
     """Logits (wanted, V) of n tokens of many texts, which are one sequence to the model, without padding.
 
@@ -135,7 +140,7 @@ def read_packed(model, tokens, row, column, seen, buffers, wanted) -> torch.Tens
     if rows[-1] - rows[0] == len(rows) - 1:
         rows = slice(int(rows[0]), int(rows[-1]) + 1)  # neighbours need no copy
     usual = model.config._attn_implementation
-    model.config._attn_implementation = in_rows()
+    model.config._attn_implementation, before = in_rows(), CACHE_ROWS.set(CacheRows(buffers, row, column, slot, rows, usual))
     try:
         out = model(
             input_ids=tokens[None],
@@ -143,10 +148,10 @@ def read_packed(model, tokens, row, column, seen, buffers, wanted) -> torch.Tens
             position_ids=seen.sum(-1)[None] - 1,
             use_cache=False,
             logits_to_keep=wanted,
-            cache_rows=CacheRows(buffers, row, column, slot, rows, usual),
         )
     finally:
         model.config._attn_implementation = usual
+        CACHE_ROWS.reset(before)
     return out.logits[0]
 
 
@@ -157,13 +162,11 @@ def in_rows() -> str:
     return "in_rows"
 
 
-def attend_in_rows(module, query, key, value, attention_mask, cache_rows: CacheRows, **kwargs):
-    """An attention function of transformers: query (1, H, n, D), attention_mask (R, 1, t, T) -> (1, n, H, D).
-
-    A model hands the keyword arguments of its forward pass down to here.
-    """
+def attend_in_rows(module, query, key, value, attention_mask, **kwargs):
+    """An attention function of transformers: query (1, H, n, D), attention_mask (R, 1, t, T) -> (1, n, H, D)."""
+    at = CACHE_ROWS.get()
     eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)  # each model has its own
-    attention, at = AttentionInterface().get_interface(cache_rows.usual, eager), cache_rows
+    attention = AttentionInterface().get_interface(at.usual, eager)
     keys, values = at.buffers[module.layer_idx]
     keys[at.row, :, at.column], values[at.row, :, at.column] = key[0].transpose(0, 1), value[0].transpose(0, 1)
     count, _, t, end = attention_mask.shape
