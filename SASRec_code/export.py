@@ -72,9 +72,9 @@ def export(args) -> Path:
     (partial / f"{name}.yaml").write_text(YAML.format(folder=folder.resolve(), maxlen=args.maxlen), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
-    print(f"wrote {folder}; to train on it, where RecBole is installed:")
+    print(f"wrote {folder}; to train on it, where RecBole is installed (from torch 2.6 on it loads its own checkpoint only so):")
     print(
-        'python -c "from recbole.quick_start import run_recbole; '
+        'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 python -c "from recbole.quick_start import run_recbole; '
         f"run_recbole(model='SASRec', dataset='{name}', config_file_list=['{folder / name}.yaml'])\""
     )
     return folder

@@ -70,8 +70,10 @@ def test_progress_and_figures_are_kept(tiny_adapters, data, capsys):
     folder = run(tiny_adapters["llama"], data)
     out = capsys.readouterr().out
     assert "windows/s" in out and "detection of the" in out and "went to the nearest one" in out
-    test = json.loads((folder / "run.json").read_text())["splits"]["test_5000"]
-    assert test["tokens"]["score"] > 0 and test["seconds"].keys() == {"score", "suggest"} and test["detection"]["share_noise"] > 0
+    measured = json.loads((folder / "run.json").read_text())
+    part, test = measured["parts"]["test_5000"], measured["splits"]["test_5000"]
+    assert part["tokens"]["score"] > 0 and part["seconds"].keys() == {"score", "suggest"} and part["rows"] == test["rows"] == 40
+    assert test["detection"]["share_noise"] > 0 and test["detection_natural"] is None
 
 
 def test_bad_rows_and_options(tiny_adapters, data, tmp_path, capsys):
