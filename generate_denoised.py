@@ -22,7 +22,7 @@ import os
 from pathlib import Path
 
 from denoise_code.command_line import InputError, Parser, positive, share
-from denoise_code.dataset import PLANTED, output_name, read_catalogue, read_split
+from denoise_code.dataset import PLANTED, keep_users, output_name, read_catalogue, read_split
 from denoise_code.job import Shards, complete, denoise_part, describe_job, finish, open_output
 from denoise_code.language_model import check_adapter, check_base_model, choose_dtype, load_model, load_tokenizer, quiet_libraries
 from denoise_code.prompt import Prompt, Titles
@@ -59,6 +59,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--min_percentile", type=share, help="suspects only above this share of positions (estimated on a pilot)")
     add("--max_new_tokens", type=positive, default=64, help="longest free suggestion")
     add("--limit", type=positive, help="this many rows of each file but planted.csv, evenly spaced")
+    add("--users", type=positive, help="the rows of so many users only, evenly spaced among all")
     add("--output_root", type=Path, help="where the denoised folder goes (default: beside the data set)")
     add("--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="auto: bfloat16 on GPUs that have it")
     add("--load_in_8bit", action="store_true", help="base model in 8 bit (CUDA and the package bitsandbytes)")
@@ -124,6 +125,8 @@ def generate(args) -> None:
     prompt, catalogue = Prompt.load(args.denoise_model_path), read_catalogue(data)
     names = [*args.denoise_data, *([PLANTED] if args.planted else [])]
     splits = {name: read_split(data, name, catalogue, args.limit, args.planted, adapter_run) for name in names}
+    if args.users:
+        splits |= keep_users({name: split for name, split in splits.items() if name != PLANTED}, args.users)
     job = describe_job(args)
     if complete(output, job):
         print(f"{output} is complete")

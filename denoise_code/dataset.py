@@ -6,8 +6,8 @@ Knows nothing of tokens and models.
 import hashlib
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -106,8 +106,7 @@ def plant(items: list[int], n_items: int, rng: np.random.Generator, rate: float 
     return planted
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """A row as the model sees it: the scored items, oldest first. The target of a valid or test row is not among them."""
 
     row: int
@@ -127,6 +126,19 @@ def read_split(folder: Path, split: str, catalogue: list[str], limit: int | None
         table = table.iloc[np.linspace(0, len(table) - 1, limit).astype(int)].reset_index(drop=True)
     hidden = 0 if split.startswith("train") or split == PLANTED else 1
     return table, [Window(row, tuple(items[: len(items) - hidden])) for row, items in enumerate(table["item_ids"])]
+
+
+def keep_users(splits: dict, count: int) -> dict:
+    """{split: (table, windows)} with the rows of so many users only, evenly spaced among those there are."""
+    users = list(dict.fromkeys(user for table, _ in splits.values() for user in table["user_id"]))
+    kept = {users[place] for place in np.linspace(0, len(users) - 1, count).astype(int)}
+    result = {}
+    for split, (table, windows) in splits.items():
+        rows = np.flatnonzero(table["user_id"].isin(kept))
+        if not len(rows):
+            raise InputError(f"--users {count}: none of them has a row in {split}.csv")
+        result[split] = table.iloc[rows].reset_index(drop=True), [windows[row]._replace(row=n) for n, row in enumerate(rows)]
+    return result
 
 
 def planted_rows(folder: Path, catalogue: list[str], count: int, adapter_run: dict) -> pd.DataFrame:

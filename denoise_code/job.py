@@ -252,6 +252,8 @@ def describe_job(args) -> dict:
     """All that shapes the result; a run started again must agree with it."""
     options = ("denoise_data planted score suggest top_k min_percentile max_new_tokens batch_size limit load_in_8bit").split()
     job = {name: getattr(args, name) for name in options}
+    if args.users:
+        job["users"] = args.users
     if args.unit == "interaction":
         job |= {"unit": args.unit, "overlap": args.overlap, "span": args.span}
     job["dtype"] = str(choose_dtype(args.dtype))

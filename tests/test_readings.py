@@ -274,6 +274,25 @@ def test_options_of_the_unit_change_something(tiny_adapters, sliding, tmp_path):
         )
 
 
+def test_users_are_kept_whole(tiny_adapters, sliding, tmp_path, capsys):
+    import generate_denoised as generate
+
+    options = ["--unit", "interaction", "--score", "likelihood", "--suggest", "catalogue", "--planted", 3]
+    everyone, some = (run(tiny_adapters["llama"], sliding, *options, *extra, out=tmp_path / name)
+                      for name, extra in (("all", []), ("some", ["--users", 3])))  # fmt: skip
+    for split in SPLITS:
+        whole, part = (pd.read_csv(folder / f"{split}.csv") for folder in (everyone, some))
+        assert 0 < part.user_id.nunique() <= 3 and len(part) == whole.user_id.isin(part.user_id).sum() < len(whole)
+        same = whole[whole.user_id.isin(part.user_id)].reset_index(drop=True)
+        assert (same[["user_id", "item_ids", "start", "noise_items", "suggest_item_ids"]] == part[same.columns.intersection(
+            ["user_id", "item_ids", "start", "noise_items", "suggest_item_ids"], sort=False)]).all(axis=None)  # fmt: skip
+    lonely = pd.read_csv(sliding / "train.csv")
+    lonely.assign(user_id=99).to_csv(sliding / "train.csv", index=False)
+    with pytest.raises(SystemExit):
+        generate.main(arguments(tiny_adapters["llama"], sliding, "--users", 1, "--denoise_data", "test_5000", "train"))
+    assert "--users 1: none of them has a row in train.csv" in capsys.readouterr().err
+
+
 def test_unit_is_part_of_the_job(tiny_adapters, sliding, capsys):
     import generate_denoised as generate
 
