@@ -11,10 +11,13 @@ import pytest
 from conftest import DENOISED, arguments, csvs, refused, run, same_but_rounding
 
 import generate_denoised as generate
-from denoise_code.job import Shards
+from denoise_code.job import Shards, batches, deal
+from denoise_code.readings import Work
+
+ONCE = ["--unit", "interaction", "--score", "likelihood", "--suggest", "catalogue"]
 
 
-@pytest.mark.parametrize("mode", [[], ["--score", "title", "--suggest", "catalogue"], ["--score", "likelihood"]], ids=str)
+@pytest.mark.parametrize("mode", [[], ["--score", "title", "--suggest", "catalogue"], ["--score", "likelihood"], ONCE], ids=str)
 def test_batches_ranks_and_merging_do_not_matter(tiny_adapters, data, tmp_path, mode):
     adapter = tiny_adapters["llama"]
     one = csvs(run(adapter, data, *mode, out=tmp_path / "one"))
@@ -40,14 +43,15 @@ def test_more_ranks_than_batches(tiny_adapters, data, tmp_path):
     assert csvs(tmp_path / "three" / DENOISED) == one
 
 
-def test_killed_twenty_times(tiny_adapters, data, tmp_path):
+@pytest.mark.parametrize("unit", [[], ONCE], ids=["window", "interaction"])
+def test_killed_again_and_again(tiny_adapters, data, tmp_path, unit):
     """SIGKILL at random moments, restarted each time: the same bytes as an undisturbed run."""
-    adapter, mode = tiny_adapters["llama"], ["--batch_size", 2]
+    adapter, mode, most = tiny_adapters["llama"], ["--batch_size", 2, *unit], 8 if unit else 20
     expected = csvs(run(adapter, data, *mode, out=tmp_path / "calm"))
     command = [sys.executable, generate.__file__, *arguments(adapter, data, *mode, out=tmp_path / "killed")]
     rng, progress, kills = random.Random(0), [], 0
     work = tmp_path / "killed" / DENOISED / ".work"
-    while kills < 20:
+    while kills < most:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         size = written(work)
         for _ in range(2000):  # wait until it writes, so that each kill falls into the work, not into the imports
@@ -62,7 +66,7 @@ def test_killed_twenty_times(tiny_adapters, data, tmp_path):
         kills += 1
         progress.append(written(work))
     assert subprocess.run(command).returncode == 0
-    assert csvs(tmp_path / "killed" / DENOISED) == expected and kills >= 5 and progress[-1] > progress[0]
+    assert csvs(tmp_path / "killed" / DENOISED) == expected and kills >= (2 if unit else 5) and progress[-1] > progress[0]
 
 
 def written(work):
@@ -94,3 +98,12 @@ def test_finished_and_changed_runs(tiny_adapters, data, tmp_path, capsys):
     with (data / "test_5000.csv").open("a") as file:
         file.write('1,"[1, 2]","[0, 0]",[],[],5\n')
     refused(capsys, arguments(adapter, data, "--top_k", 2), "was made with another --noise_dataset_path")
+
+
+def test_batches_hold_whole_works_and_are_dealt_by_cost():
+    works = [Work((1,) * n, [n] * n, [0] * n, [(0, n)], [], 4) for n in (4, 9, 2, 4, 17)]
+    assert batches(works, [40, 90, 20, 40, 170], 3) == [[4], [1], [0, 3, 2]]  # 5, 3, and 1 + 1 + 1 windows' worth
+    hands = deal([5, 90, 30, 40, 25, 1], 2)
+    assert hands == [[1, 5], [3, 2, 4, 0]] and deal([1, 1], 3) == [[0], [1], []]
+    for world in (1, 2, 7):
+        assert sorted(number for hand in deal(list(range(20)), world) for number in hand) == list(range(20))

@@ -2,7 +2,9 @@
 
 Counted: 2 FLOPs a parameter and token forward; backward the same again, since the frozen base model needs gradients of
 its activations only. Scoring reads the tokens of a window that are not shared; suggesting reads the suspects' titles and
-writes their replacements. Memory: weights, the cache of a batch, and in training the activations of a micro batch.
+writes their replacements. With `interactions` each is read once (--unit interaction), with half a window read again at every
+four windows, and replacements are asked for the share of them that is among the top three of a row. Memory:
+weights, the cache of a batch, and in training the activations of a micro batch.
 
     python tests/benchmarks/cost.py                                        # the table of the README
     python tests/benchmarks/cost.py --windows 38000 --title_tokens 14 --parameters 8.0e9 --flops 4e14 --gpus 4
@@ -14,13 +16,29 @@ import argparse
 CASES = {
     "Toy, Llama-3-8B, 4 x A100": dict(windows=47_900, title_tokens=14, parameters=8.0e9, flops=1.25e14, gpus=4),
     "Movie, Llama-3-8B, 4 x A100": dict(windows=124_000, title_tokens=8, parameters=8.0e9, flops=1.25e14, gpus=4),
+    "the same, each interaction once": dict(
+        windows=124_000, interactions=214_980, title_tokens=8, parameters=8.0e9, flops=1.25e14, gpus=4
+    ),
     "100 M windows, SmolLM2-135M, 8 x A100": dict(windows=100_000_000, title_tokens=10, parameters=1.06e8, flops=6e13, gpus=8),
     "100 M windows, Llama-3-8B, 64 x A100": dict(windows=100_000_000, title_tokens=10, parameters=8.0e9, flops=1.25e14, gpus=64),
 }
 
+SUSPECTED = 0.43  # of the interactions of sliding windows that are in the top three of one of them (MovieLens-100k)
+
 
 def estimate(
-    windows, title_tokens, parameters, flops, gpus, sample=5000, epochs=50, window=11, prompt=25, top_k=3, decoded=5
+    windows,
+    title_tokens,
+    parameters,
+    flops,
+    gpus,
+    interactions=None,
+    sample=5000,
+    epochs=50,
+    window=11,
+    prompt=25,
+    top_k=3,
+    decoded=5,
 ) -> dict:
     """Tokens, FLOPs and hours of both stages. title_tokens: mean tokens of a title with its mark; decoded: of a replacement.
 
@@ -29,7 +47,10 @@ def estimate(
     history = window * title_tokens
     answer = 2 * title_tokens + 4
     train_tokens = sample * epochs * (prompt + history + answer)
-    score_tokens, suggest_tokens = windows * (history + 3), windows * top_k * (title_tokens + 3 + decoded)
+    score_tokens, suspects = windows * (history + 3), windows * top_k
+    if interactions:
+        score_tokens, suspects = interactions * title_tokens * 4 * window / (4 * window - 6), interactions * SUSPECTED
+    suggest_tokens = suspects * (title_tokens + 3 + decoded)
     hours = 1 / (flops * gpus * 3600)
     return {
         "train_tokens": train_tokens,
@@ -60,6 +81,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--windows", type=int)
+    add("--interactions", type=int, help="of --unit interaction: each is read once")
     add("--title_tokens", type=float, default=10)
     add("--parameters", type=float, default=8.0e9, help="of the layers, embeddings apart")
     add("--flops", type=float, default=1.25e14, help="FLOP/s that a device reaches")

@@ -1,0 +1,99 @@
+"""Each row read, or each interaction once: time of planning, and of both units on the same users in one run.
+
+    python tests/benchmarks/bench_unit.py                               # plans 1 M windows of 100,000 users
+    python tests/benchmarks/bench_unit.py ADAPTER DATASET_FOLDER        # and times both units on some users, taking turns
+
+Of the rows of these users every --every-th is read by itself, as their time grows with their number.
+"""
+
+import argparse
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+import generate_denoised as generate  # noqa: E402
+from denoise_code.dataset import Window, read_catalogue, read_split  # noqa: E402
+from denoise_code.denoiser import Denoiser  # noqa: E402
+from denoise_code.job import batches  # noqa: E402
+from denoise_code.language_model import check_adapter, load_model, load_tokenizer  # noqa: E402
+from denoise_code.prompt import Prompt, Titles  # noqa: E402
+from denoise_code.readings import each_interaction, each_row  # noqa: E402
+
+
+def plan(users: int, rows_each: int) -> None:
+    rng, windows, columns = np.random.default_rng(0), [], {"user_id": [], "start": [], "timestamp": []}
+    for user in range(users):
+        log = rng.integers(1, 50_000, size=rows_each + 10).tolist()
+        for start in range(rows_each):
+            windows.append(Window(len(windows), tuple(log[start : start + 11])))
+            for column, value in zip(columns.values(), (user, start, start)):
+                column.append(value)
+    table, before = pd.DataFrame(columns).astype({"start": str}), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for score, causal in (("likelihood", True), ("first_token, title", False)):
+        started = time.perf_counter()
+        works, _ = each_interaction({"train": (table, windows)}, 0.5, 4, causal)
+        seconds = time.perf_counter() - started
+        readings, read = sum(len(work.readings) for work in works), sum(b - a for work in works for a, b in work.readings)
+        gib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+        print(
+            f"{score}: {len(windows):,} windows of {users:,} users planned in {seconds:.1f} s: {readings:,} readings of {read:,} "
+            f"items where the windows hold {11 * len(windows):,}; memory {gib:+.2f} GiB",
+            flush=True,
+        )
+
+
+def pair(adapter: Path, data: Path, users: int, every: int, rounds: int) -> None:
+    options = ["--denoise_model_path", adapter, "--noise_dataset_path", data, "--score", "likelihood", "--suggest", "catalogue"]
+    args = generate.parse_args([*map(str, options), "--unit", "interaction"])
+    args.batch_size, catalogue = 16, read_catalogue(data)
+    splits = {name: read_split(data, name, catalogue, None, 0, {}) for name in args.denoise_data}
+    works = sorted(generate.plan(splits, args)["interactions"], key=lambda work: -len(work.items))
+    works = [works[place] for place in np.linspace(0, len(works) - 1, users).astype(int)]
+    rows = [splits[row.split][1][row.row] for work in works for row in work.rows]
+    model = load_model(adapter, check_adapter(adapter, None)["base_model"], args)
+    model.merge_adapter()
+    titles = Titles(load_tokenizer(str(adapter)), Prompt.load(adapter), catalogue)
+    best = {}
+    ways = {}
+    for unit, these in (("interaction", works), ("window", each_row("rows", rows[::every]))):
+        denoiser, questions = Denoiser(model, titles, args), [list(map(titles.question, work.texts())) for work in these]
+        denoiser.begin([question for of_work in questions for question in of_work])
+        lengths = [max(len(question.ids) for question in of_work) for of_work in questions]
+        ways[unit] = denoiser, these, questions, batches(these, lengths, args.batch_size)
+    for _ in range(rounds):
+        for unit, (denoiser, these, questions, plan_) in ways.items():
+            denoiser.seconds.clear()
+            denoiser.tokens.clear()
+            read = sum(len(denoiser.run([these[n] for n in batch], [questions[n] for n in batch])) for batch in plan_)
+            cost = sum(denoiser.seconds.values()) / read, dict(denoiser.seconds), dict(denoiser.tokens), read
+            best[unit] = min(best.get(unit, cost), cost, key=lambda found: found[0])
+            denoiser.end()
+    print(f"{users} users of {data.name}, {len(rows):,} rows, {torch.get_num_threads()} threads, fastest of {rounds} rounds")
+    for unit, (each, seconds, tokens, read) in best.items():
+        steps = ", ".join(f"{step} {seconds[step] / read:.4f} s and {tokens[step] / read:.1f} tokens" for step in seconds)
+        print(f"{unit:12s} {each:.4f} s a row ({steps}; {read:,} rows)")
+    print(f"{best['window'][0] / best['interaction'][0]:.1f}x")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("adapter", type=Path, nargs="?")
+    parser.add_argument("dataset", type=Path, nargs="?")
+    parser.add_argument("--users", type=int, default=12)
+    parser.add_argument("--every", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=2)
+    args = parser.parse_args()
+    if args.dataset:
+        pair(args.adapter, args.dataset, args.users, args.every, args.rounds)
+    else:
+        plan(100_000, 10)
+
+
+if __name__ == "__main__":
+    main()
