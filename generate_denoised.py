@@ -21,7 +21,7 @@ import argparse
 import os
 from pathlib import Path
 
-from denoise_code.command_line import InputError, Parser, positive, share
+from denoise_code.command_line import InputError, Parser, input_errors, positive, share
 from denoise_code.dataset import PLANTED, keep_users, output_name, read_catalogue, read_split
 from denoise_code.job import Shards, complete, denoise_part, describe_job, finish, open_output
 from denoise_code.language_model import check_adapter, check_base_model, choose_dtype, load_model, load_tokenizer, quiet_libraries
@@ -43,17 +43,15 @@ def parse_args(argv=None) -> argparse.Namespace:
         "--score",
         choices=["first_token", "title", "likelihood"],
         default="first_token",
-        help="first_token: the paper; title: the whole title is named; likelihood: it is unlikely after those before it",
+        help="what of a title is scored (paper: first_token)",
     )
     add(
         "--unit",
         choices=["window", "interaction"],
         default="window",
-        help="window: each row is read (paper); interaction: each interaction once, one probability in all rows that hold it",
+        help="window: reads each row (paper); interaction: each once",
     )
-    add(
-        "--overlap", type=share, default=0.5, help="interaction: least share of a window read before each, where there is so much"
-    )
+    add("--overlap", type=share, default=0.5, help="interaction: least share of a window read before each")
     add("--span", type=positive, default=4, help="interaction, likelihood: windows that are read in one text")
     add("--suggest", choices=["free", "catalogue"], default="free", help="free: the paper; catalogue: only titles there are")
     add("--min_percentile", type=share, help="suspects only above this share of positions (estimated on a pilot)")
@@ -93,10 +91,8 @@ def plan(splits: dict, args) -> dict:
 
 def main(argv=None) -> None:
     args = parse_args(argv)
-    try:
+    with input_errors(__file__):
         generate(args)
-    except InputError as error:
-        Parser(prog=Path(__file__).name).error(str(error))
 
 
 def generate(args) -> None:

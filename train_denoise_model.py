@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from denoise_code.command_line import InputError, Parser, peak_memory_gib, positive, read_json, share, write_json
+from denoise_code.command_line import InputError, Parser, input_errors, peak_memory_gib, positive, read_json, share, write_json
 from denoise_code.dataset import data_fingerprint
 from denoise_code.examples import FOR_METRICS, Collator, load_examples, tokenize
 from denoise_code.language_model import (
@@ -182,18 +182,8 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--lora_dropout", type=float, default=0.05)
     add("--lora_target_modules", nargs="+", default=["q_proj", "v_proj"], help="module names, or all-linear")
     add("--manual_noise", type=share, help="plant each item with this probability instead of one a window")
-    add(
-        "--loss_on",
-        choices=["answer", "all", "unplanted"],
-        default="answer",
-        help="tokens that carry loss; the release: all; unplanted: all but the titles that were planted",
-    )
-    add(
-        "--score",
-        choices=["first_token", "likelihood"],
-        default="first_token",
-        help="noise score whose held-out AUC picks the best checkpoint; likelihood: not with --loss_on answer",
-    )
+    add("--loss_on", choices=["answer", "all", "unplanted"], default="answer", help="tokens that carry loss; release: all")
+    add("--score", choices=["first_token", "likelihood"], default="first_token", help="its held-out AUC picks the best")
     add("--eval_sample", type=int, default=200, help="held-out windows that measure detection; 0: none")
     add("--eval_steps", type=positive, help="evaluate and save every so many steps instead of every epoch")
     add("--logging_steps", type=positive, default=10)
@@ -236,10 +226,8 @@ def check_environment(args) -> Path:
 
 def main(argv=None) -> None:
     args = parse_args(argv)
-    try:
+    with input_errors(__file__):
         train(args)
-    except InputError as error:
-        Parser(prog=Path(__file__).name).error(str(error))
 
 
 def train(args) -> None:

@@ -15,7 +15,7 @@ import re
 import shutil
 from pathlib import Path
 
-from options import Parser, check_filter, filter_parser, output_folder, partial_path
+from options import check_filter, filter_parser, input_errors, output_folder, partial_path
 
 YAML = """\
 data_path: "{folder}"
@@ -40,12 +40,8 @@ def parse_args(argv=None):
 
 def main(argv=None) -> Path:
     args = parse_args(argv)
-    from dataloader import InputError
-
-    try:
+    with input_errors(__file__):
         return export(args)
-    except InputError as error:
-        Parser(prog=Path(__file__).name).error(str(error))
 
 
 def export(args) -> Path:

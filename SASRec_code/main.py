@@ -11,9 +11,8 @@ Writes  SASRec_code/output/<dataset>/<settings>/: run.json, seed<seed>.safetenso
 import argparse
 import resource
 from importlib.metadata import version
-from pathlib import Path
 
-from options import Parser, check_args, make_parser, output_folder, settings, write_json
+from options import check_args, input_errors, make_parser, output_folder, settings, write_json
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -23,12 +22,8 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 def main(argv=None) -> dict:
     args = parse_args(argv)
-    from dataloader import InputError
-
-    try:
+    with input_errors(__file__):
         return experiment(args)
-    except InputError as error:
-        Parser(prog=Path(__file__).name).error(str(error))
 
 
 def experiment(args) -> dict:

@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -13,6 +14,17 @@ PLACES = ("data_root", "output_root", "device", "cuda")  # where it ran, not wha
 class Parser(argparse.ArgumentParser):
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+@contextmanager
+def input_errors(script: str):
+    """Ends a script with one line for what its user can mend."""
+    from dataloader import InputError
+
+    try:
+        yield
+    except InputError as error:
+        Parser(prog=Path(script).name).error(str(error))
 
 
 def ranged(kind, low, high=float("inf")):

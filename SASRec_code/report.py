@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from options import ROOT, Parser, partial_path, ranged
+from options import ROOT, Parser, input_errors, partial_path, ranged
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.5, 0.7)
 COLOURS = {"raw": "#8a8f98", "llm": "#3b6fb6", "collaborative": "#2a9d6f", "fused": "#d1495b"}
@@ -252,7 +252,7 @@ def main(argv=None) -> dict:
     args = parser.parse_args(argv)
     from dataloader import InputError, find_split, read_split, read_titles
 
-    try:
+    with input_errors(__file__):
         test_path = find_split(args.data_root, args.dataset, "test", True)
         folder, titles = test_path.parent, read_titles(test_path.parent)
         train = read_split(find_split(args.data_root, args.dataset, "train", False), titles, 10, "ignored")
@@ -261,8 +261,6 @@ def main(argv=None) -> dict:
         planted = read_split(folder / "planted.csv", titles, 10, "needed")
         test = read_split(test_path, titles, 10, "needed")
         result = build(folder, {"train": train, "test": test}, planted, titles, args.windows)
-    except InputError as error:
-        parser.error(str(error))
     print(json.dumps(result, indent=1))
     print(f"wrote {folder / 'report.html'}")
     return result

@@ -20,7 +20,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from options import ROOT, Parser, check_args, make_parser, partial_path, ranged, settings, write_json
+from options import ROOT, check_args, input_errors, make_parser, partial_path, ranged, settings, write_json
 
 SHARES, PROBABILITIES = [0.5, 0.7, 0.9], [0.2, 0.3, 0.5]  # grids of thresholds for raw and for calibrated evidence
 
@@ -171,12 +171,8 @@ def draw(path: Path, table, noisy: float, clean: float | None) -> None:
 
 def main(argv=None) -> dict:
     args = parse_args(argv)
-    from dataloader import InputError
-
-    try:
+    with input_errors(__file__):
         return sweep(args)
-    except InputError as error:
-        Parser(prog=Path(__file__).name).error(str(error))
 
 
 def sweep(args) -> dict:

@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import resource
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -17,6 +18,15 @@ class InputError(ValueError):
 class Parser(argparse.ArgumentParser):
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+@contextmanager
+def input_errors(script: str):
+    """Ends a script with one line for what its user can mend."""
+    try:
+        yield
+    except InputError as error:
+        Parser(prog=Path(script).name).error(str(error))
 
 
 def positive(text: str) -> int:

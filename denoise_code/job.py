@@ -236,16 +236,12 @@ def print_split(split: str, measured: dict) -> None:
     print(f"{split}: {measured['rows']:,} rows")
     if measured["share_grounded_by_embedding"] is not None:
         print(f"  {measured['share_grounded_by_embedding']:.1%} of the suggestions were no title and went to the nearest one")
-    found = measured["detection"]
-    for name, figures in (("noise", found), ("natural noise", measured["detection_natural"])):
+    for name, figures in (("noise", measured["detection"]), ("natural noise", measured["detection_natural"])):
         if figures:
             print(
                 f"  detection of the {figures['share_noise']:.1%} {name}: AUC {figures['auc']:.4f} pooled, "
                 f"{figures['auc_window']:.4f} per window, average precision {figures['average_precision']:.4f}"
             )
-    if found:
-        for percentile, values in found["at_percentile"].items():
-            print(f"  above the {percentile} percentile: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
 
 
 def describe_job(args) -> dict:
