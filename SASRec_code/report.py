@@ -219,6 +219,17 @@ def build(folder: Path, splits: dict, planted, titles: list[str], windows: int) 
         rows = threshold_rows(truth[scored], flat["fused"])
         parts.append("<h2>What a threshold on the fused probability does</h2>")
         parts.append(html_table(["threshold", "precision", "recall", "share flagged"], rows))
+    natural = test.mask == 3
+    if natural[scored].any():
+        found = {
+            kind: detection_row(natural[scored], score[scored], groups_of(natural, score, scored))
+            for kind, score in scores.items()
+        }
+        result["detection_natural"] = found
+        parts += [
+            f"<h2>Finding natural noise</h2><p>{natural[scored].mean():.1%} of the history positions were rated low.</p>",
+            html_table(["evidence", *found["raw"]], [[kind, *row.values()] for kind, row in found.items()]),
+        ]
     parts.append(
         "<h2>Are the probabilities right?</h2><p>Fitted on one half of the users of planted.csv, checked on the other.</p>"
     )

@@ -2,9 +2,11 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -177,13 +179,15 @@ def test_existing_data_set_is_kept(tmp_path, capsys):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
-    def full_disk(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(prepare, "write_titles", full_disk)
-    with pytest.raises(SystemExit):
-        prepare_run(*write_log(tmp_path / "log.csv", good_rows()))
+def test_a_file_that_cannot_be_written_is_named_and_nothing_is_left(tmp_path):
+    """No file may grow beyond 2 kB, as on a disk that is full."""
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); import prepare_noise_data as p; p.main()"
+    )
+    source = map(str, write_log(tmp_path / "log.csv", [(u, i, 10 * u + i, f"title {i}") for u in range(40) for i in range(6)]))
+    environment = {**os.environ, "PYTHONPATH": str(Path(prepare.__file__).parent), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", code, *source], capture_output=True, text=True, env=environment)
+    assert done.returncode == 2 and "train.csv cannot be written in " in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
 
 

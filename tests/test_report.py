@@ -3,6 +3,7 @@
 import json
 
 import evidence
+import pandas as pd
 import pytest
 import report
 
@@ -21,6 +22,13 @@ def test_report_page(denoised, capsys):
         low <= result["detection"]["fused"]["AUC"] - result["detection"][result["fused minus best single"]["best"]]["AUC"] <= high
     )
     assert 'class="injected"' in page and "→" in page
+    assert "natural noise" not in page and "detection_natural" not in result
+    test = pd.read_csv(denoised / "test_5000.csv")
+    test["mask"] = test["mask"].str.replace("1", "3")
+    test.to_csv(denoised / "test_5000.csv", index=False)
+    again = report.main(["--dataset", denoised.name, "--data_root", str(denoised.parent)])
+    assert "Finding natural noise" in (denoised / "report.html").read_text() and "detection" not in again
+    assert again["detection_natural"]["fused"] == result["detection"]["fused"]
     (denoised / "planted.csv").rename(denoised / "hidden.csv")
     with pytest.raises(SystemExit):
         report.main(["--dataset", denoised.name, "--data_root", str(denoised.parent)])
