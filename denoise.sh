@@ -4,7 +4,7 @@ set -euo pipefail
 usage() {
     cat >&2 <<TEXT
 ./denoise.sh                                        MovieLens-100k with the adapter in this repository, and a report
-./denoise.sh --quick                                the same for 80 users, then SASRec on noisy and denoised rows
+./denoise.sh --quick                                the same for 50 users, then SASRec on noisy and denoised rows
 ./denoise.sh DENOISE_MODEL_PATH NOISE_DATASET_PATH [OPTION ...]
                                                     train, valid_5000 and test_5000 of any data set; options of
                                                     generate_denoised.py may follow
@@ -15,7 +15,7 @@ start=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 case "$# ${1:-}" in
     "0 ") default=all root=data part=(--planted 1000) ;;
-    "1 --quick") default=quick root=data/quick part=(--planted 400 --users 80 --denoise_data valid_5000 test_5000) ;;
+    "1 --quick") default=quick root=data/quick part=(--planted 200 --users 50 --denoise_data valid_5000 test_5000) ;;
     [2-9]" "[!-]* | [1-9][0-9]" "[!-]*) default= ;;
     *) usage ;;
 esac

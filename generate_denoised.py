@@ -83,9 +83,7 @@ def plan(splits: dict, args) -> dict:
     parts = {"interactions": works}
     if PLANTED in splits:  # each with the history that an interaction of its place is read with
         table, windows = splits[PLANTED]
-        parts[PLANTED] = each_row(
-            PLANTED, windows, histories(table, windows, sequences, works[0].window * args.span) if causal else None
-        )
+        parts[PLANTED] = each_row(PLANTED, windows, histories(table, sequences) if causal else None)
     return parts
 
 

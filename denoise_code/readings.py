@@ -74,7 +74,7 @@ def each_interaction(splits: dict, overlap: float, span: int, causal: bool) -> t
     """(works, sequences) of {split: (table, windows)}: a work is a user's interactions that follow each other without a gap.
 
     Each is read with at least `overlap` of a window before it, as far as there is that much. A causal reading spans `span`
-    windows, any other is one window long. sequences: {user: [(first place, items)]}.
+    windows, any other is one window long. sequences: {user: [(first place, work)]}.
     """
     rows = place_rows(splits)
     window = int(rows["length"].max())
@@ -88,7 +88,7 @@ def each_interaction(splits: dict, overlap: float, span: int, causal: bool) -> t
         if row[0] != user or row[3] > end:  # another user, or a gap
             if chain:
                 works.append(chain_work(chain, items, length, least, causal, window))
-                sequences.setdefault(user, []).append((chain[0][3], works[-1].items))
+                sequences.setdefault(user, []).append((chain[0][3], works[-1]))
             chain, end, user = [], 0, row[0]
         if row[0] is not None:
             chain.append(row)
@@ -163,13 +163,12 @@ def find_starts(rows: pd.DataFrame, windows: dict) -> list[int]:
     return starts
 
 
-def histories(table: pd.DataFrame, windows: list[Window], sequences: dict, length: int) -> list[tuple[int, ...]]:
-    """What stands before each row in its user's sequence, so much that the two are `length` items, where that is known."""
+def histories(table: pd.DataFrame, sequences: dict) -> list[tuple[int, ...]]:
+    """What stands before each row in the reading of its first interaction; nothing where that is not known."""
     if "start" not in table:
         return [()] * len(table)
     found = []
-    for user, start, window in zip(table["user_id"], read_starts(PLANTED, table).tolist(), windows):
-        chains = [(first, items) for first, items in sequences.get(user, ()) if first <= start < first + len(items)]
-        first, items = chains[0] if chains else (start, ())
-        found.append(items[max(0, start - first - (length - len(window.items))) : start - first])
+    for user, start in zip(table["user_id"], read_starts(PLANTED, table).tolist()):
+        chains = [(start - first, work) for first, work in sequences.get(user, ()) if first <= start < first + len(work.items)]
+        found += [work.items[work.readings[work.reading[place]][0] : place] for place, work in chains] or [()]
     return found

@@ -115,7 +115,7 @@ def test_the_rule(seed, width, overlap, span, causal, thinned):
                 assert known <= work.near(place)
     assert seen == {(split, row) for split, found in rows.items() for row in range(len(found))}
     for user, chains in sequences.items():
-        assert all(list(items) == logs[int(user)][first : first + len(items)] for first, items in chains)
+        assert all(list(work.items) == logs[int(user)][first : first + len(work.items)] for first, work in chains)
 
 
 def test_readings_by_hand():
@@ -161,11 +161,15 @@ def test_starts_that_disagree_are_refused():
 
 
 def test_planted_rows_have_the_history_of_their_place():
-    table, windows = splits_of({"train": [("u", 5, [6, 7, 8])]})["train"]
-    before = histories(table, windows, {"u": [(2, (3, 4, 5, 6, 7, 8))]}, 5)
-    assert before == [(4, 5)] and histories(table, windows, {}, 5) == [()]
-    (work,) = each_row("planted", windows, before)
-    assert work.items == (4, 5, 6, 7, 8) and work.rows[0][2:] == (2, 3) and work.window == 3
+    log = list(range(1, 13))
+    splits = splits_of({"train": [("u", end - 4, log[end - 4 : end]) for end in range(4, 13)]})
+    ((work,), sequences) = each_interaction(splits, 0.5, 2, True)
+    assert work.readings == [(0, 8), (6, 12)]
+    table = pd.DataFrame({"user_id": ["u", "u", "u", "v"], "start": ["3", "0", "9", "3"]})
+    assert histories(table, sequences) == [(1, 2, 3), (), (7, 8, 9), ()]
+    assert histories(table.drop(columns="start"), sequences) == [()] * 4
+    (planted,) = each_row("planted", [Window(0, (40, 5, 6, 7))], [(1, 2, 3)])
+    assert planted.items == (1, 2, 3, 40, 5, 6, 7) and planted.rows[0][2:] == (3, 4) and planted.window == 4
 
 
 @torch.no_grad()
