@@ -286,8 +286,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     table.add_argument("--titles", help="a file of items and titles, when the interactions carry none")
     table.add_argument("--separator", default=",", help="what stands between two columns; tab for tabs")
     table.add_argument("--encoding", default="utf-8", help="of the files, e.g. latin-1")
-    columns = (("user", "user"), ("item", "item"), ("time", "timestamp"), ("title", "title"), ("rating", "rating"))
-    for column, default in columns:
+    for column, default in {"user": "user", "item": "item", "time": "timestamp", "title": "title", "rating": "rating"}.items():
         table.add_argument(f"--{column}_column", default=default, help=f"name of the {column} column (default {default})")
 
     args = parser.parse_args(argv)

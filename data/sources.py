@@ -181,8 +181,7 @@ def read_amazon(args) -> Log:
         if isinstance(title, str):
             titles[item] = VHS_SUFFIX.sub("", title)
     codes = (np.array(column, dtype=np.int64) for column in (user_codes, item_codes))
-    times, decimals = shortest(np.array(times, dtype=np.int64), 3)
-    ratings = np.array(ratings)
+    (times, decimals), ratings = shortest(np.array(times, dtype=np.int64), 3), np.array(ratings)
     log = Log(*codes, times, list(items), None if np.isnan(ratings).any() else ratings, decimals).named(titles)
     by_time = np.argsort(log.times, kind="stable")
     pairs = log.users[by_time] * len(items) + log.items[by_time]
