@@ -8,13 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from options import InputError
 
 SPLITS = ("train", "valid", "test")
 DENOISED_COLUMNS = ("noise_prob", "noise_items", "noise_items_prob", "suggest_item_ids")
-
-
-class InputError(ValueError):
-    """Input that cannot be used; the message names the file, row or option."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The options that the scripts share, and files that are whole or absent. Knows nothing of data and models."""
+"""The options that the scripts share, errors that a user can act on, files that are whole or absent. Knows nothing of data and models."""
 
 import argparse
 import hashlib
@@ -11,6 +11,10 @@ ROOT = Path(__file__).resolve().parent
 PLACES = ("data_root", "output_root", "device", "cuda")  # where it ran, not what
 
 
+class InputError(ValueError):
+    """Input that cannot be used; the message names the file, row or option."""
+
+
 class Parser(argparse.ArgumentParser):
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {message}\n")
@@ -19,8 +23,6 @@ class Parser(argparse.ArgumentParser):
 @contextmanager
 def input_errors(script: str):
     """Ends a script with one line for what its user can mend."""
-    from dataloader import InputError
-
     try:
         yield
     except InputError as error:
