@@ -85,13 +85,14 @@ class Denoiser:
         for part in parts:
             reader, found = self.score(asked[part], texts[part])
             scores += found
-        records, suspects = self.records(works, scores)
+        records = self.records(works, scores)
+        suspects = sorted(dict.fromkeys(key for _, keys in records for key in keys), key=lambda key: key[0])  # by text
         scored = time.perf_counter()
         self.seconds["score"] += scored - started
         if suggest and suspects:
             answers = {}
             for part in parts:
-                here = [key for key in sorted(suspects, key=lambda key: key[0]) if part.start <= key[0] < part.stop]
+                here = [key for key in suspects if part.start <= key[0] < part.stop]
                 if len(parts) > 1:
                     reader, _ = self.score(asked[part], texts[part])
                 answers |= dict(zip(here, self.suggest(reader, here, part.start, works, asked))) if here else {}
@@ -162,13 +163,13 @@ class Denoiser:
             scores.append([np.nan] * first + (-torch.nn.functional.softplus(likelihoods + prior_odds)).tolist())
         return scores
 
-    def records(self, works: list[Work], scores: list[list[float]]) -> tuple[list, dict]:
-        """([(record, suspects)] of all rows, all suspects {(text, place of its work): work}) from the scores of the texts.
+    def records(self, works: list[Work], scores: list[list[float]]) -> list[tuple[dict, list]]:
+        """(record, suspects [(text, place of its work)]) of each row from the scores of the texts.
 
         The suspects of a row are distinct items, highest first, ties to the earlier position.
         """
-        records, suspects, first = [], {}, 0
-        for number, work in enumerate(works):
+        records, first = [], 0
+        for work in works:
             probs = [
                 float(f"{scores[first + reading][place - work.readings[reading][0]]:.{DIGITS}g}")
                 for place, reading in enumerate(work.reading)
@@ -187,9 +188,8 @@ class Denoiser:
                     "noise_items_prob": [probs[place] for _, place in keys],
                 }
                 records.append((record, keys))
-                suspects |= dict.fromkeys(keys, number)
             first += len(work.readings)
-        return records, suspects
+        return records
 
     def suggest(
         self, reader: Reader, suspects: list[tuple[int, int]], first: int, works: list[Work], asked: list[Question]
