@@ -24,7 +24,15 @@ from pathlib import Path
 from denoise_code.command_line import InputError, Parser, input_errors, positive, share
 from denoise_code.dataset import PLANTED, keep_users, output_name, read_catalogue, read_split
 from denoise_code.job import Shards, complete, denoise_part, describe_job, finish, open_output
-from denoise_code.language_model import check_adapter, check_base_model, choose_dtype, load_model, load_tokenizer, quiet_libraries
+from denoise_code.language_model import (
+    EMBEDDED_MODEL,
+    check_adapter,
+    check_base_model,
+    choose_dtype,
+    load_model,
+    load_tokenizer,
+    quiet_libraries,
+)
 from denoise_code.prompt import Prompt, Titles
 from denoise_code.readings import each_interaction, each_row, histories
 
@@ -32,11 +40,11 @@ from denoise_code.readings import each_interaction, each_row, histories
 def parse_args(argv=None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
-    add("--denoise_model_path", type=Path, required=True, help="checkpoint of train_denoise_model.py")
+    add("--denoise_model_path", type=Path, help="checkpoint of train_denoise_model.py; none: title vectors alone, untrained")
     add("--noise_dataset_path", type=Path, required=True, help="data set folder <Name>_noise_user<rate>")
     add("--denoise_data", nargs="+", default=["train", "valid_5000", "test_5000"], help="files of the data set, without .csv")
     add("--planted", type=int, default=1000, help="train rows with one planted item each, written as planted.csv; 0: none")
-    add("--base_model", help="must be the adapter's; default: the adapter's")
+    add("--base_model", help="must be the adapter's; default: the adapter's, or the embedded one")
     add("--batch_size", default="auto", help="windows at once (auto: 16 on a CPU, 128 on a GPU)")
     add("--top_k", type=positive, default=3, help="suspects a window")
     add(
@@ -99,6 +107,7 @@ def generate(args) -> None:
 
     from denoise_code.denoiser import Denoiser
     from denoise_code.grounding import embed, nearest_items, title_table
+    from denoise_code.title_vectors import title_vectors
 
     logging.set_verbosity_error()
     quiet_libraries()
@@ -107,19 +116,23 @@ def generate(args) -> None:
     if args.load_in_8bit and not torch.cuda.is_available():
         raise InputError("--load_in_8bit needs a CUDA device")
     args.batch_size = (128 if torch.cuda.is_available() else 16) if args.batch_size == "auto" else int(args.batch_size)
-    adapter_run, data = check_adapter(args.denoise_model_path, args.base_model), args.noise_dataset_path
+    adapter, data = args.denoise_model_path, args.noise_dataset_path
+    args.base_model = args.base_model or (None if adapter else EMBEDDED_MODEL)
+    adapter_run = check_adapter(adapter, args.base_model) if adapter else {"base_model": args.base_model}
     trained_with, base_model = adapter_run.get("arguments", {}), adapter_run["base_model"]
-    name = output_name(Path(os.path.abspath(data)).name, args.denoise_model_path.resolve(), trained_with.get("sample", 0))  # noqa: PTH100  links stay
+    if not adapter or trained_with.get("objective") == "contrast":  # nothing that scores windows
+        args.denoise_data, args.planted = [], 0
+    name = output_name(Path(os.path.abspath(data)).name, adapter and adapter.resolve(), trained_with.get("sample", 0))  # noqa: PTH100  links stay
     output = (args.output_root or data.resolve().parent) / name
     if args.where:
         print(output)
         return
     if args.score == "likelihood" and trained_with.get("loss_on") == "answer":
-        print(f"{args.denoise_model_path} was trained with --loss_on answer: it did not learn how likely titles are")
-    prompt, catalogue = Prompt.load(args.denoise_model_path), read_catalogue(data)
+        print(f"{adapter} was trained with --loss_on answer: it did not learn how likely titles are")
+    prompt, catalogue = Prompt.load(adapter) if adapter else Prompt(), read_catalogue(data)
     names = [*args.denoise_data, *([PLANTED] if args.planted else [])]
     splits = {name: read_split(data, name, catalogue, args.limit, args.planted, adapter_run) for name in names}
-    if args.users:
+    if args.users and splits:
         splits |= keep_users({name: split for name, split in splits.items() if name != PLANTED}, args.users)
     job = describe_job(args)
     if complete(output, job):
@@ -127,10 +140,10 @@ def generate(args) -> None:
         return
 
     # 2. as tokens, which the base model must be able to read
-    tokenizer = load_tokenizer(str(args.denoise_model_path))
+    tokenizer = load_tokenizer(str(adapter or base_model))
     titles, parts, longest = Titles(tokenizer, prompt, catalogue), {}, 0
     written = None if args.suggest == "catalogue" else args.max_new_tokens
-    for name, works in plan(splits, args).items():
+    for name, works in plan(splits, args).items() if splits else ():
         texts = [text for work in works for text in work.texts()]
         titles.check_seam(texts[0])
         parts[name] = works, [list(map(titles.question, work.texts())) for work in works]
@@ -140,8 +153,8 @@ def generate(args) -> None:
     shards = Shards(open_output(args, output, job), rank)
 
     # 3. the model, once
-    model = load_model(args.denoise_model_path, base_model, args)
-    if choose_dtype(args.dtype) == torch.float32 and not args.load_in_8bit:
+    model = load_model(adapter, base_model, args)
+    if adapter and choose_dtype(args.dtype) == torch.float32 and not args.load_in_8bit:
         model.merge_adapter()
     denoiser = Denoiser(model, titles, args)
 
@@ -150,9 +163,12 @@ def generate(args) -> None:
         table = title_table(model, tokenizer, catalogue, data, args, base_model)
         return nearest_items(embed(model, tokenizer, texts, 4 * args.batch_size), table)
 
+    def vectors():
+        return title_vectors(model, tokenizer, catalogue, data, args, adapter_run)
+
     try:
         counts = {name: denoise_part(name, *part, denoiser, shards, rank, world) for name, part in parts.items()}
-        if not finish(args, output, shards, splits, counts, catalogue, nearest, job):
+        if not finish(args, output, shards, splits, counts, catalogue, nearest, vectors, job):
             print(f"rank {rank}: done; other processes are not")
     except FileNotFoundError:
         if not complete(output, job):  # else another process put everything together while this one was on its way

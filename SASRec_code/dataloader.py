@@ -11,6 +11,7 @@ import pandas as pd
 from options import InputError
 
 SPLITS = ("train", "valid", "test")
+DRAWN = ("uniform", "popularity")  # how the items of planted.csv were drawn, its column `drawn`
 DENOISED_COLUMNS = ("noise_prob", "noise_items", "noise_items_prob", "suggest_item_ids")
 
 
@@ -21,7 +22,8 @@ class Split:
     items, mask, clean (N, W) int64: the rows as they are, 1 where noise was injected, and before noise. noise_prob
     (N, W) is NaN where nothing was scored. suspects, suggestions (N, K) are item ids, 0 where there is none;
     suspect_prob (N, K) is -inf there. The last four are None for rows that were not denoised. places (N, W): which of its
-    user's interactions a position is, counted from 0; None for released rows, which do not tell.
+    user's interactions a position is, counted from 0; None for released rows, which do not tell. drawn (N,): how the item
+    of a planted row was drawn.
     """
 
     path: Path
@@ -34,6 +36,7 @@ class Split:
     suspect_prob: np.ndarray | None = None
     suggestions: np.ndarray | None = None
     places: np.ndarray | None = None
+    drawn: np.ndarray | None = None
 
     @property
     def editable(self) -> np.ndarray:
@@ -149,6 +152,7 @@ def read_split(path: Path, titles: list[str], maxlen: int, columns: str) -> Spli
         table["user_id"].to_numpy(),
         *(pad(rows, width, 0, np.int64) for rows in (items, mask, clean)),
         places=read_places(path, table, items, width) if "start" in table else None,
+        drawn=table["drawn"].to_numpy() if "drawn" in table else None,
     )
     return read_denoised(split, items, lists, len(titles) - 1) if denoised else split
 
@@ -213,6 +217,26 @@ def read_denoised(split: Split, items: list, lists, n_items: int) -> Split:
     )
 
 
+def read_vectors(folder: Path, n_items: int) -> np.ndarray | None:
+    """Title vectors (n_items + 1, D) float16 of length 1, zero for padding; None where the folder has none."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = folder / "title_vectors.safetensors"
+    if not path.exists():
+        return None
+    try:
+        vectors = load_file(path)["vectors"]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise InputError(f"{path}: not the title vectors of generate_denoised.py ({error})") from None
+    if vectors.ndim != 2 or len(vectors) != n_items or not vectors.shape[1]:
+        raise InputError(f"{path}: shape {vectors.shape}, expected one vector for each of {n_items} items")
+    bad = np.flatnonzero(~(np.abs(np.linalg.norm(vectors.astype(np.float32), axis=1) - 1) < 0.01))
+    if len(bad):
+        raise InputError(f"{path}: the vector of item {bad[0] + 1} is not of length 1")
+    return np.concatenate([np.zeros((1, vectors.shape[1]), np.float16), vectors.astype(np.float16)])
+
+
 def fingerprint(paths: list[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
@@ -222,7 +246,8 @@ def fingerprint(paths: list[Path]) -> str:
 
 def load(args, filtered: tuple[str, ...]) -> tuple[dict, int]:
     """{split: Split} of the rows as they are, and the number of items; `filtered` splits come with what a filter reads."""
-    needed = args.evidence in ("raw", "llm", "fused")  # the other kinds take suggestions where there are any
+    folder = args.data_root / args.dataset
+    needed = args.evidence in ("raw", "llm") or (args.evidence == "fused" and scored(folder))  # other kinds: where there are any
     paths = {split: find_split(args.data_root, args.dataset, split, needed and split in filtered) for split in SPLITS}
     for path in paths.values():
         if path.parent.name != args.dataset:
@@ -232,8 +257,15 @@ def load(args, filtered: tuple[str, ...]) -> tuple[dict, int]:
     return splits, len(titles) - 1
 
 
-def input_files(splits: dict) -> list[Path]:
+def scored(folder: Path) -> bool:
+    """Whether a language model scored the folder's planted windows: without those its scores cannot be calibrated."""
+    path = folder / "planted.csv"
+    return path.exists() and "noise_prob" in pd.read_csv(path, nrows=0).columns
+
+
+def input_files(splits: dict, args) -> list[Path]:
     """All files that a result depends on."""
-    folders = {split.path.parent for split in splits.values()}
-    beside = [folder / name for folder in sorted(folders) for name in ("id2name4Rec.json", "planted.csv")]
+    folders = {split.path.parent for split in splits.values()} | {args.data_root / args.dataset}
+    names = ("id2name4Rec.json", "planted.csv", "title_vectors.safetensors")
+    beside = [folder / name for folder in sorted(folders) for name in names]
     return [*(split.path for split in splits.values()), *(path for path in beside if path.exists())]

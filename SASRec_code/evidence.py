@@ -1,120 +1,28 @@
 """One calibrated probability that an item does not belong, from the language model's score and the data's own counts.
 
-Planted noise needs no labels, so the weights of both kinds of evidence are fitted on it: a logistic regression on train
+Planted noise needs no labels, so the weights of all kinds of evidence are fitted on it: a logistic regression on train
 windows with one random item each. `llm` sees the model's noise_prob, `collaborative` how often the items of a window
-occur together elsewhere and how rare each is, `fused` both.
+occur together elsewhere and how rare each is, `semantic` how alike their titles are to the language model, `fused` all that
+a folder has.
 
-Reads train.csv and, for llm and fused, planted.csv of a folder that generate_denoised.py made. Used by main.py,
-sweep.py and report.py; nothing here reads valid or test rows, the mask of injected noise, or clean titles.
+Reads train.csv and, of a folder that generate_denoised.py made, planted.csv (llm) and title_vectors.safetensors (semantic).
+Used by main.py, sweep.py and report.py; nothing here reads valid or test rows, the mask of injected noise, or clean titles.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
-from dataloader import InputError, Split
+from counts import Counts
+from dataloader import DRAWN, InputError, Split
 
-KINDS = ("llm", "collaborative", "fused")
 FEATURES = {
     "llm": ("noise_prob", "noise_prob in window"),
     "collaborative": ("co-occurrence", "rarity"),
-    "fused": ("noise_prob", "noise_prob in window", "co-occurrence", "rarity"),
+    "semantic": ("largest similarity", "mean similarity"),
 }
-OWN_PLANTED = 5000  # windows that `collaborative` plants itself; it needs no model, so they cost nothing
-ROWS_AT_ONCE = 50_000
-
-
-def new_positions(split: Split) -> np.ndarray:
-    """True (N, W) where a row holds an interaction that no earlier window of its user holds, in whatever order rows come.
-
-    Released rows do not tell which interactions they hold (`Split.places`). There sliding windows are found by their
-    overlap: one that starts with all but the first s items of another of its user repeats all but its own last s.
-    Overlaps of half a window and more are recognised (by a hash), shorter ones could be chance.
-    """
-    users, items = np.unique(split.users, return_inverse=True)[1], split.items
-    if split.places is not None:
-        order = split.places[:, -1].argsort(kind="stable")  # of two windows the earlier one has more before an interaction
-        names = np.where(items != 0, users[:, None] * (split.places.max() + 1) + split.places, -1)[order]
-        row, column = np.divmod(np.unique(names, return_index=True)[1], items.shape[1])
-        new = np.zeros(items.shape, dtype=bool)
-        new[order[row], column] = True
-        return new & (items != 0)
-    width, shift = items.shape[1], np.full(len(items), items.shape[1])
-    weights = np.random.default_rng(0).integers(1, 2**62, size=width + 1)  # products wrap around, as hashes may
-
-    def key(part: np.ndarray) -> np.ndarray:
-        return (part * weights[: part.shape[1]]).sum(1) + users * weights[-1]
-
-    for step in range(width // 2, 0, -1):
-        continues = np.isin(key(items[:, :-step]), key(items[:, step:])) & (items[:, 0] != 0)
-        shift[continues] = step
-    return (np.arange(width) >= width - shift[:, None]) & (items != 0)
-
-
-@dataclass
-class Counts:
-    """How often items and pairs of items occur in the train windows: by all users, and by each user.
-
-    A pair of interactions counts once however many sliding windows hold both. Keys are sorted int64 numbers that code
-    (item, item) with the smaller first, (user, item, item) and (user, item).
-    """
-
-    n_items: int
-    user_codes: dict
-    items: np.ndarray
-    pairs: tuple[np.ndarray, np.ndarray]
-    user_pairs: tuple[np.ndarray, np.ndarray]
-    user_items: tuple[np.ndarray, np.ndarray]
-
-    @classmethod
-    def of(cls, train: Split, n_items: int) -> "Counts":
-        names, users = np.unique(train.users, return_inverse=True)
-        if len(names) * (n_items + 1) ** 2 >= 2**63:
-            raise InputError(f"{train.path}: {len(names)} users and {n_items} items are too many to code their pairs")
-        new, width = new_positions(train), train.items.shape[1]
-        pair_keys, pair_users = [], []
-        for later in range(1, width):
-            for earlier in range(later):
-                rows = np.flatnonzero(new[:, later] & (train.items[:, earlier] != 0))
-                pair_keys.append(code_pairs(train.items[rows, earlier], train.items[rows, later], n_items))
-                pair_users.append(users[rows])
-        keys, owners = np.concatenate(pair_keys), np.concatenate(pair_users)
-        rows, columns = np.nonzero(new)
-        interactions = train.items[rows, columns]
-        return cls(
-            n_items,
-            {name: code for code, name in enumerate(names)},
-            np.bincount(interactions, minlength=n_items + 1),
-            np.unique(keys, return_counts=True),
-            np.unique(owners * (n_items + 1) ** 2 + keys, return_counts=True),
-            np.unique(users[rows] * (n_items + 1) + interactions, return_counts=True),
-        )
-
-    def of_others(self, users: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Item counts (N, W) and pair counts (N, W, W) of a window's items by all users but its own."""
-        base = self.n_items + 1
-        codes = np.array([self.user_codes.get(user, -1) for user in users])[:, None]
-        single = self.items[items] - look_up(self.user_items, np.where(codes < 0, -1, codes * base + items))
-        width = items.shape[1]
-        first, second = np.triu_indices(width, 1)
-        keys = code_pairs(items[:, first], items[:, second], self.n_items)  # (N, W (W - 1) / 2)
-        together = look_up(self.pairs, keys) - look_up(self.user_pairs, np.where(codes < 0, -1, codes * base**2 + keys))
-        pairs = np.zeros((len(items), width, width), dtype=np.float32)
-        pairs[:, first, second] = pairs[:, second, first] = together
-        return single, pairs
-
-
-def code_pairs(a: np.ndarray, b: np.ndarray, n_items: int) -> np.ndarray:
-    return np.minimum(a, b) * (n_items + 1) + np.maximum(a, b)
-
-
-def look_up(table: tuple[np.ndarray, np.ndarray], keys: np.ndarray) -> np.ndarray:
-    """Counts of keys in a sorted (keys, counts) table, 0 where a key is not in it."""
-    known, counts = table
-    if not len(known):
-        return np.zeros(keys.shape, dtype=np.int64)
-    asked, inverse = np.unique(keys, return_inverse=True)  # sorted: neighbours are found in the same cache lines
-    place = np.minimum(np.searchsorted(known, asked), len(known) - 1)
-    return np.where(known[place] == asked, counts[place], 0)[inverse].reshape(keys.shape)
+OWN_PLANTED = 5000  # windows that are planted here where no language model has to read them, so they cost nothing
+ROWS_AT_ONCE, VECTORS_AT_ONCE = 50_000, 5_000
 
 
 def collaborative_features(split: Split, counts: Counts) -> np.ndarray:
@@ -149,51 +57,106 @@ def llm_features(split: Split) -> np.ndarray:
     return np.stack([log_odds, prob - total], axis=2)
 
 
-def features(kind: str, split: Split, counts: Counts | None) -> np.ndarray:
-    """(N, W, F) in the order of FEATURES[kind]; NaN where nothing is scored."""
-    if kind != "collaborative" and split.noise_prob is None:
-        raise InputError(f"{split.path}: --evidence {kind} needs the columns of generate_denoised.py")
-    parts = [] if kind == "collaborative" else [llm_features(split)]
-    return np.concatenate(parts + ([] if kind == "llm" else [collaborative_features(split, counts)]), axis=2)
+def semantic_features(split: Split, vectors: np.ndarray) -> np.ndarray:
+    """(N, W, 2): the largest and the mean cosine of an item's title vector with those of the window's other scored items.
+
+    vectors (n_items + 1, D), of length 1. An item that stands in the window twice is as like itself as can be.
+    """
+    result = np.full((*split.items.shape, 2), np.nan, dtype=np.float32)
+    for start in range(0, len(split.items), VECTORS_AT_ONCE):
+        rows = slice(start, start + VECTORS_AT_ONCE)
+        own, scored = vectors[split.items[rows]].astype(np.float32), split.editable[rows]
+        similar = own @ own.transpose(0, 2, 1)  # (n, W, W)
+        others = scored[:, :, None] & scored[:, None, :] & ~np.eye(scored.shape[1], dtype=bool)
+        mean = np.where(others, similar, 0).sum(2) / np.maximum(others.sum(2), 1)
+        largest = np.where(others.any(2), np.where(others, similar, -np.inf).max(2), 0)  # alone: no evidence
+        result[rows] = np.where(scored[:, :, None], np.stack([largest, mean], axis=2), np.nan)
+    return result
 
 
-def plant(train: Split, n_items: int, count: int, seed: int = 0) -> Split:
-    """`count` train windows with one item each, uniform over those not in the window, at a uniform place; mask 2 there."""
+def plant(train: Split, n_items: int, count: int, seed: int = 0, popular: bool = False) -> Split:
+    """`count` train windows with one item each that is not in the window, at a uniform place; mask 2 there.
+
+    The items are uniform over the catalogue, or (popular) over all positions of the windows, as popular as those are.
+    """
     rng = np.random.default_rng(seed)
+    pool = train.items[train.items != 0] if popular else np.arange(1, n_items + 1)
     rows = rng.choice(len(train.items), size=min(count, len(train.items)), replace=False)
     items, mask = train.items[rows].copy(), np.zeros_like(train.mask[rows])
     lengths, width = (items != 0).sum(1), items.shape[1]
     places = width - 1 - (rng.random(len(rows)) * lengths).astype(int)
-    drawn = rng.integers(1, n_items + 1, size=len(rows))
+    drawn = rng.choice(pool, size=len(rows))
     while (clash := (drawn[:, None] == items).any(1)).any():
-        drawn[clash] = rng.integers(1, n_items + 1, size=int(clash.sum()))
+        drawn[clash] = rng.choice(pool, size=int(clash.sum()))
     items[np.arange(len(rows)), places] = drawn
     mask[np.arange(len(rows)), places] = 2
-    return Split(train.path.with_name("planted"), train.users[rows], items, mask, items)
+    return Split(train.path.with_name("planted"), train.users[rows], items, mask, items, drawn=np.full(len(rows), DRAWN[popular]))
+
+
+@dataclass
+class Sources:
+    """All that evidence can come from: train windows, windows with planted noise, title vectors.
+
+    planted: those that a language model scored; None where none did. vectors (n_items + 1, D) or None.
+    """
+
+    train: Split
+    n_items: int
+    planted: Split | None = None
+    vectors: np.ndarray | None = None
+
+    @cached_property
+    def counts(self) -> Counts:
+        return Counts.of(self.train, self.n_items)
+
+    def kinds(self) -> list[str]:
+        """The kinds of evidence there are."""
+        there = {"llm": self.planted is not None, "semantic": self.vectors is not None}
+        return [*(kind for kind in FEATURES if there.get(kind, True)), "fused"]
+
+    def parts(self, kind: str) -> list[str]:
+        """The single kinds that a kind joins: `fused` all there are, a+b those two; raises InputError where one is absent."""
+        parts = self.kinds()[:-1] if kind == "fused" else kind.split("+")
+        for part in parts:
+            if part == "llm" and self.planted is None:
+                raise InputError(f"--evidence {kind}: no planted.csv with noise_prob; generate_denoised.py --planted makes it")
+            if part == "semantic" and self.vectors is None:
+                raise InputError(f"--evidence {kind}: no title_vectors.safetensors; generate_denoised.py makes it")
+        return parts
+
+    def planted_by(self, kind: str, popular: bool = False) -> Split:
+        """Windows with planted noise for a kind: those that a language model scored where it takes part, else our own."""
+        if "llm" not in self.parts(kind):
+            return plant(self.train, self.n_items, OWN_PLANTED, int(popular), popular)
+        drawn = self.planted.drawn if self.planted.drawn is not None else np.full(len(self.planted.items), DRAWN[0])
+        if not (drawn == DRAWN[popular]).any():
+            raise InputError(f"{self.planted.path}: no row whose item is drawn by {DRAWN[popular]}")
+        return pick(self.planted, drawn == DRAWN[popular])
+
+    def features(self, kind: str, split: Split) -> np.ndarray:
+        """(N, W, F) of the kind's parts, in the order of FEATURES; NaN where nothing is scored."""
+        of = {
+            "llm": lambda: llm_features(split),
+            "collaborative": lambda: collaborative_features(split, self.counts),
+            "semantic": lambda: semantic_features(split, self.vectors),
+        }
+        return np.concatenate([of[part]() for part in self.parts(kind)], axis=2)
 
 
 class Evidence:
-    """P(this item does not belong), fitted on windows with planted noise."""
+    """P(this item does not belong), fitted on windows with uniformly planted noise."""
 
-    def __init__(self, kind: str, train: Split, planted: Split | None, n_items: int):
-        """Raises InputError where the planted windows hold one class only or none is given for llm and fused.
-
-        `collaborative` plants its own where none is given.
-        """
-        self.kind = kind
-        self.counts = None if kind == "llm" else Counts.of(train, n_items)
-        if kind == "collaborative" and planted is None:
-            planted = plant(train, n_items, OWN_PLANTED)
-        if planted is None:
-            raise InputError(f"--evidence {kind}: there is no planted.csv; generate_denoised.py --planted makes it")
-        self.fit(planted)
+    def __init__(self, kind: str, sources: Sources, planted: Split | None = None):
+        """planted: what to fit on, by default what the sources have for this kind."""
+        self.kind, self.sources = kind, sources
+        self.fit(planted if planted is not None else sources.planted_by(kind))
 
     def fit(self, planted: Split) -> None:
         from sklearn.linear_model import LogisticRegressionCV
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        x, truth = features(self.kind, planted, self.counts), planted.mask == 2
+        x, truth = self.sources.features(self.kind, planted), planted.mask == 2
         scored = planted.editable
         if not 0 < truth[scored].sum() < scored.sum():
             raise InputError(f"{planted.path}: no planted item (mask 2) among its rows, nothing to fit on")
@@ -204,7 +167,7 @@ class Evidence:
 
     def probabilities(self, split: Split) -> np.ndarray:
         """(N, W) in 0..1, NaN where nothing is scored."""
-        x, scored = features(self.kind, split, self.counts), split.editable
+        x, scored = self.sources.features(self.kind, split), split.editable
         result = np.full(split.items.shape, np.nan)
         if scored.any():
             result[scored] = self.model.predict_proba(x[scored])[:, 1]
@@ -212,7 +175,8 @@ class Evidence:
 
     def coefficients(self) -> dict[str, float]:
         """Weight of each standardised feature in the log-odds."""
-        return dict(zip(FEATURES[self.kind], map(float, self.model[-1].coef_.ravel())))
+        names = [name for part in self.sources.parts(self.kind) for name in FEATURES[part]]
+        return dict(zip(names, map(float, self.model[-1].coef_.ravel())))
 
 
 def halves(planted: Split) -> tuple[Split, Split]:
@@ -234,3 +198,43 @@ def expected_calibration_error(truth: np.ndarray, prob: np.ndarray, bins: int = 
     size = np.bincount(cell, minlength=bins)
     gap = np.abs(np.bincount(cell, truth, minlength=bins) - np.bincount(cell, prob, minlength=bins))
     return float(gap.sum() / max(size.sum(), 1))
+
+
+def detection_row(truth: np.ndarray, score: np.ndarray, groups: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """AUC and average precision over all positions (N,), the mean over windows, and recall where precision is 0.5."""
+    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+
+    mixed = [(t, s) for t, s in groups if 0 < t.sum() < len(t)]
+    precision, recall, _ = precision_recall_curve(truth, score)
+    return {
+        "AUC": float(roc_auc_score(truth, score)),
+        "AP": float(average_precision_score(truth, score)),
+        "AUC in window": float(np.mean([roc_auc_score(t, s) for t, s in mixed])),
+        "AP in window": float(np.mean([average_precision_score(t, s) for t, s in mixed])),
+        "recall at precision 0.5": float(recall[precision >= 0.5].max()),
+    }
+
+
+def groups_of(truth, score, scored) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(t[s], v[s]) for t, v, s in zip(truth, score, scored)]
+
+
+def bootstrap_aucs(split, mark: int, scores: dict[str, np.ndarray], draws: int = 300) -> dict[str, np.ndarray]:
+    """{kind: AUC (draws,) over all positions}, users being drawn with all their windows, the same ones for all kinds."""
+    from sklearn.metrics import roc_auc_score
+
+    rng, scored = np.random.default_rng(0), split.editable
+    users = np.unique(split.users, return_inverse=True)[1]
+    owners, truth = users[np.nonzero(scored)[0]], (split.mask == mark)[scored]
+    aucs = {kind: [] for kind in scores}
+    for _ in range(draws):
+        times = rng.multinomial(users.max() + 1, np.full(users.max() + 1, 1 / (users.max() + 1)))[owners]  # drawn
+        if 0 < truth[times > 0].sum() < (times > 0).sum():
+            for kind, score in scores.items():
+                aucs[kind].append(roc_auc_score(truth, score[scored], sample_weight=times))
+    return {kind: np.array(values) for kind, values in aucs.items()}
+
+
+def interval(values: np.ndarray) -> list[float]:
+    """The middle 95 % of bootstrap draws."""
+    return [float(value) for value in np.percentile(values, [2.5, 97.5])]

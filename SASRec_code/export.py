@@ -51,7 +51,7 @@ def export(args) -> Path:
     splits, n_items = load(args, FILTERED[args.denoise_category])
     windows = denoise(splits, weigh(splits, n_items, args), args)
     titles = read_titles(splits["train"].path.parent)
-    folder = output_folder(args, fingerprint(input_files(splits)), "recbole_")
+    folder = output_folder(args, fingerprint(input_files(splits, args)), "recbole_")
     name = re.sub(r"\W", "_", args.dataset)  # RecBole takes what follows a dot or a dash for something else
     partial = partial_path(folder)
     shutil.rmtree(partial, ignore_errors=True)

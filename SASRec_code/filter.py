@@ -3,9 +3,11 @@
 Knows nothing of recommenders.
 """
 
+from pathlib import Path
+
 import numpy as np
-from dataloader import SPLITS, Split, read_split, read_titles
-from evidence import Evidence
+from dataloader import SPLITS, Split, read_split, read_titles, read_vectors, scored
+from evidence import Evidence, Sources
 
 FILTERED = {"none": (), "train": ("train",), "test": ("valid", "test"), "all": SPLITS}  # --denoise_category
 
@@ -18,12 +20,15 @@ def weigh(splits: dict, n_items: int, args) -> dict[str, np.ndarray]:
         return {name: split.noise_prob for name, split in chosen.items()}
     if args.evidence == "oracle":
         return {name: np.where(split.editable, split.mask == 1, np.nan) for name, split in chosen.items()}
-    folder, planted = chosen[filtered[-1]].path.parent, None
-    if (folder / "planted.csv").exists() and args.evidence != "collaborative":
-        planted = read_split(folder / "planted.csv", read_titles(folder), args.maxlen, "needed")
-    evidence = Evidence(args.evidence, splits["train"], planted, n_items)
+    evidence = Evidence(args.evidence, read_sources(args.data_root / args.dataset, splits["train"], n_items, args.maxlen))
     print(f"evidence {args.evidence}: " + ", ".join(f"{name} {value:+.2f}" for name, value in evidence.coefficients().items()))
     return {name: evidence.probabilities(split) for name, split in chosen.items()}
+
+
+def read_sources(folder: Path, train: Split, n_items: int, maxlen: int) -> Sources:
+    """What evidence can come from, as far as the folder has it."""
+    planted = read_split(folder / "planted.csv", read_titles(folder), maxlen, "needed") if scored(folder) else None
+    return Sources(train, n_items, planted, read_vectors(folder, n_items))
 
 
 def denoise(splits: dict, weights: dict, args) -> dict[str, np.ndarray]:

@@ -42,7 +42,7 @@ def experiment(args) -> dict:
     device = choose_device(args)
     edited = denoise(splits, weigh(splits, n_items, args), args)
     tensors = {name: torch.from_numpy(windows).to(device) for name, windows in edited.items()}
-    data = fingerprint(input_files(splits))
+    data = fingerprint(input_files(splits, args))
     folder = output_folder(args, data, "")
     folder.mkdir(parents=True, exist_ok=True)
 

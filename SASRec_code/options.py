@@ -58,9 +58,9 @@ def filter_parser(description: str) -> argparse.ArgumentParser:
         default="valid",
         help="rows of test's percentile (release: split)",
     )
-    kinds = ["raw", "llm", "collaborative", "fused", "oracle"]
-    add("--evidence", choices=kinds, default="raw", help="raw: noise_prob, thresholds are shares (paper); llm, collaborative, "
-        "fused: calibrated probabilities (evidence.py); oracle: the injected noise itself, for analysis")  # fmt: skip
+    kinds = ["raw", "llm", "collaborative", "semantic", "collaborative+semantic", "fused", "oracle"]
+    add("--evidence", choices=kinds, default="raw", help="raw: noise_prob, thresholds are shares (paper); oracle: the injected "
+        "noise itself, for analysis; the others: calibrated probabilities (evidence.py), fused of all that the folder has")  # fmt: skip
     add("--edit", choices=["replace", "delete"], default="replace", help="what has no replacement is deleted either way")
     add("--clean", action="store_true", help="the rows before noise was injected: the upper bound of denoising")
     return parser

@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 from options import ROOT, Parser, input_errors, partial_path, ranged
 
+SPLITS = ("train", "test")
 THRESHOLDS = (0.1, 0.2, 0.3, 0.5, 0.7)
-COLOURS = {"raw": "#8a8f98", "llm": "#3b6fb6", "collaborative": "#2a9d6f", "fused": "#d1495b"}
+COLOURS = {"raw": "#8a8f98", "llm": "#3b6fb6", "collaborative": "#2a9d6f", "semantic": "#b7791f",
+           "collaborative+semantic": "#7b5ea7", "fused": "#d1495b"}  # fmt: skip
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;color:#1c2330;background:#fff;margin:0 auto;max-width:1060px;padding:1rem}
 h1{font-size:1.5rem;line-height:1.25;overflow-wrap:anywhere}h2{font-size:1.15rem;margin-top:2.2rem}
@@ -32,39 +34,8 @@ border-radius:3px;padding:0 .35rem;margin-left:.5rem}.instead{color:#14653f;font
 """  # noqa: E501
 
 
-def detection_row(truth: np.ndarray, score: np.ndarray, groups: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """AUC and average precision over all positions (N,), the mean over windows, and recall where precision is 0.5."""
-    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
-
-    mixed = [(t, s) for t, s in groups if 0 < t.sum() < len(t)]
-    precision, recall, _ = precision_recall_curve(truth, score)
-    return {
-        "AUC": float(roc_auc_score(truth, score)),
-        "AP": float(average_precision_score(truth, score)),
-        "AUC in window": float(np.mean([roc_auc_score(t, s) for t, s in mixed])),
-        "AP in window": float(np.mean([average_precision_score(t, s) for t, s in mixed])),
-        "recall at precision 0.5": float(recall[precision >= 0.5].max()),
-    }
-
-
-def groups_of(truth, score, scored) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [(t[s], v[s]) for t, v, s in zip(truth, score, scored)]
-
-
-def bootstrap_difference(split, a: np.ndarray, b: np.ndarray, draws: int = 500) -> tuple[float, float]:
-    """95 % interval of AUC(a) - AUC(b) over all positions (a, b (N, W)), users being drawn with all their windows."""
-    from sklearn.metrics import roc_auc_score
-
-    rng, truth, scored = np.random.default_rng(0), split.mask == 1, split.editable
-    differences, codes = [], np.unique(split.users, return_inverse=True)[1]
-    members = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
-    for _ in range(draws):
-        rows = np.concatenate([members[code] for code in rng.integers(len(members), size=len(members))])
-        inside = scored[rows]
-        drawn = truth[rows][inside]
-        if 0 < drawn.sum() < len(drawn):
-            differences.append(roc_auc_score(drawn, a[rows][inside]) - roc_auc_score(drawn, b[rows][inside]))
-    return tuple(float(value) for value in np.percentile(differences, [2.5, 97.5]))
+def describe(found: list[float]) -> str:
+    return f"{found[0]:+.4f} to {found[1]:+.4f}"
 
 
 def save_figure(figure, path: Path) -> None:
@@ -117,7 +88,7 @@ def draw_reliability(path: Path, checks: dict[str, tuple[np.ndarray, np.ndarray]
 def draw_histograms(path: Path, truth: np.ndarray, scores: dict[str, np.ndarray]) -> None:
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(2, 2, figsize=(4.6, 3.6))
+    figure, panels = plt.subplots(2, 3, figsize=(4.6, 3.6))
     for axes, (kind, score) in zip(panels.flat, scores.items()):
         edges = np.linspace(*np.percentile(score, [0.5, 99.5]), 30)
         for value, colour, label in ((False, "#b8bec7", "other"), (True, "#d1495b", "injected")):
@@ -169,22 +140,24 @@ def html_image(path: Path, text: str) -> str:
     return f'<img alt="{html.escape(text)}" src="data:image/png;base64,{data}">'
 
 
-def build(folder: Path, splits: dict, planted, titles: list[str], windows: int) -> dict:
+def build(folder: Path, splits: dict, sources, titles: list[str], windows: int) -> dict:
     """Writes the figures and report.html into the folder; returns the figures of the report."""
     import matplotlib
 
     matplotlib.use("Agg")
-    from evidence import KINDS, Evidence, expected_calibration_error, halves
+    from evidence import Evidence, bootstrap_aucs, detection_row, expected_calibration_error, groups_of, halves, interval
     from filter import replacements
-    from sklearn.metrics import brier_score_loss
+    from sklearn.metrics import brier_score_loss, roc_auc_score
 
-    test, train, n_items = splits["test"], splits["train"], len(titles) - 1
-    kinds = {kind: Evidence(kind, train, None if kind == "collaborative" else planted, n_items) for kind in KINDS}
-    scores = {"raw": test.noise_prob} | {kind: evidence.probabilities(test) for kind, evidence in kinds.items()}
-    fit_on, held_out = halves(planted)
+    test, kinds = splits["test"], sources.kinds()
+    if {"llm", "semantic"} <= set(kinds):
+        kinds.insert(-1, "collaborative+semantic")
+    fitted = {kind: Evidence(kind, sources) for kind in kinds}
+    scores = {kind: evidence.probabilities(test) for kind, evidence in fitted.items()}
     checks, calibration = {}, {}
-    for kind in KINDS:
-        prob = Evidence(kind, train, fit_on, n_items).probabilities(held_out)[held_out.editable]
+    for kind in kinds:
+        fit_on, held_out = halves(sources.planted_by(kind))
+        prob = Evidence(kind, sources, fit_on).probabilities(held_out)[held_out.editable]
         truth = (held_out.mask == 2)[held_out.editable]
         checks[kind] = truth, prob
         calibration[kind] = {
@@ -193,28 +166,42 @@ def build(folder: Path, splits: dict, planted, titles: list[str], windows: int) 
         }
     draw_reliability(folder / "report_reliability.png", checks)
 
+    context = sources.planted_by("fused", popular=True)
+    on_context = {kind: evidence.probabilities(context) for kind, evidence in fitted.items()}
+    if "llm" in kinds:
+        scores, on_context = {"raw": test.noise_prob} | scores, {"raw": context.noise_prob} | on_context
     truth, scored, result = test.mask == 1, test.editable, {"calibration": calibration}
-    result["coefficients"] = {kind: evidence.coefficients() for kind, evidence in kinds.items()}
+    drawn = bootstrap_aucs(context, 2, on_context)
+    planted_there = (context.mask == 2)[context.editable]
+    result["auc_context"] = {
+        kind: {"auc_context": float(roc_auc_score(planted_there, score[context.editable])), "interval": interval(drawn[kind])}
+        for kind, score in on_context.items()
+    }
+    result["coefficients"] = {kind: evidence.coefficients() for kind, evidence in fitted.items()}
     figures, parts = [("report_reliability.png", "reliability on held-out planted windows")], []
     if truth[scored].any():
         flat = {kind: score[scored] for kind, score in scores.items()}
         result["detection"] = {
             kind: detection_row(truth[scored], flat[kind], groups_of(truth, scores[kind], scored)) for kind in scores
         }
-        best = max(("raw", "llm", "collaborative"), key=lambda kind: result["detection"][kind]["AUC"])
-        result["fused minus best single"] = {"best": best, "interval": bootstrap_difference(test, scores["fused"], scores[best])}
+        drawn = bootstrap_aucs(test, 1, scores)
+        result["fused minus"] = {kind: interval(drawn["fused"] - values) for kind, values in drawn.items() if kind != "fused"}
         draw_curves(folder, truth[scored], flat)
         draw_histograms(folder / "report_scores.png", truth[scored], flat)
         figures = [("report_roc.png", "ROC"), ("report_precision_recall.png", "precision and recall"), *figures]
         figures.append(("report_scores.png", "scores of injected noise and of the rest"))
-        low, high = result["fused minus best single"]["interval"]
-        columns = list(result["detection"]["raw"])
+        rows = [[kind, row["AUC"], result["auc_context"][kind]["auc_context"], *list(row.values())[1:]] for kind, row in
+                result["detection"].items()]  # fmt: skip
         parts += [
             f"<h2>Finding the injected noise</h2><p>{len(test.items):,} test windows, {truth[scored].mean():.1%} of the history "
             "positions are injected noise. <b>raw</b> is the language model's noise probability, <b>llm</b> the same calibrated, "
-            "<b>collaborative</b> the co-occurrence of items in train, <b>fused</b> both.</p>",
-            html_table(["evidence", *columns], [[kind, *row.values()] for kind, row in result["detection"].items()]),
-            f"<p>AUC of fused less that of {best}: 95 % interval {low:+.4f} to {high:+.4f} (bootstrap over users).</p>",
+            "<b>collaborative</b> the co-occurrence of items in train, <b>semantic</b> how alike titles are to the language "
+            "model, <b>fused</b> all there are. <b>auc_context</b> is the AUC on train windows in which the noise is as popular "
+            "as the rest: a score that does not read the window has 0.5 there.</p>",
+            html_table(["evidence", "AUC", "auc_context", *list(result["detection"]["fused"])[1:]], rows),
+            "<p>AUC of fused less that of the others, 95 % intervals (bootstrap over users): "
+            + ", ".join(f"{kind} {describe(found)}" for kind, found in result["fused minus"].items())
+            + ".</p>",
         ]
         rows = threshold_rows(truth[scored], flat["fused"])
         parts.append("<h2>What a threshold on the fused probability does</h2>")
@@ -228,12 +215,12 @@ def build(folder: Path, splits: dict, planted, titles: list[str], windows: int) 
         result["detection_natural"] = found
         parts += [
             f"<h2>Finding natural noise</h2><p>{natural[scored].mean():.1%} of the history positions were rated low.</p>",
-            html_table(["evidence", *found["raw"]], [[kind, *row.values()] for kind, row in found.items()]),
+            html_table(["evidence", *found["fused"]], [[kind, *row.values()] for kind, row in found.items()]),
         ]
     parts.append(
         "<h2>Are the probabilities right?</h2><p>Fitted on one half of the users of planted.csv, checked on the other.</p>"
     )
-    parts.append(html_table(["evidence", *calibration["llm"]], [[kind, *row.values()] for kind, row in calibration.items()]))
+    parts.append(html_table(["evidence", *calibration["fused"]], [[kind, *row.values()] for kind, row in calibration.items()]))
     weights = [[f"{kind}: {name}", value] for kind, named in result["coefficients"].items() for name, value in named.items()]
     parts.append("<h2>What the evidence rests on</h2><p>Weights of the standardised features in the log-odds.</p>")
     parts.append(html_table(["feature", "weight"], weights))
@@ -261,17 +248,16 @@ def main(argv=None) -> dict:
     parser.add_argument("--data_root", type=Path, default=ROOT.parent / "data")
     parser.add_argument("--windows", type=ranged(int, 1), default=20, help="windows to show, evenly spaced")
     args = parser.parse_args(argv)
-    from dataloader import InputError, find_split, read_split, read_titles
+    from dataloader import find_split, read_split, read_titles, scored
+    from filter import read_sources
 
     with input_errors(__file__):
-        test_path = find_split(args.data_root, args.dataset, "test", True)
-        folder, titles = test_path.parent, read_titles(test_path.parent)
-        train = read_split(find_split(args.data_root, args.dataset, "train", False), titles, 10, "ignored")
-        if not (folder / "planted.csv").exists():
-            raise InputError(f"{folder}: no planted.csv; generate_denoised.py --planted makes it")
-        planted = read_split(folder / "planted.csv", titles, 10, "needed")
-        test = read_split(test_path, titles, 10, "needed")
-        result = build(folder, {"train": train, "test": test}, planted, titles, args.windows)
+        folder = args.data_root / args.dataset
+        paths = {split: find_split(args.data_root, args.dataset, split, split == "test" and scored(folder)) for split in SPLITS}
+        titles = read_titles(paths["test"].parent)
+        train = read_split(paths["train"], titles, 10, "ignored")
+        test = read_split(paths["test"], titles, 10, "needed" if scored(folder) else "ignored")
+        result = build(folder, {"test": test}, read_sources(folder, train, len(titles) - 1, 10), titles, args.windows)
     print(json.dumps(result, indent=1))
     print(f"wrote {folder / 'report.html'}")
     return result

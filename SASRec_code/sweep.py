@@ -217,7 +217,7 @@ def sweep(args) -> dict:
     draw(folder / "thresholds.png", table, table["valid NDCG@20"][0], clean_level)
     result = {
         "arguments": settings(args),
-        "data_fingerprint": fingerprint(input_files(splits)),
+        "data_fingerprint": fingerprint(input_files(splits, args)),
         "chosen": chosen,
         "seeds": list(seeds),
         "report": report,

@@ -16,6 +16,7 @@ from denoise_code.command_line import InputError
 from denoise_code.prompt import clean_title
 
 PLANTED = "planted"
+MOST_DRAWS = 10_000  # before planting gives up
 
 
 def read_catalogue(folder: Path) -> list[str]:
@@ -87,23 +88,32 @@ def split_rows(n_rows: int, sample: int, eval_sample: int, seed: int) -> tuple[n
     return order[:sample], order[sample : sample + eval_sample]
 
 
-def plant(items: list[int], n_items: int, rng: np.random.Generator, rate: float | None = None) -> dict[int, int]:
+def noise_pools(windows: list[list[int]], n_items: int) -> dict[str, np.ndarray]:
+    """{how planted items are drawn: items (P,) of which each is as likely as any other}.
+
+    uniform: the catalogue, as the paper plants. popularity: all positions of the windows, so that a planted item is as
+    popular as what stands there; then only its context tells it, and a score that knows popularity alone has an AUC of 0.5.
+    """
+    return {"uniform": np.arange(1, n_items + 1), "popularity": np.concatenate(windows)}
+
+
+def plant(items: list[int], pool: np.ndarray, rng: np.random.Generator, rate: float | None = None) -> dict[int, int]:
     """{position: random item} to put into a window: one position, or each with probability `rate` (at least one).
 
-    Positions are uniform; the random items are uniform over the catalogue less the items of the window, since an item
-    that is there already could not be told from itself.
+    Positions are uniform; the random items are uniform over `pool` (P,) less the items of the window, since an item that is
+    there already could not be told from itself.
     """
     n_planted = 1 if rate is None else max(1, rng.binomial(len(items), rate))
-    if n_items - len(set(items)) < n_planted:
-        raise InputError(f"{n_items} items are too few to plant random ones in windows of {len(items)}")
     positions = rng.choice(len(items), size=n_planted, replace=False)  # in random order
     planted, taken = {}, set(items)
-    while len(planted) < n_planted:
-        item = int(rng.integers(1, n_items + 1))
+    for _ in range(MOST_DRAWS):
+        item = int(pool[rng.integers(len(pool))])
         if item not in taken:
             taken.add(item)
             planted[int(positions[len(planted)])] = item
-    return planted
+            if len(planted) == n_planted:
+                return planted
+    raise InputError(f"too few items to plant random ones in windows of {len(items)}: the catalogue has hardly any others")
 
 
 class Window(NamedTuple):
@@ -142,7 +152,10 @@ def keep_users(splits: dict, count: int) -> dict:
 
 
 def planted_rows(folder: Path, catalogue: list[str], count: int, adapter_run: dict) -> pd.DataFrame:
-    """`count` train rows that fine-tuning did not see, one random item put into each, with mask 2 at its place."""
+    """`count` train rows that fine-tuning did not see, one random item put into each, with mask 2 at its place.
+
+    The items of every other row are drawn by popularity, those of the rest uniformly (column `drawn`).
+    """
     path, n_items = find_train_file(folder), len(catalogue) - 1
     table = read_windows(path, n_items)
     arguments, seen = adapter_run.get("arguments", {}), np.array([], dtype=int)
@@ -154,10 +167,11 @@ def planted_rows(folder: Path, catalogue: list[str], count: int, adapter_run: di
     unseen = np.setdiff1d(np.arange(len(table)), seen)
     if count > len(unseen):
         raise InputError(f"--planted {count}: {path} has {len(unseen)} rows that fine-tuning did not use")
-    rng = np.random.default_rng([seed, 3])
+    rng, pools = np.random.default_rng([seed, 3]), noise_pools(table["item_ids"].tolist(), n_items)
     table = table.iloc[np.sort(rng.choice(unseen, size=count, replace=False))].reset_index(drop=True)
+    table["drawn"] = [list(pools)[row % 2] for row in range(count)]
     for row in range(count):
-        for position, item in plant(table.at[row, "item_ids"], n_items, rng).items():
+        for position, item in plant(table.at[row, "item_ids"], pools[table.at[row, "drawn"]], rng).items():
             table.at[row, "item_ids"][position] = item
             table.at[row, "mask"][position] = 2
     if "item_titles" in table:
@@ -180,11 +194,15 @@ def data_fingerprint(folder: Path) -> str:
     return fingerprint([find_train_file(folder), folder / "id2name4Rec.json", folder / "TDMD" / "train.json"])
 
 
-def output_name(dataset: str, model_path: Path, sample: int) -> str:
-    """The output-folder rule: Toy_noise_user0.1 + …sample5000…/checkpoint-2000 -> Toy_denoise_user0.1_5000_2000."""
+def output_name(dataset: str, model_path: Path | None, sample: int) -> str:
+    """The output-folder rule: Toy_noise_user0.1 + …sample5000…/checkpoint-2000 -> Toy_denoise_user0.1_5000_2000.
+
+    Without an adapter: Toy_denoise_user0.1_0.
+    """
     if "_noise_" not in dataset:
         raise InputError(f"--noise_dataset_path {dataset}: expected a folder named <Name>_noise_user<rate>")
-    named = re.search(r"sample(\d+)", "/".join(model_path.parts[-2:]))
-    step = re.search(r"checkpoint-(\d+)", model_path.name)
+    folder, name = model_path.parts[-2:] if model_path else ("", "")
+    named = re.search(r"sample(\d+)", f"{folder}/{name}")
+    step = re.search(r"checkpoint-(\d+)", name)
     parts = [dataset.replace("_noise_", "_denoise_"), named[1] if named else str(sample), *([step[1]] if step else [])]
     return "_".join(parts)

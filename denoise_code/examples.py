@@ -5,22 +5,21 @@ Knows nothing of the model that learns from them.
 
 import json
 import re
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 
 from denoise_code.command_line import InputError
-from denoise_code.dataset import find_train_file, plant, read_catalogue, read_windows, split_rows
-from denoise_code.prompt import Prompt, continue_tokens, tokenize_question
+from denoise_code.dataset import find_train_file, noise_pools, plant, read_catalogue, read_windows, split_rows
+from denoise_code.prompt import IGNORED, Prompt, continue_tokens, tokenize_question
 
-IGNORED = -100  # label of a token that carries no loss, the convention of torch and transformers
-
-FOR_METRICS = ("answer_length", "candidates", "planted", "title_starts", "title_ends")  # what only measuring reads
+FOR_METRICS = ("answer_length", "candidates", "planted", "popular", "title_starts", "title_ends")  # what only measuring reads
 
 
-def make_example(items: list[int], catalogue: list[str], rng: np.random.Generator, rate: float | None = None) -> dict:
+def make_example(items: list[int], catalogue: list[str], pool: np.ndarray, rng: np.random.Generator, rate: float | None = None):
     """{titles, pairs} of a window with planted noise; `pairs` are (planted title, the title that stood there)."""
-    planted = plant(items, len(catalogue) - 1, rng, rate)
+    planted = plant(items, pool, rng, rate)
     noisy = [planted.get(position, item) for position, item in enumerate(items)]
     pairs = [(catalogue[new], catalogue[items[position]]) for position, new in planted.items()]
     return {"titles": [catalogue[item] for item in noisy], "pairs": pairs}
@@ -52,8 +51,11 @@ def read_tdmd(path: Path) -> tuple[str, list[dict]]:
     return rows[0]["instruction"].strip(), examples
 
 
-def load_examples(folder: Path, sample: int, eval_sample: int, seed: int, rate: float | None) -> tuple[Prompt, list, list]:
-    """The wording, the training examples and the held-out ones (always with one planted item) of a data set folder."""
+def load_examples(folder: Path, sample: int, eval_sample: int, seed: int, rate: float | None, drawn: str = "uniform"):
+    """(wording, training examples, held-out ones) of a data set folder; `drawn` names the pool of what is planted (noise_pools).
+
+    Held-out windows have one planted item each, by popularity in every other one (`popular`).
+    """
     tdmd = folder / "TDMD" / "train.json"
     if tdmd.exists():
         instruction, rows = read_tdmd(tdmd)
@@ -68,12 +70,16 @@ def load_examples(folder: Path, sample: int, eval_sample: int, seed: int, rate: 
     chosen = split_rows(len(rows), sample, eval_sample, seed)
     if tdmd.exists():
         return prompt, *([rows[row] for row in part] for part in chosen)
-    rng = np.random.default_rng([seed, 1])
+    rng, pools = np.random.default_rng([seed, 1]), noise_pools(rows, len(catalogue) - 1)
     train, held_out = chosen
+    examples = [make_example(rows[row], catalogue, pools[drawn], rng, rate) for row in train]
     return (
         prompt,
-        [make_example(rows[row], catalogue, rng, rate) for row in train],
-        [make_example(rows[row], catalogue, rng) for row in held_out],
+        examples,
+        [
+            make_example(rows[row], catalogue, pool, rng) | {"popular": number % 2}
+            for number, (row, pool) in enumerate(zip(held_out, cycle(pools.values())))
+        ],
     )
 
 
@@ -106,6 +112,7 @@ def encode(tokenizer, prompt: Prompt, example: dict, cutoff_len: int, loss_on: s
         "answer_length": len(answer),
         "candidates": [continue_tokens(tokenizer, prompt.noise_cue, prompt.title(title))[0] for title in titles],
         "planted": [int(title in named) for title in titles],
+        "popular": example.get("popular", 0),
         "title_starts": title_starts,
         "title_ends": title_ends,
         "dropped": len(example["titles"]) - len(titles),
@@ -162,6 +169,7 @@ class Collator:
             "answer_length": torch.tensor([row["answer_length"] for row in rows]),
             "candidates": pad_left([row["candidates"] for row in rows], IGNORED),
             "planted": pad_left([row["planted"] for row in rows], IGNORED),
+            "popular": torch.tensor([row["popular"] for row in rows]),
             "title_starts": pad_left([row["title_starts"] for row in rows], -1),
             "title_ends": pad_left([row["title_ends"] for row in rows], -1),
         }

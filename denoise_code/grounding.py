@@ -3,41 +3,22 @@
 Knows nothing of windows and scores.
 """
 
-import hashlib
-import json
-import os
 from pathlib import Path
 
-from denoise_code.command_line import partial_path
-from denoise_code.examples import pad_left
 from denoise_code.language_model import choose_dtype
 from denoise_code.prompt import clean_title
+from denoise_code.title_vectors import cached, read_titles
 
 
 def embed(model, tokenizer, texts: list[str], batch_size: int):
     """Last-token hidden states (N, D) of the base model for each text, in float32 on the CPU; no logits are computed."""
-    import torch
-    from tqdm import tqdm
-
-    tokens = [tokenizer(text)["input_ids"] or [tokenizer.eos_token_id] for text in texts]
-    order = sorted(range(len(texts)), key=lambda place: len(tokens[place]))
-    rows = torch.empty(len(texts), model.config.get_text_config().hidden_size)
-    decoder = model.get_base_model().base_model
-    with torch.inference_mode(), model.disable_adapter():
-        for start in tqdm(range(0, len(order), batch_size), desc="embed titles", unit="batch", leave=False):
-            chosen = order[start : start + batch_size]
-            ids = pad_left([tokens[place] for place in chosen], tokenizer.pad_token_id).to(model.device)
-            mask = pad_left([[1] * len(tokens[place]) for place in chosen], 0).to(model.device)
-            positions = (mask.cumsum(1) - 1).clamp(min=0)
-            hidden = decoder(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)[0]
-            rows[chosen] = hidden[:, -1].float().cpu()
-    return rows
+    with model.disable_adapter():
+        return read_titles(model, tokenizer, texts, [], batch_size, lambda states, mask: states[:, -1])[0]
 
 
 def title_table(model, tokenizer, catalogue: list[str], folder: Path, args, base_model: str):
     """Embeddings (n_items, D) of items 1..n, from the release's file or our cache beside the data set, else computed."""
     import torch
-    from safetensors.torch import load_file, save_file
 
     released = folder / "item_embedding.pt"
     if released.exists():
@@ -46,16 +27,11 @@ def title_table(model, tokenizer, catalogue: list[str], folder: Path, args, base
             return table[1:].float()
         print(f"{released}: does not fit this model and catalogue, computing our own")
     made_by = [base_model, str(choose_dtype(args.dtype)), args.load_in_8bit, catalogue]
-    key = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:16]
-    cached = folder / f"item_embedding_{key}.safetensors"
-    if cached.exists():
-        return load_file(cached)["embedding"]
-    table = embed(model, tokenizer, [clean_title(title) for title in catalogue[1:]], 4 * args.batch_size)
-    if os.access(folder, os.W_OK):
-        partial = partial_path(cached)
-        save_file({"embedding": table}, partial)
-        partial.replace(cached)
-    return table
+
+    def make():
+        return {"embedding": embed(model, tokenizer, catalogue[1:], 4 * args.batch_size)}, {}
+
+    return cached(folder, "item_embedding", made_by, make)[0]["embedding"]
 
 
 def ground(texts: list[str], catalogue: list[str], nearest) -> tuple[dict[str, int], float]:

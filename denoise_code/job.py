@@ -21,7 +21,8 @@ from denoise_code.grounding import ground
 from denoise_code.language_model import choose_dtype
 from denoise_code.prompt import Question
 from denoise_code.readings import Work
-from denoise_code.scores import detection, flagging
+from denoise_code.scores import measure, planted_detection
+from denoise_code.title_vectors import save_tensors
 
 PILOT_BATCHES = 8  # batches that estimate --min_percentile
 NEW_COLUMNS = ["noise_prob", "noise_items", "noise_items_prob", "suggest_item_titles", "suggest_item_ids"]
@@ -152,9 +153,12 @@ def merge(split: str, table: pd.DataFrame, records: list[dict], catalogue, neare
     found = {
         "rows": len(table),
         "share_grounded_by_embedding": grounded,
-        "detection": measure(table["mask"], noise_probs, 2 if split == PLANTED else 1),
+        "detection": measure(table["mask"], noise_probs, 1),
         "detection_natural": measure(table["mask"], noise_probs, 3),
     }
+    if split == PLANTED:
+        truths = [[int(value == 2) for value in mask] for mask in table["mask"]]
+        found["detection"] = planted_detection(truths, noise_probs, table["drawn"] == "popularity")
     return done, found
 
 
@@ -175,19 +179,15 @@ def cost(lines: dict[int, dict]) -> dict:
     }
 
 
-def measure(masks, noise_probs: list[list[float]], mark: int) -> dict | None:
-    """How well noise_prob tells the items that `mask` marks so from all others; None where none is marked."""
-    truths = [[int(value == mark) for value in mask[: len(probs)]] for mask, probs in zip(masks, noise_probs)]
-    found = detection(truths, noise_probs)
-    return found and found | {"at_percentile": flagging(truths, noise_probs)}
-
-
 def complete(output: Path, job: dict) -> bool:
     return (output / "run.json").exists() and read_json(output / "run.json").get("job") == job
 
 
-def finish(args, output: Path, shards: Shards, splits: dict, counts: dict, catalogue, nearest, job: dict) -> bool:
-    """Write all files once every batch is there; only one process does, and none waits for another."""
+def finish(args, output: Path, shards: Shards, splits: dict, counts: dict, catalogue, nearest, vectors, job: dict) -> bool:
+    """Write all files once every batch is there; only one process does, and none waits for another.
+
+    nearest: texts -> items; vectors: () -> (tensors of the title vectors, how they were made).
+    """
     with (shards.folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if complete(output, job):
@@ -206,12 +206,17 @@ def finish(args, output: Path, shards: Shards, splits: dict, counts: dict, catal
         for split, (table, _) in splits.items():
             done, run["splits"][split] = merge(split, table, records[split], catalogue, nearest)
             write_csv(output / f"{split}.csv", done)
-            print_split(split, run["splits"][split])
+        run["auc_context"] = (run["splits"].get(PLANTED, {}).get("detection") or {}).get("auc_context")
+        for split, measured in run["splits"].items():
+            print_split(split, measured, run["auc_context"])
         for old in set(output.glob("*.csv")) - {output / f"{split}.csv" for split in splits}:
             old.unlink()  # of another job that --overwrite replaces
         for name in ("id2name.json", "id2name4Rec.json"):
             if (args.noise_dataset_path / name).exists():
                 shutil.copyfile(args.noise_dataset_path / name, output / name)
+        tensors, run["title_vectors"] = vectors()
+        save_tensors(output / "title_vectors.safetensors", tensors, run["title_vectors"])
+        print_vectors(run["title_vectors"])
         write_json(output / "run.json", run)
     shutil.rmtree(output / ".work", ignore_errors=True)
     print(f"wrote {output}")
@@ -232,7 +237,12 @@ def print_cost(part: str, costs: dict) -> None:
     )
 
 
-def print_split(split: str, measured: dict) -> None:
+def print_vectors(made: dict) -> None:
+    found = made["auc_context"][str(made["layer"])]
+    print(f"title vectors: layer {made['layer']} of {len(made['auc_context'])}; auc_context {found:.4f} on planted train windows")
+
+
+def print_split(split: str, measured: dict, context: float | None) -> None:
     print(f"{split}: {measured['rows']:,} rows")
     if measured["share_grounded_by_embedding"] is not None:
         print(f"  {measured['share_grounded_by_embedding']:.1%} of the suggestions were no title and went to the nearest one")
@@ -240,25 +250,26 @@ def print_split(split: str, measured: dict) -> None:
         if figures:
             print(
                 f"  detection of the {figures['share_noise']:.1%} {name}: AUC {figures['auc']:.4f} pooled, "
-                f"{figures['auc_window']:.4f} per window, average precision {figures['average_precision']:.4f}"
+                f"{figures['auc_window']:.4f} per window, average precision {figures['average_precision']:.4f}; "
+                + ("auc_context unknown (--planted)" if context is None else f"auc_context {context:.4f}")
             )
 
 
 def describe_job(args) -> dict:
     """All that shapes the result; a run started again must agree with it."""
-    options = ("denoise_data planted score suggest top_k min_percentile max_new_tokens batch_size limit load_in_8bit").split()
-    job = {name: getattr(args, name) for name in options}
+    options = ("denoise_data score suggest top_k min_percentile max_new_tokens batch_size limit load_in_8bit").split()
+    job = {name: getattr(args, name) for name in options} | {"planted": [args.planted, "uniform", "popularity"]}
     if args.users:
         job["users"] = args.users
     if args.unit == "interaction":
         job |= {"unit": args.unit, "overlap": args.overlap, "span": args.span}
     job["dtype"] = str(choose_dtype(args.dtype))
     names = ["id2name4Rec.json", "item_embedding.pt", *(f"{split}.csv" for split in args.denoise_data)]
-    planted_from = [find_train_file(args.noise_dataset_path)] if args.planted else []
-    job["noise_dataset_path"] = fingerprint([*(args.noise_dataset_path / name for name in names), *planted_from])
+    train = find_train_file(args.noise_dataset_path)  # of what is planted, and of the layer of title vectors
+    job["noise_dataset_path"] = fingerprint([*(args.noise_dataset_path / name for name in names), train])
     names = ["adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "prompt.json", "run.json"]
-    adapter = [args.denoise_model_path / name for name in names]
-    job["denoise_model_path"] = fingerprint(adapter)
+    adapter = args.denoise_model_path
+    job["denoise_model_path"] = fingerprint([adapter / name for name in names]) if adapter else args.base_model
     return job
 
 

@@ -6,6 +6,7 @@ Knows nothing of prompts and of data.
 import importlib.util
 import inspect
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 from denoise_code.command_line import InputError, read_json
@@ -134,18 +135,57 @@ def load_base_model(name: str, dtype: str, load_in_8bit: bool = False):
     return model
 
 
-def add_adapter(model, args):
-    """The model with a fresh LoRA adapter; only the adapter's weights are trained."""
+def decoder_of(model):
+    """The model without its language-model head, adapter or not."""
+    return getattr(model, "get_base_model", lambda: model)().base_model
+
+
+@contextmanager
+def layer_outputs(model, layers: list[int]):
+    """A list that each pass of the model fills with the hidden states (B, T, D) after these layers, counted from 1.
+
+    Layers behind the last of them are not run.
+    """
+    import torch
+
+    decoder, states = decoder_of(model), []
+    count = decoder.config.get_text_config().num_hidden_layers
+    name, stack = next((n, m) for n, m in decoder.named_children() if isinstance(m, torch.nn.ModuleList) and len(m) == count)
+    setattr(decoder, name, stack[: max(layers, default=count)])
+    hooks = [decoder.register_forward_pre_hook(lambda *_: states.clear())]
+    for layer in layers:
+        hooks.append(
+            stack[layer - 1].register_forward_hook(
+                lambda *seen: states.append(seen[-1][0] if type(seen[-1]) is tuple else seen[-1])
+            )
+        )
+    try:
+        yield states
+    finally:
+        setattr(decoder, name, stack)
+        for hook in hooks:
+            hook.remove()
+
+
+def is_linear(module) -> bool:
+    return type(module).__name__.startswith(("Linear", "Conv1D"))
+
+
+def add_adapter(model, args, layers: int | None = None):
+    """The model with a fresh LoRA adapter, in its first `layers` only if given; only the adapter's weights are trained."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     if args.load_in_8bit:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=args.gradient_checkpointing)
     targets = "all-linear" if args.lora_target_modules == ["all-linear"] else args.lora_target_modules
+    if layers and targets == "all-linear":  # peft takes this name for all layers only
+        targets = sorted({name.rsplit(".", 1)[-1] for name, m in decoder_of(model).named_modules() if is_linear(m)})
     config = LoraConfig(
         r=args.lora_r,
         lora_alpha=args.lora_alpha,
         lora_dropout=args.lora_dropout,
         target_modules=targets,
+        layers_to_transform=list(range(layers)) if layers else None,
         task_type="CAUSAL_LM",
     )
     model.config.use_cache = False  # a training pass reads no keys again
@@ -165,8 +205,11 @@ def check_adapter(folder: Path, base_model: str | None) -> dict:
     return run | {"base_model": trained_on}
 
 
-def load_model(folder: Path, base_model: str, args):
-    """Base model with the adapter, in evaluation mode on this process's device; refuses an adapter without effect."""
+def load_model(folder: Path | None, base_model: str, args):
+    """Base model with the adapter in `folder`, if any, in evaluation mode on this process's device.
+
+    Refuses an adapter without effect.
+    """
     import torch
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import SafetensorError
@@ -179,6 +222,8 @@ def load_model(folder: Path, base_model: str, args):
         device = "cpu"
         os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", "1")  # no copies of keys
     base = load_base_model(base_model, args.dtype, args.load_in_8bit)
+    if folder is None:
+        return (base if args.load_in_8bit else base.to(device)).eval()
     try:
         model = PeftModel.from_pretrained(base, folder)
         expected, found = (

@@ -45,19 +45,23 @@ def token_log_probs(logits, tokens):
     return logits.gather(-1, tokens[..., None])[..., 0].float() - normaliser
 
 
-def detection_metrics(prediction) -> dict[str, float]:
-    """`detection` of the first-token scores of held-out windows, and of the likelihoods where they were computed."""
-    scores, planted = prediction.predictions, prediction.label_ids[3]
-    real = planted != IGNORED  # (N, n): windows differ in length
-    truths = [row[inside] for row, inside in zip(planted, real)]
+def detection_metrics(scores, planted, popular) -> dict[str, float]:
+    """`planted_detection` of scores (N, n) of held-out windows; planted (N, n) is IGNORED where a window has no item."""
+    real = planted != IGNORED
+    truths, scores = ([row[inside] for row, inside in zip(values, real)] for values in (planted, scores))
+    return planted_detection(truths, scores, popular)
 
-    def measure(values):
-        return detection(truths, [row[inside] for row, inside in zip(values, real)])
 
-    if not isinstance(scores, tuple):
-        return measure(scores)
-    first_token, likelihood = scores
-    return measure(first_token) | {f"likelihood_{name}": value for name, value in measure(-likelihood).items()}
+def planted_detection(truths: list, scores: list, popular) -> dict[str, float] | None:
+    """`detection` of noise that was drawn uniformly, and auc_context, the AUC of noise drawn by popularity (popular (N,)).
+
+    Such noise is as popular as what stands beside it, so a score that does not read the window has an auc_context of 0.5.
+    """
+    of = [
+        detection(*([row for row, flag in zip(rows, popular) if flag == drawn] for rows in (truths, scores))) for drawn in (0, 1)
+    ]
+    uniform, context = of
+    return uniform and uniform | ({"auc_context": context["auc"]} if context else {})
 
 
 def detection(truths: list, scores: list) -> dict[str, float] | None:
@@ -68,7 +72,7 @@ def detection(truths: list, scores: list) -> dict[str, float] | None:
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    truth, score = np.concatenate(truths), np.concatenate(scores)
+    truth, score = (np.concatenate(values) if len(values) else np.array([]) for values in (truths, scores))
     if not 0 < truth.sum() < len(truth):
         return None
     mixed = [(t, s) for t, s in zip(truths, scores) if 0 < sum(t) < len(t)]
@@ -91,3 +95,10 @@ def flagging(truths: list, scores: list) -> dict[str, dict[str, float]]:
         values = precision_recall_fscore_support(truth, flagged, average="binary", zero_division=0.0)[:3]
         at[str(percentile)] = dict(zip(("precision", "recall", "f1"), map(float, values)))
     return at
+
+
+def measure(masks, noise_probs: list[list[float]], mark: int) -> dict | None:
+    """How well noise_prob tells the items that `mask` marks so from all others; None where none is marked."""
+    truths = [[int(value == mark) for value in mask[: len(probs)]] for mask, probs in zip(masks, noise_probs)]
+    found = detection(truths, noise_probs)
+    return found and found | {"at_percentile": flagging(truths, noise_probs)}

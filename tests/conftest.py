@@ -316,15 +316,20 @@ def sasrec_refused(capsys, options, message):
 
 @pytest.fixture(scope="module")
 def denoised(tmp_path_factory):
-    """A denoised data set by hand, with planted.csv: noise_prob is high at noise, windows follow a cycle."""
+    """A denoised data set by hand: noise_prob is high at noise, windows follow a cycle, and title vectors lie on a circle."""
+    import numpy as np
     import pandas as pd
+    from safetensors.numpy import save_file
 
     root = tmp_path_factory.mktemp("evidence")
     folder = write_denoised(root, rows=(400, 80, 200), seed=3)
     table = pd.read_csv(folder / "train.csv")
     table["mask"] = table["mask"].map(lambda text: text.replace("1", "2"))
     keep = table["mask"].str.contains("2")
-    table[keep].to_csv(folder / "planted.csv", index=False)
+    planted = table[keep].assign(drawn=np.resize(["uniform", "uniform", "popularity"], keep.sum()))
+    planted.to_csv(folder / "planted.csv", index=False)
+    angle = 2 * np.pi * np.arange(1, 31) / 30
+    save_file({"vectors": np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float16)}, folder / "title_vectors.safetensors")
     return folder
 
 

@@ -18,12 +18,12 @@ def test_planting_is_uniform():
 
     rng, items, positions, planted = np.random.default_rng(0), [3, 1, 7, 9], np.zeros(4), np.zeros(21)
     for _ in range(20_000):
-        ((position, item),) = plant(items, 20, rng).items()
+        ((position, item),) = plant(items, np.arange(1, 21), rng).items()
         positions[position] += 1
         planted[item] += 1
     assert planted[items].sum() == 0 and planted[0] == 0
     assert chisquare(positions).pvalue > 0.001 and chisquare(np.delete(planted[1:], [0, 2, 6, 8])).pvalue > 0.001
-    counts = [len(plant(list(range(1, 11)), 50, rng, 0.3)) for _ in range(5000)]
+    counts = [len(plant(list(range(1, 11)), np.arange(1, 51), rng, 0.3)) for _ in range(5000)]
     assert np.mean(counts) == pytest.approx(3 + 0.7**10, abs=0.08) and min(counts) == 1
 
 

@@ -3,11 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
+import counts
 import evidence
 import numpy as np
 import pytest
 from conftest import sasrec_command, sasrec_refused, write_denoised
-from dataloader import InputError, Split, read_split, read_titles
+from dataloader import InputError, Split, read_split, read_titles, read_vectors
+from filter import read_sources
 
 
 def split_of(items, users=None, name="train.csv", mask=None):
@@ -53,8 +55,8 @@ def test_counts_against_a_slow_version(seed, named):
     train, pairs = sliding(logs, named=named), slow_counts(logs, 15)
     shuffled = np.random.default_rng(seed).permutation(len(train.users))
     for split in (train, evidence.pick(train, shuffled)):
-        counts = evidence.Counts.of(split, 15)
-        single, together = counts.of_others(split.users, split.items)
+        table = counts.Counts.of(split, 15)
+        single, together = table.of_others(split.users, split.items)
         for row in range(len(split.items)):
             for i in range(5):
                 if split.items[row, i]:
@@ -73,17 +75,17 @@ def test_named_interactions_need_no_overlap():
     ends = [5, 9, 11]
     rows = split_of([log[end - 5 : end] for end in ends], users=["u"] * 3)
     named = replace(rows, places=np.array(ends)[:, None] - 5 + np.arange(5))
-    assert evidence.new_positions(named).astype(int).tolist() == [[1] * 5, [0, 1, 1, 1, 1], [0, 0, 0, 1, 1]]
+    assert counts.new_positions(named).astype(int).tolist() == [[1] * 5, [0, 1, 1, 1, 1], [0, 0, 0, 1, 1]]
     backwards = evidence.pick(named, np.array([2, 1, 0]))
-    assert (evidence.new_positions(backwards)[::-1] == evidence.new_positions(named)).all()
+    assert (counts.new_positions(backwards)[::-1] == counts.new_positions(named)).all()
 
 
 def test_features_by_hand():
     """Items 1 and 2 go together in three other users' windows; 3 never meets them."""
     train = split_of([[0, 1, 2]] * 3 + [[0, 3, 4]] * 3, users=list("abcdef"))
-    counts = evidence.Counts.of(train, 5)
+    table = counts.Counts.of(train, 5)
     asked = split_of([[1, 2, 3], [5, 1, 2]], users=["new", "a"])
-    found = evidence.collaborative_features(asked, counts)
+    found = evidence.collaborative_features(asked, table)
     expected_12 = np.log1p(3) - np.log1p(3 * 3 * (2 * 6 / 12) / 12)  # 6 pairs among 12 interactions
     expected_13 = np.log1p(0) - np.log1p(3 * 3 / 12)
     assert found[0, 0] == pytest.approx([(expected_12 + expected_13) / 2, -np.log1p(3)], rel=1e-5)
@@ -97,8 +99,8 @@ def test_own_windows_never_speak_for_themselves():
     logs = random_logs(1)
     train = sliding(logs)
     mine = train.users == "u3"
-    alone = evidence.Counts.of(evidence.pick(train, ~mine), 15)
-    everyone = evidence.Counts.of(train, 15)
+    alone = counts.Counts.of(evidence.pick(train, ~mine), 15)
+    everyone = counts.Counts.of(train, 15)
     asked = evidence.pick(train, mine)
     single, together = everyone.of_others(asked.users, asked.items)
     single_alone, together_alone = alone.of_others(asked.users, asked.items)
@@ -111,20 +113,26 @@ def load(folder, name):
     return read_split(folder / f"{name}.csv", read_titles(folder), 10, "needed")
 
 
-@pytest.mark.parametrize("kind", evidence.KINDS)
+def sources_of(denoised, train=None, **changed):
+    return replace(read_sources(denoised, train or load(denoised, "train"), 30, 10), **changed)
+
+
+ALL = [*evidence.FEATURES, "collaborative+semantic", "fused"]
+
+
+@pytest.mark.parametrize("kind", ALL)
 def test_probabilities_find_noise_and_are_calibrated(denoised, kind):
     from sklearn.metrics import roc_auc_score
 
     fit_on, held_out = evidence.halves(load(denoised, "planted"))
     assert not set(fit_on.users) & set(held_out.users)
-    found = evidence.Evidence(kind, load(denoised, "train"), fit_on, 30)
+    found = evidence.Evidence(kind, sources_of(denoised), fit_on)
     test = load(denoised, "test_5000")
     prob = found.probabilities(test)
     assert (np.isnan(prob) == ~test.editable).all() and np.nanmin(prob) >= 0 and np.nanmax(prob) <= 1
-    assert roc_auc_score(test.mask[test.editable], prob[test.editable]) > (0.9 if kind != "collaborative" else 0.65)
-    if kind != "collaborative":  # which plants one item a window itself, a lower rate than this set's
-        held = found.probabilities(held_out)[held_out.editable]
-        assert evidence.expected_calibration_error((held_out.mask == 2)[held_out.editable], held) < 0.06
+    assert roc_auc_score(test.mask[test.editable], prob[test.editable]) > (0.9 if kind in ("llm", "fused") else 0.65)
+    held = found.probabilities(held_out)[held_out.editable]
+    assert evidence.expected_calibration_error((held_out.mask == 2)[held_out.editable], held) < 0.06
 
 
 def test_labels_never_enter_the_features(denoised):
@@ -135,9 +143,9 @@ def test_labels_never_enter_the_features(denoised):
         return replace(split, mask=rng.permutation(split.mask.ravel()).reshape(split.mask.shape), clean=split.items[::-1])
 
     train, test, planted = (load(denoised, name) for name in ("train", "test_5000", "planted"))
-    for kind in evidence.KINDS:
-        a = evidence.Evidence(kind, train, planted, 30)
-        b = evidence.Evidence(kind, scrambled(train), planted, 30)
+    for kind in ALL:
+        a = evidence.Evidence(kind, sources_of(denoised, train), planted)
+        b = evidence.Evidence(kind, sources_of(denoised, scrambled(train)), planted)
         np.testing.assert_array_equal(a.probabilities(test), b.probabilities(scrambled(test)))
         target = replace(test, items=np.c_[test.items[:, :-1], np.full(len(test.items), 7)])
         np.testing.assert_array_equal(a.probabilities(test), a.probabilities(target))  # nor does the next item
@@ -150,17 +158,20 @@ def test_calibration_error_by_hand():
 
 def test_bad_planted_rows(denoised, tmp_path, capsys):
     train, planted = load(denoised, "train"), load(denoised, "planted")
-    for kind in ("llm", "fused"):
-        with pytest.raises(InputError, match="no planted.csv"):
-            evidence.Evidence(kind, train, None, 30)
+    with pytest.raises(InputError, match="no planted.csv with noise_prob"):
+        evidence.Evidence("llm", sources_of(denoised, planted=None))
+    with pytest.raises(InputError, match="no title_vectors.safetensors"):
+        evidence.Evidence("semantic", sources_of(denoised, vectors=None))
+    with pytest.raises(InputError, match="drawn by popularity"):
+        sources_of(denoised, planted=replace(planted, drawn=None)).planted_by("llm", popular=True)
     with pytest.raises(InputError, match="nothing to fit on"):
-        evidence.Evidence("llm", train, replace(planted, mask=np.zeros_like(planted.mask)), 30)
+        evidence.Evidence("llm", sources_of(denoised, train), replace(planted, mask=np.zeros_like(planted.mask)))
     flat = replace(planted, noise_prob=np.where(np.isnan(planted.noise_prob), np.nan, -3.0))
-    prob = evidence.Evidence("llm", train, flat, 30).probabilities(flat)
+    prob = evidence.Evidence("llm", sources_of(denoised, train), flat).probabilities(flat)
     share = (planted.mask == 2)[planted.editable].mean()  # raw score says nothing; only the length of a window varies
     assert np.nanmean(prob) == pytest.approx(share, abs=0.02)
     write_denoised(tmp_path, rows=(30, 20, 20))
-    sasrec_refused(capsys, sasrec_command(tmp_path, "--denoise_category", "all", "--evidence", "fused"), "no planted.csv")
+    sasrec_refused(capsys, sasrec_command(tmp_path, "--denoise_category", "all", "--evidence", "llm"), "no planted.csv")
 
 
 def test_collaborative_evidence_on_movielens(ml_100k):
@@ -169,8 +180,56 @@ def test_collaborative_evidence_on_movielens(ml_100k):
 
     titles = read_titles(ml_100k)
     train, test = (read_split(ml_100k / f"{name}.csv", titles, 10, "ignored") for name in ("train", "test_5000"))
-    found = evidence.Evidence("collaborative", train, None, len(titles) - 1)
+    found = evidence.Evidence("collaborative", evidence.Sources(train, len(titles) - 1))
     assert roc_auc_score(test.mask[test.editable], found.probabilities(test)[test.editable]) > 0.84
     planted = evidence.plant(train, len(titles) - 1, 3000, seed=9)
     prob = found.probabilities(planted)[planted.editable]
     assert evidence.expected_calibration_error((planted.mask == 2)[planted.editable], prob) < 0.03
+
+
+def test_semantic_features_by_hand():
+    vectors = np.array([[0, 0], [1, 0], [0.6, 0.8], [0, 1]], dtype=np.float16)
+    asked = split_of([[0, 1, 2, 3], [0, 0, 1, 1]], name="test.csv")
+    found = evidence.semantic_features(asked, vectors)
+    assert np.isnan(found[:, [0, 3]]).all() and np.isnan(found[1, 1]).all()  # padding and targets
+    assert found[0, 1] == pytest.approx([0.6, 0.6], abs=1e-3) == found[0, 2]  # the target is none of the others
+    assert found[1, 2].tolist() == [0, 0]  # alone
+    found = evidence.semantic_features(replace(asked, path=Path("train.csv")), vectors)
+    assert found[0, 2] == pytest.approx([0.8, 0.7], abs=1e-3) and found[1, 2] == pytest.approx([1, 1])
+
+
+def test_planting_by_popularity_hides_popularity():
+    """Rarity tells uniform noise, and nothing of noise that is drawn from the windows themselves."""
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(0)
+    train = split_of(1 + (60 * rng.random((4000, 6)) ** 3).astype(int))
+    table = counts.Counts.of(train, 60)
+    for popular, low, high in ((False, 0.7, 1), (True, 0.47, 0.53)):
+        planted = evidence.plant(train, 60, 3000, 1, popular)
+        rarity = evidence.collaborative_features(planted, table)[:, :, 1]
+        assert low < roc_auc_score((planted.mask == 2).ravel(), rarity.ravel()) < high
+        changed = (planted.mask == 2).sum(1)
+        assert (changed == 1).all() and set(planted.drawn) == {("uniform", "popularity")[popular]}
+
+
+@pytest.mark.parametrize(
+    "vectors, message",
+    [
+        (np.ones((3, 2)), "shape (3, 2), expected one vector for each of 2 items"),
+        (np.ones(2), "shape (2,)"),
+        (np.ones((2, 0)), "shape (2, 0)"),
+        (np.array([[1.0, 0], [np.nan, 0]]), "the vector of item 2 is not of length 1"),
+        (np.array([[2.0, 0], [1, 0]]), "the vector of item 1 is not of length 1"),
+    ],
+)
+def test_bad_vectors(tmp_path, vectors, message):
+    from safetensors.numpy import save_file
+
+    save_file({"vectors": vectors}, tmp_path / "title_vectors.safetensors")
+    with pytest.raises(InputError) as error:
+        read_vectors(tmp_path, 2)
+    assert message in str(error.value)
+    (tmp_path / "title_vectors.safetensors").write_bytes(b"junk")
+    with pytest.raises(InputError, match="not the title vectors"):
+        read_vectors(tmp_path, 2)

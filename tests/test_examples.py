@@ -18,7 +18,7 @@ def test_example_names_what_was_planted():
         rng = np.random.default_rng(1)
         for _ in range(50):
             items = list(range(1, 9))
-            example = make_example(items, catalogue, rng, rate)
+            example = make_example(items, catalogue, np.arange(1, len(catalogue)), rng, rate)
             for noise, fit in example["pairs"]:
                 assert example["titles"].index(noise) == [catalogue[item] for item in items].index(fit)
             changed = sum(title != catalogue[item] for title, item in zip(example["titles"], items))

@@ -108,6 +108,6 @@ def test_bad_options(tmp_path, capsys):
 def test_main_uses_every_kind(denoised):
     root, results = denoised.parent, {}
     base = ["--denoise_category", "all", "--train_noise_filter_threshold", 0.3, "--test_noise_filter_threshold", 0.3]
-    for kind in ("raw", *evidence.KINDS, "oracle"):
+    for kind in ("raw", *evidence.FEATURES, "collaborative+semantic", "fused", "oracle"):
         results[kind] = sasrec.main(sasrec_command(root, *base, "--evidence", kind))["per_seed"]["test"]
-    assert len({json.dumps(value) for value in results.values()}) == 5
+    assert len({json.dumps(value) for value in results.values()}) == 7

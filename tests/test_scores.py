@@ -5,11 +5,11 @@ import pytest
 import torch
 from conftest import CARS, FRUIT
 
+from denoise_code.dataset import noise_pools, plant
 from denoise_code.examples import FOR_METRICS, Collator, encode
-from denoise_code.job import measure
 from denoise_code.language_model import load_tokenizer
 from denoise_code.prompt import IGNORED, Prompt
-from denoise_code.scores import detection_metrics, first_token_scores, title_log_likelihoods
+from denoise_code.scores import detection_metrics, first_token_scores, measure, planted_detection, title_log_likelihoods
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -49,15 +49,29 @@ def test_batched_loss_equals_single_loss(tiny_models, kind, loss_on):
 
 
 def test_detection_metrics_by_hand():
-    class Prediction:
-        predictions = np.array([[3.0, 1.0, 2.0], [0.0, 5.0, 4.0]])
-        label_ids = (None, None, None, np.array([[1, 0, 0], [IGNORED, 0, 1]]))
-
+    scores, planted = np.array([[3.0, 1.0, 2.0], [0.0, 5.0, 4.0]]), np.array([[1, 0, 0], [IGNORED, 0, 1]])
     # positives 3, 4; negatives 1, 2, 5: pairs won 2 + 2 of 6; windows: 1 and 0; highest of the second is no noise
     expected = {"share_noise": 0.4, "auc": 4 / 6, "auc_window": 0.5, "average_precision": (1 / 2 + 2 / 3) / 2, "top1": 0.5}
-    assert detection_metrics(Prediction) == pytest.approx(expected)
-    Prediction.predictions = (Prediction.predictions, -Prediction.predictions)
-    assert detection_metrics(Prediction) == pytest.approx(expected | {f"likelihood_{name}": v for name, v in expected.items()})
+    assert detection_metrics(scores, planted, np.array([0, 0])) == pytest.approx(expected)
+    both = detection_metrics(np.tile(scores, (2, 1)), np.tile(planted, (2, 1)), np.array([0, 0, 1, 1]))
+    assert both == pytest.approx(expected | {"auc_context": 4 / 6})
+    apart = detection_metrics(scores, planted, np.array([0, 1]))
+    assert (apart["auc"], apart["auc_context"]) == (1.0, 0.0)
+
+
+def test_popularity_alone_tells_nothing_of_the_context():
+    """A score that knows how popular each item is, and never reads a window, finds uniform noise and has 0.5 otherwise."""
+    rng, n_items = np.random.default_rng(0), 400
+    weights = 1 / np.arange(1, n_items + 1)
+    windows = [rng.choice(n_items, size=10, replace=False, p=weights / weights.sum()) + 1 for _ in range(6000)]
+    counts = np.bincount(np.concatenate(windows), minlength=n_items + 1)
+    pools, truths, scores = noise_pools(windows, n_items), [], []
+    for number, window in enumerate(windows):
+        planted = plant(window.tolist(), list(pools.values())[number % 2], rng)
+        truths.append([int(place in planted) for place in range(10)])
+        scores.append([-counts[planted.get(place, item)] for place, item in enumerate(window)])
+    found = planted_detection(truths, scores, np.arange(len(windows)) % 2)
+    assert found["auc"] > 0.8 and found["auc_context"] == pytest.approx(0.5, abs=0.03)
 
 
 def test_measure_by_hand():

@@ -49,10 +49,7 @@ def untrained_auc(folder, model):
         logits = AutoModelForCausalLM.from_pretrained(model)(**batch).logits
     scores = first_token_scores(logits, (batch["labels"], *extra.values()))
 
-    class Prediction:
-        predictions, label_ids = scores.numpy(), (None, None, None, extra["planted"].numpy())
-
-    return detection_metrics(Prediction)["auc"]
+    return detection_metrics(scores.numpy(), extra["planted"].numpy(), extra["popular"].numpy())["auc"]
 
 
 def test_likelihoods_are_learned_and_choose_the_checkpoint(genres, tiny_models, tmp_path, capsys):
@@ -130,7 +127,8 @@ def test_two_processes_train_like_one(genres, tiny_models, tmp_path):
 @pytest.mark.parametrize(
     "extra",
     [
-        ["--seed", 1], ["--manual_noise", 0.5], ["--loss_on", "all"], ["--loss_on", "unplanted"], ["--lora_r", 4], ["--lora_alpha", 64],
+        ["--seed", 1], ["--manual_noise", 0.5], ["--plant", "popularity"], ["--objective", "contrast"],
+        ["--loss_on", "all"], ["--loss_on", "unplanted"], ["--lora_r", 4], ["--lora_alpha", 64],
         ["--lora_dropout", 0.5], ["--learning_rate", 0.1], ["--cutoff_len", 60],
         ["--warmup_steps", 5], ["--sample", 40], ["--batch_size", 16],
     ],

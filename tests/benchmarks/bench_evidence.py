@@ -1,4 +1,4 @@
-"""Time and memory of the co-occurrence evidence on synthetic windows; must grow linearly with windows.
+"""Time and memory of co-occurrence and of title vectors as evidence on synthetic windows; must grow linearly with windows.
 
 python tests/benchmarks/bench_evidence.py 100000 300000 1000000
 """
@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SASRec_code"))
+from counts import Counts  # noqa: E402
 from dataloader import Split  # noqa: E402
-from evidence import Counts, collaborative_features  # noqa: E402
+from evidence import collaborative_features, semantic_features  # noqa: E402
 
-N_ITEMS, WIDTH, WINDOWS_PER_USER = 100_000, 11, 10
+N_ITEMS, WIDTH, WINDOWS_PER_USER, DIMENSIONS = 100_000, 11, 10, 576
 
 
 def synthetic(windows: int) -> Split:
@@ -34,10 +35,14 @@ def measure(windows: int) -> None:
     counts = Counts.of(split, N_ITEMS)
     counted = time.perf_counter()
     collaborative_features(split, counts)
-    seconds = time.perf_counter() - started
+    joined = time.perf_counter()
+    vectors = np.random.default_rng(0).normal(size=(N_ITEMS + 1, DIMENSIONS)).astype(np.float16)
+    made = time.perf_counter()
+    semantic_features(split, vectors)
+    seconds = time.perf_counter() - made
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
-        f"{windows:>10,} {counted - started:>8.1f} {seconds - counted + started:>10.1f} {windows / seconds:>12,.0f} {peak:>8.2f}",
+        f"{windows:>10,} {counted - started:>8.1f} {joined - counted:>15.1f} {seconds:>10.1f} {peak:>8.2f}",
         flush=True,
     )
 
@@ -47,6 +52,6 @@ if __name__ == "__main__":
     if len(sizes) == 1:
         measure(sizes[0])
     else:
-        print("   windows  count s features s    windows/s      GiB")
+        print("   windows  count s collaborative s semantic s      GiB")
         for size in sizes:
             subprocess.run([sys.executable, __file__, str(size)], check=True)

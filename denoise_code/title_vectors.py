@@ -1,0 +1,151 @@
+"""Title vectors: what a language model knows of each title by itself, read once a catalogue and not once a window.
+
+Mean over a title's tokens of the hidden states of a middle layer, less the catalogue's mean, divided by its standard
+deviation, of length 1: the cosine of two of them says how alike two items are. The first token is left out, since models
+park attention there whatever it is. Knows nothing of prompts and of scores of windows.
+"""
+
+import hashlib
+import json
+import os
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from denoise_code.command_line import partial_path
+from denoise_code.dataset import find_train_file, fingerprint, noise_pools, plant, read_windows
+from denoise_code.examples import pad_left
+from denoise_code.language_model import check_length, choose_dtype, decoder_of, layer_outputs
+from denoise_code.prompt import clean_title
+from denoise_code.scores import detection
+
+LAYER_WINDOWS = 400  # with a planted item each, on which the layer is chosen
+
+
+def read_titles(model, tokenizer, titles: list[str], layers: list[int], batch_size: int, pool) -> torch.Tensor:
+    """`pool` of each title's hidden states after each of `layers`: (K, N, D) float32 on the CPU; later layers are not run.
+
+    No layers: what the model gives out, normalised after the last; (1, N, D).
+    pool: (states (B, T, D), mask (B, T), padded on the left) -> (B, D).
+    """
+    from tqdm import tqdm
+
+    tokens = [tokenizer(clean_title(title))["input_ids"] or [tokenizer.eos_token_id] for title in titles]
+    check_length(model.config, max(map(len, tokens)))
+    order = sorted(range(len(titles)), key=lambda place: len(tokens[place]))
+    rows = []
+    with torch.inference_mode(), layer_outputs(model, layers) as states:
+        for start in tqdm(range(0, len(order), batch_size), desc="read titles", unit="batch", leave=False):
+            inputs = pad_titles(
+                [tokens[place] for place in order[start : start + batch_size]], tokenizer.pad_token_id, model.device
+            )
+            out = decoder_of(model)(**inputs, use_cache=False)[0]
+            rows.append(torch.stack([pool(state, inputs["attention_mask"]).float().cpu() for state in states or [out]]))
+    return torch.cat(rows, dim=1)[:, torch.tensor(order).argsort()]
+
+
+def pad_titles(tokens: list[list[int]], pad_token_id: int, device="cpu") -> dict:
+    """The model's inputs for titles that are tokens, padded on the left."""
+    mask = pad_left([[1] * len(title) for title in tokens], 0).to(device)
+    ids = pad_left(tokens, pad_token_id).to(device)
+    return {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+
+
+def mean_state(hidden, mask):
+    """Mean (B, D) of hidden (B, T, D) over a title's tokens but the first, where it has more than one."""
+    kept = mask * ((mask.cumsum(1) > 1) | (mask.sum(1, keepdim=True) == 1))
+    return (hidden.float() * kept[..., None]).sum(1) / kept.sum(1, keepdim=True)
+
+
+def standardise(vectors, mean, std):
+    """Vectors (N, D) of length 1, of mean 0 and deviation 1 in each dimension before that."""
+    return torch.nn.functional.normalize((vectors - mean) / std.clamp(min=1e-6), dim=-1)
+
+
+def similarities(vectors, windows):
+    """Similarity (B, W, W) between the items of windows (B, W) of rows of vectors (U, D); -inf to itself and padding (-1)."""
+    own = vectors[windows.clamp(min=0)]
+    absent = windows < 0
+    same = torch.eye(windows.shape[1], dtype=torch.bool, device=windows.device) | absent[:, None] | absent[:, :, None]
+    return (own @ own.mT).masked_fill(same, -torch.inf)
+
+
+def strangeness(vectors, windows):
+    """How little each item (B, W) resembles the others of its window: minus the largest and the mean similarity."""
+    similar = similarities(vectors, windows)
+    there = similar > -torch.inf
+    mean = similar.masked_fill(~there, 0).sum(2) / there.sum(2).clamp(min=1)
+    return -(similar.amax(2) + mean)
+
+
+def choose_layer(model, tokenizer, catalogue: list[str], windows: list[list[int]], rng, batch_size: int) -> dict:
+    """{layer, auc_context of each, mean, std}: the layer that best tells items planted by popularity in train windows.
+
+    Mean and standard deviation (D,) are of the titles of these windows, at that layer.
+    """
+    pool = noise_pools(windows, len(catalogue) - 1)["popularity"]
+    chosen = [windows[row] for row in rng.choice(len(windows), size=min(LAYER_WINDOWS, len(windows)), replace=False)]
+    planted = [plant(items, pool, rng) for items in chosen]
+    noisy = [[new.get(place, item) for place, item in enumerate(items)] for items, new in zip(chosen, planted)]
+    truths = [[int(place in new) for place in range(len(items))] for items, new in zip(chosen, planted)]
+    read = sorted(set().union(*noisy))
+    titles = [catalogue[item] for item in read]
+    layers = list(range(1, model.config.get_text_config().num_hidden_layers + 1))
+    states = read_titles(model, tokenizer, titles, layers, batch_size, mean_state)  # (K, N, D)
+    place = {item: number for number, item in enumerate(read)}
+    rows = pad_left([[place[item] for item in items] for items in noisy], -1)
+    figures = {}
+    for layer, vectors in zip(layers, states):
+        scores = strangeness(standardise(vectors, vectors.mean(0), vectors.std(0)), rows)
+        found = [row[-len(items) :].tolist() for row, items in zip(scores, noisy)]
+        figures[layer] = round(detection(truths, found)["auc"], 4)
+    layer = max(figures, key=figures.get)
+    return {"layer": layer, "auc_context": figures, "mean": states[layer - 1].mean(0), "std": states[layer - 1].std(0)}
+
+
+def title_vectors(model, tokenizer, catalogue: list[str], folder: Path, args, run: dict) -> tuple[dict, dict]:
+    """({"vectors": (n_items, D) float16 of items 1..n}, {layer, auc_context: {layer: figure}}), kept beside the data set.
+
+    By the adapter, at the layer it was trained at, where run (its record) says that it learned title vectors; else by the
+    base model, at the layer chosen on train windows.
+    """
+    tuned, batch_size = run.get("arguments", {}).get("objective") == "contrast", 4 * args.batch_size
+    source = find_train_file(folder)
+    weights = args.denoise_model_path / "adapter_model.safetensors" if tuned else None
+    made_by = [run["base_model"], str(choose_dtype(args.dtype)), args.load_in_8bit, catalogue, fingerprint([weights or source])]
+
+    def make():
+        made = {"layer": run["layer"], "auc_context": run["auc_context"]} if tuned else {}
+        with nullcontext() if tuned or not hasattr(model, "disable_adapter") else model.disable_adapter():
+            if not tuned:
+                windows = read_windows(source, len(catalogue) - 1)["item_ids"].tolist()
+                found = choose_layer(model, tokenizer, catalogue, windows, np.random.default_rng(0), batch_size)
+                made = {"layer": found["layer"], "auc_context": found["auc_context"]}
+            (states,) = read_titles(model, tokenizer, catalogue[1:], [made["layer"]], batch_size, mean_state)
+        return {"vectors": standardise(states, states.mean(0), states.std(0)).half()}, made
+
+    return cached(folder, "title_vectors", made_by, make)
+
+
+def cached(folder: Path, name: str, made_by: list, make) -> tuple[dict, dict]:
+    """What make() returns, (tensors, a record), kept beside the data set as <name>_<digest of made_by>.safetensors."""
+    key = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:16]
+    path = folder / f"{name}_{key}.safetensors"
+    if path.exists():
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads((file.metadata() or {"made": "{}"})["made"])  # noqa: SIM118
+    tensors, made = make()
+    made = json.loads(json.dumps(made))  # as it will be read
+    if os.access(folder, os.W_OK):
+        save_tensors(path, tensors, made)
+    return tensors, made
+
+
+def save_tensors(path: Path, tensors: dict, made: dict) -> None:
+    partial = partial_path(path)
+    save_file(tensors, partial, metadata={"made": json.dumps(made)})
+    partial.replace(path)
