@@ -72,6 +72,29 @@ class Counts:
             np.unique(users[rows] * (n_items + 1) + interactions, return_counts=True),
         )
 
+    def expected(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """How often items that occur so often would occur together by chance."""
+        total = max(self.items.sum(), 1)
+        partners = 2 * self.pairs[1].sum() / total  # that an interaction has on average
+        return (a * b).astype(np.float32) * (partners / total)
+
+    def between(self, users: np.ndarray, candidates: np.ndarray, rest: np.ndarray):
+        """Counts (F, C) of candidates, and (F, C, W) how often each occurs with the items of rest (F, W): found, expected.
+
+        All by other users than the F given.
+        """
+        base = self.n_items + 1
+        codes = np.array([self.user_codes.get(user, -1) for user in users])[:, None]
+
+        def of_others(items):
+            return self.items[items] - look_up(self.user_items, np.where(codes < 0, -1, codes * base + items))
+
+        keys = code_pairs(candidates[:, :, None], rest[:, None, :], self.n_items)
+        own = np.where(codes[..., None] < 0, -1, codes[..., None] * base**2 + keys)
+        together = look_up(self.pairs, keys) - look_up(self.user_pairs, own)
+        single = of_others(candidates)
+        return single, together, self.expected(single[:, :, None], of_others(rest)[:, None])
+
     def of_others(self, users: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Item counts (N, W) and pair counts (N, W, W) of a window's items by all users but its own."""
         base = self.n_items + 1

@@ -47,6 +47,12 @@ class Split:
         return editable
 
 
+def pick(split: Split, rows: np.ndarray) -> Split:
+    """The split with these rows only."""
+    arrays = {name: value[rows] for name, value in vars(split).items() if isinstance(value, np.ndarray)}
+    return replace(split, **arrays)
+
+
 def is_train(path: Path) -> bool:
     """Whether all items of the file's rows are scored: train rows, and train rows with a planted item."""
     return path.name.startswith(("train", "planted"))
@@ -247,7 +253,9 @@ def fingerprint(paths: list[Path]) -> str:
 def load(args, filtered: tuple[str, ...]) -> tuple[dict, int]:
     """{split: Split} of the rows as they are, and the number of items; `filtered` splits come with what a filter reads."""
     folder = args.data_root / args.dataset
-    needed = args.evidence in ("raw", "llm") or (args.evidence == "fused" and scored(folder))  # other kinds: where there are any
+    needed = args.evidence in ("raw", "llm") or (
+        args.evidence in ("fused", "random") and scored(folder)
+    )  # other kinds: where there are any
     paths = {split: find_split(args.data_root, args.dataset, split, needed and split in filtered) for split in SPLITS}
     for path in paths.values():
         if path.parent.name != args.dataset:

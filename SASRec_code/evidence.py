@@ -9,12 +9,12 @@ Reads train.csv and, of a folder that generate_denoised.py made, planted.csv (ll
 Used by main.py, sweep.py and report.py; nothing here reads valid or test rows, the mask of injected noise, or clean titles.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from counts import Counts
-from dataloader import DRAWN, InputError, Split
+from dataloader import DRAWN, InputError, Split, pick
 
 FEATURES = {
     "llm": ("noise_prob", "noise_prob in window"),
@@ -33,13 +33,11 @@ def collaborative_features(split: Split, counts: Counts) -> np.ndarray:
     window itself nor its neighbours speak for it. An item never seen in train has 0 and 0: no evidence but its rarity.
     """
     result = np.full((*split.items.shape, 2), np.nan, dtype=np.float32)
-    total = max(counts.items.sum(), 1)
-    pairs_per_item = 2 * counts.pairs[1].sum() / total  # partners that an interaction has on average
     for start in range(0, len(split.items), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         items, scored = split.items[rows], split.editable[rows]
         single, together = counts.of_others(split.users[rows], items)
-        expected = (single[:, :, None] * single[:, None, :]).astype(np.float32) * (pairs_per_item / total)
+        expected = counts.expected(single[:, :, None], single[:, None, :])
         lift = np.log1p(together) - np.log1p(expected)
         others = scored[:, :, None] & scored[:, None, :] & ~np.eye(items.shape[1], dtype=bool)
         fit = np.where(others, lift, 0).sum(2) / np.maximum(others.sum(2), 1)
@@ -184,12 +182,6 @@ def halves(planted: Split) -> tuple[Split, Split]:
     users = np.unique(planted.users, return_inverse=True)[1]
     first = np.random.default_rng(0).permutation(users.max() + 1)[users] % 2 == 0
     return pick(planted, first), pick(planted, ~first)
-
-
-def pick(split: Split, rows: np.ndarray) -> Split:
-    """The split with these rows only."""
-    arrays = {name: value[rows] for name, value in vars(split).items() if isinstance(value, np.ndarray)}
-    return replace(split, **arrays)
 
 
 def expected_calibration_error(truth: np.ndarray, prob: np.ndarray, bins: int = 10) -> float:

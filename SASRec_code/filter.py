@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from dataloader import SPLITS, Split, read_split, read_titles, read_vectors, scored
 from evidence import Evidence, Sources
+from replacement import Replacer
 
 FILTERED = {"none": (), "train": ("train",), "test": ("valid", "test"), "all": SPLITS}  # --denoise_category
 
@@ -20,9 +21,18 @@ def weigh(splits: dict, n_items: int, args) -> dict[str, np.ndarray]:
         return {name: split.noise_prob for name, split in chosen.items()}
     if args.evidence == "oracle":
         return {name: np.where(split.editable, split.mask == 1, np.nan) for name, split in chosen.items()}
-    evidence = Evidence(args.evidence, read_sources(args.data_root / args.dataset, splits["train"], n_items, args.maxlen))
-    print(f"evidence {args.evidence}: " + ", ".join(f"{name} {value:+.2f}" for name, value in evidence.coefficients().items()))
-    return {name: evidence.probabilities(split) for name, split in chosen.items()}
+    kind = "fused" if args.evidence == "random" else args.evidence
+    evidence = Evidence(kind, read_sources(args.data_root / args.dataset, splits["train"], n_items, args.maxlen))
+    print(f"evidence {kind}: " + ", ".join(f"{name} {value:+.2f}" for name, value in evidence.coefficients().items()))
+    found = {name: evidence.probabilities(split) for name, split in chosen.items()}
+    return {name: shuffled(prob) for name, prob in found.items()} if args.evidence == "random" else found
+
+
+def shuffled(prob: np.ndarray) -> np.ndarray:
+    """The same probabilities (N, W) at random positions: as many edits, with nothing known of where."""
+    result, scored = prob.copy(), ~np.isnan(prob)
+    result[scored] = np.random.default_rng(0).permutation(prob[scored])
+    return result
 
 
 def read_sources(folder: Path, train: Split, n_items: int, maxlen: int) -> Sources:
@@ -31,7 +41,16 @@ def read_sources(folder: Path, train: Split, n_items: int, maxlen: int) -> Sourc
     return Sources(train, n_items, planted, read_vectors(folder, n_items))
 
 
-def denoise(splits: dict, weights: dict, args) -> dict[str, np.ndarray]:
+def make_replacer(splits: dict, n_items: int, args) -> Replacer | None:
+    """What finds replacements; None where the language model's are taken, or none are needed."""
+    if args.replace_with == "suggested" or args.edit == "delete" or not FILTERED[args.denoise_category]:
+        return None
+    replacer = Replacer(splits["train"], n_items, read_vectors(args.data_root / args.dataset, n_items))
+    print("replacements: " + ", ".join(f"{name} {value:+.2f}" for name, value in replacer.coefficients().items()))
+    return replacer
+
+
+def denoise(splits: dict, weights: dict, args, replacer: Replacer | None = None) -> dict[str, np.ndarray]:
     """{split: windows (N, W)} after the threshold filter, or before noise with --clean."""
     windows = {name: split.clean if args.clean else split.items for name, split in splits.items()}
     for name, weight in weights.items():
@@ -45,7 +64,8 @@ def denoise(splits: dict, weights: dict, args) -> dict[str, np.ndarray]:
             flagged = flag_suspects(split, percentile(reference, threshold), most)
         else:
             flagged = flag_probable(weight, threshold, most)
-        windows[name] = apply_edits(split.items, flagged, replacements(split), weight, args.edit)
+        instead = replacer.replacements(split, flagged) if replacer else replacements(split)
+        windows[name] = apply_edits(split.items, flagged, instead, weight, args.edit)
         print(f"{name}: {flagged.sum():,} of {split.editable.sum():,} positions flagged ({describe_edits(split, flagged)})")
     return windows
 

@@ -31,7 +31,7 @@ def experiment(args) -> dict:
     import torch
     from dataloader import InputError, fingerprint, input_files, load
     from evaluate import metrics, rank_targets, summarise
-    from filter import FILTERED, denoise, weigh
+    from filter import FILTERED, denoise, make_replacer, weigh
     from safetensors.torch import save_file
     from train import choose_device, fit, load_weights, make_model
 
@@ -40,7 +40,7 @@ def experiment(args) -> dict:
     if args.loss == "bce" and n_items <= args.maxlen + 1:
         raise InputError(f"{n_items} items are too few for negatives outside windows of {args.maxlen + 1}: use --loss ce")
     device = choose_device(args)
-    edited = denoise(splits, weigh(splits, n_items, args), args)
+    edited = denoise(splits, weigh(splits, n_items, args), args, make_replacer(splits, n_items, args))
     tensors = {name: torch.from_numpy(windows).to(device) for name, windows in edited.items()}
     data = fingerprint(input_files(splits, args))
     folder = output_folder(args, data, "")

@@ -58,10 +58,17 @@ def filter_parser(description: str) -> argparse.ArgumentParser:
         default="valid",
         help="rows of test's percentile (release: split)",
     )
-    kinds = ["raw", "llm", "collaborative", "semantic", "collaborative+semantic", "fused", "oracle"]
-    add("--evidence", choices=kinds, default="raw", help="raw: noise_prob, thresholds are shares (paper); oracle: the injected "
-        "noise itself, for analysis; the others: calibrated probabilities (evidence.py), fused of all that the folder has")  # fmt: skip
+    kinds = ["raw", "llm", "collaborative", "semantic", "collaborative+semantic", "fused", "random", "oracle"]
+    add("--evidence", choices=kinds, default="raw", help="raw: noise_prob, thresholds are shares (paper); calibrated "
+        "probabilities (evidence.py): llm, …, fused of all that the folder has; for comparison random: fused at random places, "
+        "oracle: the injected noise itself")  # fmt: skip
     add("--edit", choices=["replace", "delete"], default="replace", help="what has no replacement is deleted either way")
+    add(
+        "--replace_with",
+        choices=["suggested", "neighbours"],
+        default="suggested",
+        help="suggested: by the language model (paper); neighbours: what goes with the rest of the window (replacement.py)",
+    )
     add("--clean", action="store_true", help="the rows before noise was injected: the upper bound of denoising")
     return parser
 

@@ -58,15 +58,15 @@ def with_settings(args, **settings):
     return changed
 
 
-def evaluate_settings(args, splits: dict, weights: dict, n_items: int) -> dict:
+def evaluate_settings(args, splits: dict, weights: dict, replacer, n_items: int) -> dict:
     """{(train setting, test setting, seed): {split: ranks (N,)}} by their places in the grids."""
     from evaluate import rank_targets
     from train import choose_device
 
     device, ranks = choose_device(args), {}
-    tests = [windows_of(splits, weights, with_settings(args, **setting), device) for setting in grid(args, "test")]
+    tests = [windows_of(splits, weights, replacer, with_settings(args, **setting), device) for setting in grid(args, "test")]
     for t, setting in enumerate(grid(args, "train")):
-        train = windows_of(splits, weights, with_settings(args, **setting), device, ("train",))["train"]
+        train = windows_of(splits, weights, replacer, with_settings(args, **setting), device, ("train",))["train"]
         for seed in range(args.seed, args.seed + args.seeds):
             model = trained(args, {"train": train, "valid": tests[0]["valid"]}, n_items, seed, device)
             for e, evaluated in enumerate(tests):
@@ -103,11 +103,11 @@ def trained(args, tensors: dict, n_items: int, seed: int, device):
     return model
 
 
-def windows_of(splits: dict, weights: dict, args, device, names=("valid", "test")) -> dict:
+def windows_of(splits: dict, weights: dict, replacer, args, device, names=("valid", "test")) -> dict:
     import torch
     from filter import denoise
 
-    edited = denoise({name: splits[name] for name in names}, weights, args)
+    edited = denoise({name: splits[name] for name in names}, weights, args, replacer)
     return {name: torch.from_numpy(windows).to(device) for name, windows in edited.items()}
 
 
@@ -120,7 +120,7 @@ def clean_ranks(args, splits: dict, n_items: int) -> dict | None:
     if all((split.items == split.clean).all() for split in splits.values()):
         return None
     device = choose_device(args)
-    tensors = windows_of(splits, {}, with_settings(args, clean=True), device, SPLITS)
+    tensors = windows_of(splits, {}, None, with_settings(args, clean=True), device, SPLITS)
     ranks = {"valid": {}, "test": {}}
     for seed in range(args.seed, args.seed + args.seeds):
         model = trained(args, {name: tensors[name] for name in ("train", "valid")}, n_items, seed, device)
@@ -179,12 +179,13 @@ def sweep(args) -> dict:
     import pandas as pd
     from dataloader import fingerprint, input_files, load
     from evaluate import ndcg_per_row
-    from filter import FILTERED, weigh
+    from filter import FILTERED, make_replacer, weigh
 
     # 1. every setting on valid
     args = with_settings(args, denoise_category="all" if args.train_thresholds else "test", select_on="valid")
     splits, n_items = load(args, FILTERED[args.denoise_category])
-    ranks = evaluate_settings(args, splits, weigh(splits, n_items, args), n_items)
+    found = weigh(splits, n_items, args), make_replacer(splits, n_items, args)
+    ranks = evaluate_settings(args, splits, *found, n_items)
     seeds = range(args.seed, args.seed + args.seeds)
     rows = []
     for (t, train), (e, test) in product(enumerate(grid(args, "train")), enumerate(grid(args, "test"))):

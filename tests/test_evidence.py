@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import counts
+import dataloader
 import evidence
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def test_counts_against_a_slow_version(seed, named):
     logs = random_logs(seed)
     train, pairs = sliding(logs, named=named), slow_counts(logs, 15)
     shuffled = np.random.default_rng(seed).permutation(len(train.users))
-    for split in (train, evidence.pick(train, shuffled)):
+    for split in (train, dataloader.pick(train, shuffled)):
         table = counts.Counts.of(split, 15)
         single, together = table.of_others(split.users, split.items)
         for row in range(len(split.items)):
@@ -76,7 +77,7 @@ def test_named_interactions_need_no_overlap():
     rows = split_of([log[end - 5 : end] for end in ends], users=["u"] * 3)
     named = replace(rows, places=np.array(ends)[:, None] - 5 + np.arange(5))
     assert counts.new_positions(named).astype(int).tolist() == [[1] * 5, [0, 1, 1, 1, 1], [0, 0, 0, 1, 1]]
-    backwards = evidence.pick(named, np.array([2, 1, 0]))
+    backwards = dataloader.pick(named, np.array([2, 1, 0]))
     assert (counts.new_positions(backwards)[::-1] == counts.new_positions(named)).all()
 
 
@@ -99,9 +100,9 @@ def test_own_windows_never_speak_for_themselves():
     logs = random_logs(1)
     train = sliding(logs)
     mine = train.users == "u3"
-    alone = counts.Counts.of(evidence.pick(train, ~mine), 15)
+    alone = counts.Counts.of(dataloader.pick(train, ~mine), 15)
     everyone = counts.Counts.of(train, 15)
-    asked = evidence.pick(train, mine)
+    asked = dataloader.pick(train, mine)
     single, together = everyone.of_others(asked.users, asked.items)
     single_alone, together_alone = alone.of_others(asked.users, asked.items)
     real = asked.items != 0

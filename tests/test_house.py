@@ -12,10 +12,21 @@ FLOORS = [
     {"prompt", "language_model"},
     {"dataset"},
     {"examples", "scores", "readings"},
-    {"denoiser", "title_vectors", "grounding"},
+    {"denoiser", "title_vectors"},
+    {"grounding"},
     {"job", "objectives"},
 ]
-WAY_OF_A_WINDOW = ["options", "dataloader", "counts", "evidence", "filter", "model", "evaluate", "train"]  # then the scripts
+WAY_OF_A_WINDOW = [
+    "options",
+    "dataloader",
+    "counts",
+    "evidence",
+    "replacement",
+    "filter",
+    "model",
+    "evaluate",
+    "train",
+]  # then the scripts
 SCRIPTS = {"main", "sweep", "report", "export"}
 
 

@@ -1,0 +1,144 @@
+"""What fits in a flagged place: items that occur with the rest of the window elsewhere, and whose titles resemble it.
+
+Candidates are neighbours of the row's other items; one score ranks them, its weights fitted on train windows whose held-out
+item is the right answer. Reads counts and title vectors only; of a valid or test row nothing but its history.
+"""
+
+import numpy as np
+from counts import Counts
+from dataloader import InputError, Split, pick
+from scipy import sparse
+
+NEIGHBOURS, CANDIDATES = 50, 50  # of an item, by each kind; of a flagged place
+FIT_ON = 3000  # train windows
+PLACES_AT_ONCE = 2000
+
+
+def nearest_by_counts(counts: Counts) -> sparse.csr_array:
+    """(n_items + 1, n_items + 1): log of how much more often than by chance two items occur together, the highest a row."""
+    base, (keys, together) = counts.n_items + 1, counts.pairs
+    a, b = np.divmod(keys, base)
+    lift = np.log1p(together) - np.log1p(counts.expected(counts.items[a], counts.items[b]))
+    kept = (lift > 0) & (a != b)
+    first, second, lift = np.r_[a[kept], b[kept]], np.r_[b[kept], a[kept]], np.r_[lift[kept], lift[kept]]
+    order = np.lexsort((second, -lift, first))
+    first, second, lift = first[order], second[order], lift[order]
+    rank = np.arange(len(first)) - np.searchsorted(first, first)
+    top = rank < NEIGHBOURS
+    return sparse.csr_array((lift[top], (first[top], second[top])), shape=(base, base))
+
+
+def nearest_by_titles(vectors: np.ndarray) -> sparse.csr_array:
+    """The same with the cosine of title vectors (n_items + 1, D)."""
+    n, most = len(vectors), min(NEIGHBOURS, len(vectors) - 2)
+    table, rows, columns, values = vectors.astype(np.float32), [], [], []
+    for start in range(1, n, 1024):
+        chunk = np.arange(start, min(start + 1024, n))
+        similar = table[chunk] @ table.T
+        similar[np.arange(len(chunk)), chunk] = similar[:, 0] = -np.inf
+        top = np.argpartition(-similar, most, axis=1)[:, :most]
+        rows.append(np.repeat(chunk, most))
+        columns.append(top.ravel())
+        values.append(np.take_along_axis(similar, top, 1).ravel())
+    entries = np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))
+    return sparse.csr_array(entries, shape=(n, n))
+
+
+class Replacer:
+    """Ranks what could stand in a place of a window by the other items there."""
+
+    def __init__(self, train: Split, n_items: int, vectors: np.ndarray | None):
+        self.vectors, by_titles = vectors, [] if vectors is None else [nearest_by_titles(vectors)]
+        users = np.unique(train.users, return_inverse=True)[1]
+        first = np.random.default_rng(0).permutation(users.max() + 1)[users] % 2 == 0
+        for counted in (pick(train, first), train):
+            self.counts = Counts.of(counted, n_items)
+            self.neighbours = [nearest_by_counts(self.counts), *by_titles]
+            if counted is not train:
+                self.fit(pick(train, ~first))
+
+    def fit(self, train: Split, seed: int = 0) -> None:
+        """Weights by which the item that stood at a random place of a train window comes before its other candidates.
+
+        Of users whom the counts do not know: else their own pairs would bring the right item among the candidates.
+        """
+        from sklearn.linear_model import LogisticRegression
+
+        rng = np.random.default_rng(seed)
+        rows = rng.choice(len(train.items), size=min(FIT_ON, len(train.items)), replace=False)
+        items, lengths = train.items[rows], (train.items[rows] != 0).sum(1)
+        places = items.shape[1] - 1 - (rng.random(len(rows)) * lengths).astype(int)
+        rest = np.where(np.arange(items.shape[1]) == places[:, None], 0, items)
+        candidates = self.candidates(rest, rest)
+        right = candidates == items[np.arange(len(rows)), places][:, None]
+        found = right.any(1)
+        if not found.any():
+            raise InputError(f"{train.path}: no held-out item is a neighbour of its window; too few rows to replace from")
+        x = self.features(train.users[rows][found], rest[found], candidates[found])
+        right, there = right[found], candidates[found] != 0
+        differences = (x[right][:, None] - x)[there & ~right]  # (P, K): a right item less one of its window's others
+        weights = np.repeat(1 / np.maximum((there & ~right).sum(1), 1), (there & ~right).sum(1))  # each window counts once
+        self.scale = differences.std(0) + 1e-9
+        signs = np.where(np.arange(len(differences)) % 2, 1, -1)
+        model = LogisticRegression(fit_intercept=False, max_iter=1000)
+        model.fit(differences / self.scale * signs[:, None], signs, sample_weight=weights)
+        self.weights = model.coef_.ravel() / self.scale
+
+    def coefficients(self) -> dict[str, float]:
+        """Weight of each standardised feature."""
+        return dict(zip(("co-occurrence", "popularity", "largest similarity", "mean similarity"), self.weights * self.scale))
+
+    def candidates(self, rest: np.ndarray, banned: np.ndarray) -> np.ndarray:
+        """(F, CANDIDATES) items near those of rest (F, W), none of banned (F, B); 0 where there are fewer."""
+        place, column = np.nonzero(rest)
+        context = sparse.csr_array(
+            (np.ones(len(place)), (place, rest[place, column])), shape=(len(rest), self.counts.n_items + 1)
+        )
+        share, found = CANDIDATES // len(self.neighbours), []
+        for table in self.neighbours:
+            near = (context @ table).tocsr()
+            near.sort_indices()
+            owner = np.repeat(np.arange(len(rest)), np.diff(near.indptr))
+            allowed = ~(near.indices[:, None] == banned[owner]).any(1)
+            owner, items, values = owner[allowed], near.indices[allowed], near.data[allowed]
+            order = np.lexsort((items, -values, owner))
+            owner, items = owner[order], items[order]
+            rank = np.arange(len(owner)) - np.searchsorted(owner, owner)
+            best = np.zeros((len(rest), share), dtype=np.int64)
+            best[owner[rank < share], rank[rank < share]] = items[rank < share]
+            found.append(best)
+        both = np.sort(np.concatenate(found, axis=1), axis=1)
+        both[:, 1:][both[:, 1:] == both[:, :-1]] = 0  # found by both kinds
+        return both
+
+    def features(self, users: np.ndarray, rest: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """(F, C, K): with the items of rest, co-occurrence beyond chance (sum); popularity; similarity (largest, mean)."""
+        single, together, expected = self.counts.between(users, candidates, rest)
+        there = (rest != 0)[:, None]
+        lift = np.where(there, np.log1p(together) - np.log1p(expected), 0).sum(2)
+        parts = [lift, np.log1p(single)]
+        if self.vectors is not None:
+            own, other = (self.vectors[items].astype(np.float32) for items in (candidates, rest))
+            similar = own @ other.transpose(0, 2, 1)  # (F, C, W)
+            parts += [np.where(there, similar, -1).max(2), np.where(there, similar, 0).sum(2) / np.maximum(there.sum(2), 1)]
+        return np.stack(parts, axis=2)
+
+    def rank(self, users: np.ndarray, rest: np.ndarray, banned: np.ndarray, count: int = 1) -> np.ndarray:
+        """The best `count` items (F, count) for places beside rest (F, W); ties by id, 0 where there are fewer."""
+        best = [np.zeros((0, count), dtype=np.int64)]
+        for start in range(0, len(rest), PLACES_AT_ONCE):
+            places = slice(start, start + PLACES_AT_ONCE)
+            candidates = self.candidates(rest[places], banned[places])
+            scores = self.features(users[places], rest[places], candidates) @ self.weights
+            order = np.lexsort((candidates, -np.where(candidates != 0, scores, -np.inf)), axis=1)[:, :count]
+            best.append(np.take_along_axis(candidates, order, 1))
+        return np.concatenate(best)
+
+    def replacements(self, split: Split, flagged: np.ndarray) -> np.ndarray:
+        """(N, W): the best item for each flagged place by the row's unflagged editable items, 0 elsewhere."""
+        result = np.zeros_like(split.items)
+        row, place = np.nonzero(flagged)
+        known = np.where(split.editable, split.items, 0)
+        rest = np.where(flagged, 0, known)
+        result[row, place] = self.rank(split.users[row], rest[row], known[row])[:, 0]
+        return result

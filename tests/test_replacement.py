@@ -1,0 +1,111 @@
+"""SASRec_code/replacement.py: against brute force, nothing of a target or a window's own items, by titles too."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import filter as threshold_filter
+import numpy as np
+import pytest
+import replacement
+from conftest import sasrec_arguments
+from counts import Counts
+from dataloader import Split, load
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+N_ITEMS = 25
+
+
+def random_rows(seed, n=60, name="train.csv"):
+    """Windows of two groups of items, so that there is something to find."""
+    rng = np.random.default_rng(seed)
+    items = np.zeros((n, 6), dtype=np.int64)
+    for row in range(n):
+        length, group = int(rng.integers(3, 7)), rng.integers(2)
+        items[row, 6 - length :] = 1 + 2 * rng.integers(12, size=length) + group * (rng.random(length) < 0.9)
+    return Split(Path(name), rng.integers(20, size=n).astype(str), items, np.zeros_like(items), items)
+
+
+def circle():
+    angle = 2 * np.pi * np.arange(N_ITEMS + 1) / N_ITEMS
+    vectors = np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float16)
+    vectors[0] = 0
+    return vectors
+
+
+def brute_force(replacer, train, user, rest, banned):
+    """The best item of the catalogue by the same score, with counts of all windows of other users counted one by one."""
+    rows = train.items[train.users != user]
+    everyone = Counts.of(train, N_ITEMS)
+    partners = 2 * everyone.pairs[1].sum() / everyone.items.sum() ** 2
+    others = Counts.of(replace(train, users=train.users[train.users != user], items=rows, mask=rows, clean=rows), N_ITEMS)
+    pairs = dict(zip(*(values.tolist() for values in others.pairs)))
+    scores = {}
+    for item in set(range(1, N_ITEMS + 1)) - set(banned.tolist()):
+        lift = 0.0
+        for other in rest[rest != 0].tolist():
+            together = pairs.get(min(item, other) * (N_ITEMS + 1) + max(item, other), 0)
+            lift += np.log1p(together) - np.log1p(others.items[item] * others.items[other] * partners)
+        features = [lift, np.log1p(others.items[item])]
+        if replacer.vectors is not None:
+            table = replacer.vectors.astype(np.float32)
+            similar = [float(table[item] @ table[other]) for other in rest[rest != 0]]
+            features += [max(similar), np.mean(similar)]
+        scores[item] = float(np.dot(features, replacer.weights))
+    return scores
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000), st.booleans())
+def test_ranking_equals_brute_force(seed, with_titles):
+    train = random_rows(seed)
+    replacer = replacement.Replacer(train, N_ITEMS, circle() if with_titles else None)
+    place = np.random.default_rng(seed).integers(3, 6, size=10)
+    rest = train.items[:10].copy()
+    rest[np.arange(10), place] = 0
+    candidates = replacer.candidates(rest, train.items[:10])
+    found = replacer.rank(train.users[:10], rest, train.items[:10], 5)
+    for row in range(10):
+        scores = brute_force(replacer, train, train.users[row], rest[row], train.items[row])
+        there = sorted(candidates[row][candidates[row] != 0].tolist(), key=lambda item: (-scores[item], item))
+        best = [item for item in found[row].tolist() if item]
+        assert [scores[item] for item in best] == pytest.approx([scores[item] for item in there[:5]], abs=1e-3)
+        assert not set(best) & set(train.items[row].tolist()) and len(set(best)) == len(best)
+
+
+def test_neighbours_of_a_catalogue_by_hand():
+    table = replacement.nearest_by_titles(circle()).toarray()
+    assert table.shape == (N_ITEMS + 1, N_ITEMS + 1) and not table[0].any() and not table[:, 0].any()
+    assert table[3].argmax() in (2, 4) and table[3, 4] == pytest.approx(np.cos(2 * np.pi / N_ITEMS), abs=1e-3)
+    assert not np.diag(table).any()
+
+
+ARMS = [("fused", "neighbours"), ("collaborative", "neighbours"), ("semantic", "neighbours"), ("fused", "suggested"),
+        ("raw", "suggested"), ("llm", "neighbours"), ("random", "neighbours"), ("oracle", "neighbours")]  # fmt: skip
+
+
+@pytest.mark.parametrize("evidence, source", ARMS)
+def test_nothing_of_an_edited_history_knows_the_target(denoised, evidence, source):
+    """All targets of valid and test exchanged: the edited histories stay as they are, for every evidence and replacement."""
+    options = ["--denoise_category", "all", "--evidence", evidence, "--replace_with", source]
+    options += ["--train_noise_filter_threshold", 0.3, "--test_noise_filter_threshold", 0.3]
+    args = sasrec_arguments(denoised.parent, *options)
+    splits, n_items = load(args, threshold_filter.FILTERED["all"])
+
+    def edited(splits):
+        weights, replacer = threshold_filter.weigh(splits, n_items, args), threshold_filter.make_replacer(splits, n_items, args)
+        return threshold_filter.denoise(splits, weights, args, replacer)
+
+    def with_other_targets(split):
+        changed = {}
+        for name in ("items", "clean"):
+            changed[name] = getattr(split, name).copy()
+            changed[name][:, -1] = changed[name][:, -1] % n_items + 1
+        return replace(split, **changed)
+
+    before = edited(splits)
+    after = edited({name: split if name == "train" else with_other_targets(split) for name, split in splits.items()})
+    for name in ("valid", "test"):
+        assert (before[name][:, :-1] == after[name][:, :-1]).all() and (before[name][:, -1] != after[name][:, -1]).any()
+        if evidence != "raw":
+            assert (before[name] != splits[name].items).any()
