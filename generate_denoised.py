@@ -5,8 +5,10 @@ item's noise probability (LLM4DSR, arXiv 2408.08208, section 3.3). For the top s
 
 Reads   an adapter folder of train_denoise_model.py and a data set folder data/<Name>_noise_user<rate>/
 Writes  data/<Name>_denoise_user<rate>_<sample>[_<step>]/: the same rows with noise_prob, noise_items, noise_items_prob,
-        suggest_item_titles, suggest_item_ids (see data/README.md), planted.csv, the title maps and run.json
+        suggest_item_titles, suggest_item_ids (see data/README.md), planted.csv, title_vectors.safetensors, the title maps
+        and run.json. Without an adapter the title vectors of the base model alone, into data/<Name>_denoise_user<rate>_0/
 
+    python generate_denoised.py --noise_dataset_path data/ML100K_noise_user0.1
     python generate_denoised.py --denoise_model_path save_denoise_model/ML100K_noise_user0.1/batch4_sample2400_epoch1/checkpoint-600 \
         --noise_dataset_path data/ML100K_noise_user0.1 --denoise_data test_5000 --limit 64
     accelerate launch generate_denoised.py --noise_dataset_path data/Movie_noise_user0.0 \

@@ -16,6 +16,7 @@ from denoise_code.scores import detection_metrics, first_token_scores, title_log
 from denoise_code.title_vectors import choose_layer, mean_state, pad_titles, standardise, strangeness
 
 TEMPERATURE = 0.1
+GROUPS = 8  # of titles of like length that are read at once: padding would take most of the time
 
 
 class Naming:
@@ -95,10 +96,10 @@ class Contrast:
         return {"items": noisy, "planted": [int(place in planted) for place in range(len(items))], "popular": popular}
 
     def collator(self, rows: list[dict]) -> dict:
-        """The titles (U, L) of a batch, each once, and of its windows (B, W) which of them stand where, -1 where none."""
+        """The titles (U, L) of a batch, each once, the shortest first, and of its windows (B, W) which of them stand where, -1 where none."""
         import torch
 
-        read = sorted(set().union(*(row["items"] for row in rows)))
+        read = sorted(set().union(*(row["items"] for row in rows)), key=lambda item: (len(self.tokens[item]), item))
         place = {item: number for number, item in enumerate(read)}
         return {
             "planted": pad_left([row["planted"] for row in rows], IGNORED),  # first: the trainer counts a batch by it
@@ -116,12 +117,17 @@ class Contrast:
         self.record = found
 
     def loss(self, of_model, model, inputs: dict, return_outputs: bool = False, **_):
-        bare = getattr(model, "module", model)  # of what distributes it
-        with layer_outputs(bare, [self.layers]) as states:
-            read = {name: inputs[name] for name in ("input_ids", "attention_mask", "position_ids")}
-            model(**read, use_cache=False, logits_to_keep=1)
-            vectors = mean_state(states[0], inputs["attention_mask"])
-        vectors = standardise(vectors, self.mean.to(vectors.device), self.std.to(vectors.device))
+        import torch
+
+        vectors = []
+        with layer_outputs(getattr(model, "module", model), [self.layers]) as states:  # the module of what distributes it
+            for mask, ids, places in zip(
+                *(inputs[name].chunk(GROUPS) for name in ("attention_mask", "input_ids", "position_ids"))
+            ):
+                mask, ids, places = (values[:, -int(mask.sum(1).max()) :] for values in (mask, ids, places))
+                model(input_ids=ids, attention_mask=mask, position_ids=places, use_cache=False, logits_to_keep=1)
+                vectors.append(mean_state(states[0], mask))
+        vectors = standardise(torch.cat(vectors), self.mean.to(vectors.device), self.std.to(vectors.device))
         loss = contrast_loss(vectors, inputs["windows"], inputs["log_counts"])
         return (loss, {"scores": strangeness(vectors, inputs["windows"])}) if return_outputs else loss
 
