@@ -96,7 +96,7 @@ class Contrast:
         return {"items": noisy, "planted": [int(place in planted) for place in range(len(items))], "popular": popular}
 
     def collator(self, rows: list[dict]) -> dict:
-        """The titles (U, L) of a batch, each once, the shortest first, and of its windows (B, W) which of them stand where, -1 where none."""
+        """The titles (U, L) of a batch, each once, the shortest first; windows (B, W): which stand where, -1 where none."""
         import torch
 
         read = sorted(set().union(*(row["items"] for row in rows)), key=lambda item: (len(self.tokens[item]), item))
@@ -121,13 +121,13 @@ class Contrast:
 
         vectors = []
         with layer_outputs(getattr(model, "module", model), [self.layers]) as states:  # the module of what distributes it
-            for mask, ids, places in zip(
-                *(inputs[name].chunk(GROUPS) for name in ("attention_mask", "input_ids", "position_ids"))
-            ):
-                mask, ids, places = (values[:, -int(mask.sum(1).max()) :] for values in (mask, ids, places))
-                model(input_ids=ids, attention_mask=mask, position_ids=places, use_cache=False, logits_to_keep=1)
-                vectors.append(mean_state(states[0], mask))
-        vectors = standardise(torch.cat(vectors), self.mean.to(vectors.device), self.std.to(vectors.device))
+            names = ("input_ids", "attention_mask", "position_ids")
+            for parts in zip(*(inputs[name].chunk(GROUPS) for name in names)):
+                read = {name: part[:, -int(parts[1].sum(1).max()) :] for name, part in zip(names, parts)}
+                model(**read, use_cache=False, logits_to_keep=1)
+                vectors.append(mean_state(states[0], read["attention_mask"]))
+        device = vectors[0].device
+        vectors = standardise(torch.cat(vectors), self.mean.to(device), self.std.to(device))
         loss = contrast_loss(vectors, inputs["windows"], inputs["log_counts"])
         return (loss, {"scores": strangeness(vectors, inputs["windows"])}) if return_outputs else loss
 
