@@ -18,32 +18,45 @@ from dataloader import DRAWN, InputError, Split, pick
 
 FEATURES = {
     "llm": ("noise_prob", "noise_prob in window"),
-    "collaborative": ("co-occurrence", "rarity"),
-    "semantic": ("largest similarity", "mean similarity"),
+    "collaborative": ("co-occurrence", "co-occurrence of the rest", "rarity"),
+    "semantic": ("largest similarity", "mean similarity", "similarity of the rest"),
 }
 OWN_PLANTED = 5000  # windows that are planted here where no language model has to read them, so they cost nothing
 ROWS_AT_ONCE, VECTORS_AT_ONCE = 50_000, 5_000
 
 
 def collaborative_features(split: Split, counts: Counts) -> np.ndarray:
-    """(N, W, 2): how much more often than by chance an item occurs with the window's other items, and its rarity.
+    """(N, W, 3): how much more often than by chance an item occurs with the others, these with each other; its rarity.
 
-    The first is the mean over the other items of log((together + 1) / (expected + 1)), expected being what independent
-    items of these counts would give; the second is -log(count + 1). Counts are of other users only, so neither the
-    window itself nor its neighbours speak for it. An item never seen in train has 0 and 0: no evidence but its rarity.
+    The first is the mean over the window's other items of log((together + 1) / (expected + 1)), expected being what
+    independent items of these counts would give, the second the same over pairs of these others: a stranger is one where the
+    rest belongs together. The third is -log(count + 1). Counts are of other users only, so neither the window itself nor its
+    neighbours speak for it. An item never seen in train has 0 in the first: no evidence but its rarity.
     """
-    result = np.full((*split.items.shape, 2), np.nan, dtype=np.float32)
+    result = np.full((*split.items.shape, 3), np.nan, dtype=np.float32)
     for start in range(0, len(split.items), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         items, scored = split.items[rows], split.editable[rows]
         single, together = counts.of_others(split.users[rows], items)
         expected = counts.expected(single[:, :, None], single[:, None, :])
         lift = np.log1p(together) - np.log1p(expected)
-        others = scored[:, :, None] & scored[:, None, :] & ~np.eye(items.shape[1], dtype=bool)
-        fit = np.where(others, lift, 0).sum(2) / np.maximum(others.sum(2), 1)
-        values = np.stack([fit, -np.log1p(single)], axis=2)
+        values = np.stack([*with_the_rest(lift, scored), -np.log1p(single)], axis=2)
         result[rows] = np.where(scored[:, :, None], values, np.nan)
     return result
+
+
+def with_the_rest(values: np.ndarray, scored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of symmetric values (N, W, W) of each scored item with the others, and of these others with each other; (N, W)."""
+    others = pairs_of(scored)
+    values, count = np.where(others, values, 0), scored.sum(1, keepdims=True)
+    own = values.sum(2)
+    rest = own.sum(1, keepdims=True) - 2 * own  # each pair of the others twice
+    return own / np.maximum(count - 1, 1), rest / np.maximum((count - 1) * (count - 2), 1)
+
+
+def pairs_of(scored: np.ndarray) -> np.ndarray:
+    """(N, W, W) where two different places of a row are scored."""
+    return scored[:, :, None] & scored[:, None, :] & ~np.eye(scored.shape[1], dtype=bool)
 
 
 def llm_features(split: Split) -> np.ndarray:
@@ -56,19 +69,20 @@ def llm_features(split: Split) -> np.ndarray:
 
 
 def semantic_features(split: Split, vectors: np.ndarray) -> np.ndarray:
-    """(N, W, 2): the largest and the mean cosine of an item's title vector with those of the window's other scored items.
+    """(N, W, 3): the largest and the mean cosine of an item's title vector with those of the window's other scored items.
+
+    The third is the mean of these with each other.
 
     vectors (n_items + 1, D), of length 1. An item that stands in the window twice is as like itself as can be.
     """
-    result = np.full((*split.items.shape, 2), np.nan, dtype=np.float32)
+    result = np.full((*split.items.shape, 3), np.nan, dtype=np.float32)
     for start in range(0, len(split.items), VECTORS_AT_ONCE):
         rows = slice(start, start + VECTORS_AT_ONCE)
         own, scored = vectors[split.items[rows]].astype(np.float32), split.editable[rows]
         similar = own @ own.transpose(0, 2, 1)  # (n, W, W)
-        others = scored[:, :, None] & scored[:, None, :] & ~np.eye(scored.shape[1], dtype=bool)
-        mean = np.where(others, similar, 0).sum(2) / np.maximum(others.sum(2), 1)
+        others = pairs_of(scored)
         largest = np.where(others.any(2), np.where(others, similar, -np.inf).max(2), 0)  # alone: no evidence
-        result[rows] = np.where(scored[:, :, None], np.stack([largest, mean], axis=2), np.nan)
+        result[rows] = np.where(scored[:, :, None], np.stack([largest, *with_the_rest(similar, scored)], axis=2), np.nan)
     return result
 
 

@@ -89,10 +89,10 @@ def test_features_by_hand():
     found = evidence.collaborative_features(asked, table)
     expected_12 = np.log1p(3) - np.log1p(3 * 3 * (2 * 6 / 12) / 12)  # 6 pairs among 12 interactions
     expected_13 = np.log1p(0) - np.log1p(3 * 3 / 12)
-    assert found[0, 0] == pytest.approx([(expected_12 + expected_13) / 2, -np.log1p(3)], rel=1e-5)
-    assert found[0, 2] == pytest.approx([expected_13, -np.log1p(3)], rel=1e-5)
-    assert found[1, 0].tolist() == [0, 0]  # item 5 was never seen: neutral
-    assert found[1, 1, 1] == pytest.approx(-np.log1p(2))  # user a's own interaction left out
+    assert found[0, 0] == pytest.approx([(expected_12 + expected_13) / 2, expected_13, -np.log1p(3)], rel=1e-5)
+    assert found[0, 2] == pytest.approx([expected_13, expected_12, -np.log1p(3)], rel=1e-5)  # 2 and 3 never met either
+    assert found[1, 0, [0, 2]].tolist() == [0, 0]  # item 5 was never seen: neutral
+    assert found[1, 1, 2] == pytest.approx(-np.log1p(2))  # user a's own interaction left out
 
 
 def test_own_windows_never_speak_for_themselves():
@@ -193,22 +193,23 @@ def test_semantic_features_by_hand():
     asked = split_of([[0, 1, 2, 3], [0, 0, 1, 1]], name="test.csv")
     found = evidence.semantic_features(asked, vectors)
     assert np.isnan(found[:, [0, 3]]).all() and np.isnan(found[1, 1]).all()  # padding and targets
-    assert found[0, 1] == pytest.approx([0.6, 0.6], abs=1e-3) == found[0, 2]  # the target is none of the others
-    assert found[1, 2].tolist() == [0, 0]  # alone
+    assert found[0, 1] == pytest.approx([0.6, 0.6, 0], abs=1e-3) == found[0, 2]  # the target is none of the others
+    assert found[1, 2].tolist() == [0, 0, 0]  # alone
     found = evidence.semantic_features(replace(asked, path=Path("train.csv")), vectors)
-    assert found[0, 2] == pytest.approx([0.8, 0.7], abs=1e-3) and found[1, 2] == pytest.approx([1, 1])
+    assert found[0, 2] == pytest.approx([0.8, 0.7, 0], abs=1e-3) and found[1, 2] == pytest.approx([1, 1, 0])
+    assert found[0, 1] == pytest.approx([0.6, 0.3, 0.8], abs=1e-3)
 
 
 def test_planting_by_popularity_hides_popularity():
-    """Rarity tells uniform noise, and nothing of noise that is drawn from the windows themselves."""
+    """How rare an item is tells uniform noise, and nothing of noise that is drawn from the windows themselves."""
     from sklearn.metrics import roc_auc_score
 
     rng = np.random.default_rng(0)
-    train = split_of(1 + (60 * rng.random((4000, 6)) ** 3).astype(int))
-    table = counts.Counts.of(train, 60)
+    train = split_of(1 + (400 * rng.random((4000, 6)) ** 2).astype(int))
+    table = counts.Counts.of(train, 400)
     for popular, low, high in ((False, 0.7, 1), (True, 0.47, 0.53)):
-        planted = evidence.plant(train, 60, 3000, 1, popular)
-        rarity = evidence.collaborative_features(planted, table)[:, :, 1]
+        planted = evidence.plant(train, 400, 3000, 1, popular)
+        rarity = -table.items[planted.items]
         assert low < roc_auc_score((planted.mask == 2).ravel(), rarity.ravel()) < high
         changed = (planted.mask == 2).sum(1)
         assert (changed == 1).all() and set(planted.drawn) == {("uniform", "popularity")[popular]}
