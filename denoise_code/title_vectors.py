@@ -85,7 +85,8 @@ def strangeness(vectors, windows):
 def choose_layer(model, tokenizer, catalogue: list[str], windows: list[list[int]], rng, batch_size: int, within=0.0) -> dict:
     """{layer, auc_context of each, mean, std}: the layer that best tells items planted by popularity in train windows.
 
-    The first that comes `within` so much of the best figure: every layer costs time. Mean and standard deviation (D,) are of the titles of these windows, at that layer.
+    The first that comes `within` so much of the best figure: every layer costs time. Mean and standard deviation (D,) are of
+    the titles of these windows, at that layer.
     """
     pool = noise_pools(windows, len(catalogue) - 1)["popularity"]
     chosen = [windows[row] for row in rng.choice(len(windows), size=min(LAYER_WINDOWS, len(windows)), replace=False)]

@@ -62,7 +62,7 @@ def test_detection_metrics_by_hand():
 def test_popularity_alone_tells_nothing_of_the_context():
     """A score that knows how popular each item is, and never reads a window, finds uniform noise and has 0.5 otherwise."""
     rng, n_items = np.random.default_rng(0), 400
-    weights = 1 / np.arange(1, n_items + 1)
+    weights = 1 / (20 + np.arange(n_items))  # no item so popular that most windows hold it: those cannot be planted there
     windows = [rng.choice(n_items, size=10, replace=False, p=weights / weights.sum()) + 1 for _ in range(6000)]
     counts = np.bincount(np.concatenate(windows), minlength=n_items + 1)
     pools, truths, scores = noise_pools(windows, n_items), [], []
@@ -71,7 +71,7 @@ def test_popularity_alone_tells_nothing_of_the_context():
         truths.append([int(place in planted) for place in range(10)])
         scores.append([-counts[planted.get(place, item)] for place, item in enumerate(window)])
     found = planted_detection(truths, scores, np.arange(len(windows)) % 2)
-    assert found["auc"] > 0.8 and found["auc_context"] == pytest.approx(0.5, abs=0.03)
+    assert found["auc"] > 0.7 and found["auc_context"] == pytest.approx(0.5, abs=0.03)
 
 
 def test_measure_by_hand():
