@@ -14,7 +14,7 @@ TEXT
 start=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 case "$# ${1:-}" in
-    "0 ") default=all root=data part=(--planted 1000) ;;
+    "0 ") default=all root=data part=(--planted 400) ;;
     "1 --quick") default=quick root=data/quick part=(--planted 200 --users 50 --denoise_data valid_5000 test_5000) ;;
     [2-9]" "[!-]* | [1-9][0-9]" "[!-]*) default= ;;
     *) usage ;;
