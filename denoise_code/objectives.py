@@ -112,7 +112,7 @@ class Contrast:
     def begin(self, model, tokenizer) -> None:
         """Choose the layer by the untrained model; its vectors' mean and deviation stay those of the start."""
         rng = np.random.default_rng([self.args.seed, 4])
-        found = choose_layer(model, tokenizer, self.catalogue, self.windows, rng, 4 * self.args.micro_batch_size, within=0.01)
+        found = choose_layer(model, tokenizer, self.catalogue, self.windows, rng, 4 * self.args.micro_batch_size)
         self.mean, self.std, self.layers = found.pop("mean"), found.pop("std"), found["layer"]
         self.record = found
 

@@ -82,11 +82,10 @@ def strangeness(vectors, windows):
     return -(similar.amax(2) + mean)
 
 
-def choose_layer(model, tokenizer, catalogue: list[str], windows: list[list[int]], rng, batch_size: int, within=0.0) -> dict:
+def choose_layer(model, tokenizer, catalogue: list[str], windows: list[list[int]], rng, batch_size: int) -> dict:
     """{layer, auc_context of each, mean, std}: the layer that best tells items planted by popularity in train windows.
 
-    The first that comes `within` so much of the best figure: every layer costs time. Mean and standard deviation (D,) are of
-    the titles of these windows, at that layer.
+    Mean and standard deviation (D,) are of the titles of these windows, at that layer.
     """
     pool = noise_pools(windows, len(catalogue) - 1)["popularity"]
     chosen = [windows[row] for row in rng.choice(len(windows), size=min(LAYER_WINDOWS, len(windows)), replace=False)]
@@ -104,7 +103,7 @@ def choose_layer(model, tokenizer, catalogue: list[str], windows: list[list[int]
         scores = strangeness(standardise(vectors, vectors.mean(0), vectors.std(0)), rows)
         found = [row[-len(items) :].tolist() for row, items in zip(scores, noisy)]
         figures[layer] = round(detection(truths, found)["auc"], 4)
-    layer = next(layer for layer, figure in figures.items() if figure >= max(figures.values()) - within)
+    layer = max(figures, key=figures.get)
     return {"layer": layer, "auc_context": figures, "mean": states[layer - 1].mean(0), "std": states[layer - 1].std(0)}
 
 
