@@ -64,6 +64,12 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--overlap", type=share, default=0.5, help="interaction: least share of a window read before each")
     add("--span", type=positive, default=4, help="interaction, likelihood: windows that are read in one text")
     add("--suggest", choices=["free", "catalogue"], default="free", help="free: the paper; catalogue: only titles there are")
+    add(
+        "--ground",
+        choices=["last_token", "title_vectors"],
+        default="last_token",
+        help="how free text that is no title finds the nearest item (release: last_token)",
+    )
     add("--min_percentile", type=share, help="suspects only above this share of positions (estimated on a pilot)")
     add("--max_new_tokens", type=positive, default=64, help="longest free suggestion")
     add("--limit", type=positive, help="this many rows of each file but planted.csv, evenly spaced")
@@ -108,7 +114,7 @@ def generate(args) -> None:
     from transformers.utils import logging
 
     from denoise_code.denoiser import Denoiser
-    from denoise_code.grounding import embed, nearest_items, title_table
+    from denoise_code.grounding import embed, nearest_by_vectors, nearest_items, title_table
     from denoise_code.title_vectors import title_vectors
 
     logging.set_verbosity_error()
@@ -162,6 +168,8 @@ def generate(args) -> None:
 
     # 4. score and suggest, batch by batch; the last process to finish puts the rows together, grounds and reports
     def nearest(texts):
+        if args.ground == "title_vectors":
+            return nearest_by_vectors(model, tokenizer, texts, 4 * args.batch_size, *vectors())
         table = title_table(model, tokenizer, catalogue, data, args, base_model)
         return nearest_items(embed(model, tokenizer, texts, 4 * args.batch_size), table)
 

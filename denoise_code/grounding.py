@@ -7,13 +7,20 @@ from pathlib import Path
 
 from denoise_code.language_model import choose_dtype
 from denoise_code.prompt import clean_title
-from denoise_code.title_vectors import cached, read_titles
+from denoise_code.title_vectors import cached, mean_state, read_titles, standardise
 
 
 def embed(model, tokenizer, texts: list[str], batch_size: int):
     """Last-token hidden states (N, D) of the base model for each text, in float32 on the CPU; no logits are computed."""
     with model.disable_adapter():
         return read_titles(model, tokenizer, texts, [], batch_size, lambda states, mask: states[:, -1])[0]
+
+
+def nearest_by_vectors(model, tokenizer, texts: list[str], batch_size: int, tensors: dict, made: dict) -> list[int]:
+    """Item ids whose title vectors (title_vectors.py) are most like those of the texts."""
+    with model.disable_adapter():
+        (states,) = read_titles(model, tokenizer, texts, [made["layer"]], batch_size, mean_state)
+    return nearest_items(standardise(states, tensors["mean"], tensors["std"]), tensors["vectors"].float())
 
 
 def title_table(model, tokenizer, catalogue: list[str], folder: Path, args, base_model: str):

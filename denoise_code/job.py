@@ -259,6 +259,8 @@ def describe_job(args) -> dict:
     """All that shapes the result; a run started again must agree with it."""
     options = ("denoise_data score suggest top_k min_percentile max_new_tokens batch_size limit load_in_8bit").split()
     job = {name: getattr(args, name) for name in options} | {"planted": [args.planted, "uniform", "popularity"]}
+    if args.ground != "last_token":
+        job["ground"] = args.ground
     if args.users:
         job["users"] = args.users
     if args.unit == "interaction":

@@ -108,7 +108,7 @@ def choose_layer(model, tokenizer, catalogue: list[str], windows: list[list[int]
 
 
 def title_vectors(model, tokenizer, catalogue: list[str], folder: Path, args, run: dict) -> tuple[dict, dict]:
-    """({"vectors": (n_items, D) float16 of items 1..n}, {layer, auc_context: {layer: figure}}), kept beside the data set.
+    """({vectors (n_items, D) float16 of items 1..n, mean, std (D,)}, {layer, auc_context of each}), kept beside the data set.
 
     By the adapter, at the layer it was trained at, where run (its record) says that it learned title vectors; else by the
     base model, at the layer chosen on train windows.
@@ -126,7 +126,8 @@ def title_vectors(model, tokenizer, catalogue: list[str], folder: Path, args, ru
                 found = choose_layer(model, tokenizer, catalogue, windows, np.random.default_rng(0), batch_size)
                 made = {"layer": found["layer"], "auc_context": found["auc_context"]}
             (states,) = read_titles(model, tokenizer, catalogue[1:], [made["layer"]], batch_size, mean_state)
-        return {"vectors": standardise(states, states.mean(0), states.std(0)).half()}, made
+        mean, std = states.mean(0), states.std(0)
+        return {"vectors": standardise(states, mean, std).half(), "mean": mean, "std": std}, made
 
     return cached(folder, "title_vectors", made_by, make)
 

@@ -46,6 +46,7 @@ def test_options_change_something(tiny_adapters, data, tmp_path):
         ["--max_new_tokens", 2],
         ["--limit", 5],
         ["--planted", 3],
+        ["--ground", "title_vectors"],
     )
     for option in [*options, ["--dtype", "bfloat16"], ["--denoise_data", "test_5000"]]:
         assert csvs(run(tiny_adapters["llama"], data, *option, out=tmp_path / option[0])) != base, option
