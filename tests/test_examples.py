@@ -7,6 +7,7 @@ import pytest
 from conftest import CARS, FRUIT, HARD_TITLES, tiny_args, train_refused
 
 import train_denoise_model as train
+from denoise_code.command_line import InputError
 from denoise_code.examples import encode, load_examples, make_example
 from denoise_code.language_model import load_tokenizer
 from denoise_code.prompt import IGNORED, Prompt
@@ -80,6 +81,8 @@ def test_tdmd_of_the_release(genres, tiny_models, tmp_path):
     assert examples[0]["titles"][0] == "apple 1" and examples[0]["titles"][-1] == "fig 2"
     assert examples[0]["pairs"] == [("fig 2", "plum 0")] and len(held_out) == 16
     train.main(tiny_args(genres, tiny_models["llama"], tmp_path / "out", "--max_steps", 1, "--eval_steps", 1))
+    with pytest.raises(InputError, match="planted already"):
+        load_examples(genres, 48, 16, 1, None, "popularity")
     saved = next((tmp_path / "out").rglob("prompt.json"))
     assert json.loads(saved.read_text())["instruction"] == "Find the odd one out."
 

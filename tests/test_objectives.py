@@ -1,6 +1,9 @@
 """denoise_code/objectives.py: the contrast loss against a plain loop, learning, two ranks, resuming."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -62,6 +65,15 @@ def test_contrast_resumes_to_the_same_losses(kinds, tiny_models, tmp_path):
     train.main(contrast_args(kinds, tiny_models["gpt2"], tmp_path, *quick, "--resume_from_checkpoint"))
     again = [entry["loss"] for entry in json.loads(run.read_text())["history"] if "loss" in entry]
     assert again == pytest.approx(whole, abs=1e-5) and len(whole) == 6
+
+
+def test_contrast_on_two_processes(kinds, tiny_models, tmp_path):
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", train.__file__]
+    args = contrast_args(kinds, tiny_models["llama"], tmp_path, "--micro_batch_size", 4)
+    done = subprocess.run([*launch, *args], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    run = json.loads(next(tmp_path.rglob("batch*/run.json")).read_text())
+    assert run["steps"] == 6 and any("eval_auc_context" in entry for entry in run["history"])
 
 
 def test_what_contrast_cannot_take(kinds, tiny_models, tmp_path, capsys):
