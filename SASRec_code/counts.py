@@ -83,27 +83,30 @@ class Counts:
 
         All by other users than the F given.
         """
-        base = self.n_items + 1
-        codes = np.array([self.user_codes.get(user, -1) for user in users])[:, None]
-
-        def of_others(items):
-            return self.items[items] - look_up(self.user_items, np.where(codes < 0, -1, codes * base + items))
-
+        codes = self.codes_of(users)
         keys = code_pairs(candidates[:, :, None], rest[:, None, :], self.n_items)
-        own = np.where(codes[..., None] < 0, -1, codes[..., None] * base**2 + keys)
-        together = look_up(self.pairs, keys) - look_up(self.user_pairs, own)
-        single = of_others(candidates)
-        return single, together, self.expected(single[:, :, None], of_others(rest)[:, None])
+        single, other = self.items_of_others(codes, candidates), self.items_of_others(codes, rest)
+        return single, self.pairs_of_others(codes[..., None], keys), self.expected(single[:, :, None], other[:, None])
+
+    def codes_of(self, users: np.ndarray) -> np.ndarray:
+        """(N, 1), -1 for a user without train rows."""
+        return np.array([self.user_codes.get(user, -1) for user in users])[:, None]
+
+    def items_of_others(self, codes: np.ndarray, items: np.ndarray) -> np.ndarray:
+        own = np.where(codes < 0, -1, codes * (self.n_items + 1) + items)
+        return self.items[items] - look_up(self.user_items, own)
+
+    def pairs_of_others(self, codes: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        own = np.where(codes < 0, -1, codes * (self.n_items + 1) ** 2 + keys)
+        return look_up(self.pairs, keys) - look_up(self.user_pairs, own)
 
     def of_others(self, users: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Item counts (N, W) and pair counts (N, W, W) of a window's items by all users but its own."""
-        base = self.n_items + 1
-        codes = np.array([self.user_codes.get(user, -1) for user in users])[:, None]
-        single = self.items[items] - look_up(self.user_items, np.where(codes < 0, -1, codes * base + items))
-        width = items.shape[1]
+        codes, width = self.codes_of(users), items.shape[1]
+        single = self.items_of_others(codes, items)
         first, second = np.triu_indices(width, 1)
         keys = code_pairs(items[:, first], items[:, second], self.n_items)  # (N, W (W - 1) / 2)
-        together = look_up(self.pairs, keys) - look_up(self.user_pairs, np.where(codes < 0, -1, codes * base**2 + keys))
+        together = self.pairs_of_others(codes, keys)
         pairs = np.zeros((len(items), width, width), dtype=np.float32)
         pairs[:, first, second] = pairs[:, second, first] = together
         return single, pairs

@@ -95,14 +95,18 @@ def plant(train: Split, n_items: int, count: int, seed: int = 0, popular: bool =
     pool = train.items[train.items != 0] if popular else np.arange(1, n_items + 1)
     rows = rng.choice(len(train.items), size=min(count, len(train.items)), replace=False)
     items, mask = train.items[rows].copy(), np.zeros_like(train.mask[rows])
-    lengths, width = (items != 0).sum(1), items.shape[1]
-    places = width - 1 - (rng.random(len(rows)) * lengths).astype(int)
+    places = random_places(items, rng)
     drawn = rng.choice(pool, size=len(rows))
     while (clash := (drawn[:, None] == items).any(1)).any():
         drawn[clash] = rng.choice(pool, size=int(clash.sum()))
     items[np.arange(len(rows)), places] = drawn
     mask[np.arange(len(rows)), places] = 2
     return Split(train.path.with_name("planted"), train.users[rows], items, mask, items, drawn=np.full(len(rows), DRAWN[popular]))
+
+
+def random_places(items: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A uniform place (N,) of each left-padded window (N, W)."""
+    return items.shape[1] - 1 - (rng.random(len(items)) * (items != 0).sum(1)).astype(int)
 
 
 @dataclass

@@ -6,7 +6,8 @@ item is the right answer. Reads counts and title vectors only; of a valid or tes
 
 import numpy as np
 from counts import Counts
-from dataloader import InputError, Split, pick
+from dataloader import InputError, Split
+from evidence import halves, random_places
 from scipy import sparse
 
 NEIGHBOURS, CANDIDATES = 50, 50  # of an item, by each kind; of a flagged place
@@ -49,13 +50,14 @@ class Replacer:
 
     def __init__(self, train: Split, n_items: int, vectors: np.ndarray | None):
         self.vectors, by_titles = vectors, [] if vectors is None else [nearest_by_titles(vectors)]
-        users = np.unique(train.users, return_inverse=True)[1]
-        first = np.random.default_rng(0).permutation(users.max() + 1)[users] % 2 == 0
-        for counted in (pick(train, first), train):
-            self.counts = Counts.of(counted, n_items)
-            self.neighbours = [nearest_by_counts(self.counts), *by_titles]
-            if counted is not train:
-                self.fit(pick(train, ~first))
+        counted, fit_on = halves(train)
+        self.count(counted, n_items, by_titles)
+        self.fit(fit_on)
+        self.count(train, n_items, by_titles)
+
+    def count(self, train: Split, n_items: int, by_titles: list) -> None:
+        self.counts = Counts.of(train, n_items)
+        self.neighbours = [nearest_by_counts(self.counts), *by_titles]
 
     def fit(self, train: Split, seed: int = 0) -> None:
         """Weights by which the item that stood at a random place of a train window comes before its other candidates.
@@ -66,8 +68,8 @@ class Replacer:
 
         rng = np.random.default_rng(seed)
         rows = rng.choice(len(train.items), size=min(FIT_ON, len(train.items)), replace=False)
-        items, lengths = train.items[rows], (train.items[rows] != 0).sum(1)
-        places = items.shape[1] - 1 - (rng.random(len(rows)) * lengths).astype(int)
+        items = train.items[rows]
+        places = random_places(items, rng)
         rest = np.where(np.arange(items.shape[1]) == places[:, None], 0, items)
         candidates = self.candidates(rest, rest)
         right = candidates == items[np.arange(len(rows)), places][:, None]

@@ -140,7 +140,7 @@ def html_image(path: Path, text: str) -> str:
     return f'<img alt="{html.escape(text)}" src="data:image/png;base64,{data}">'
 
 
-def build(folder: Path, splits: dict, sources, titles: list[str], windows: int) -> dict:
+def build(folder: Path, test, sources, titles: list[str], windows: int) -> dict:
     """Writes the figures and report.html into the folder; returns the figures of the report."""
     import matplotlib
 
@@ -149,7 +149,7 @@ def build(folder: Path, splits: dict, sources, titles: list[str], windows: int) 
     from filter import replacements
     from sklearn.metrics import brier_score_loss, roc_auc_score
 
-    test, kinds = splits["test"], sources.kinds()
+    kinds = sources.kinds()
     if {"llm", "semantic"} <= set(kinds):
         kinds.insert(-1, "collaborative+semantic")
     fitted = {kind: Evidence(kind, sources) for kind in kinds}
@@ -257,7 +257,7 @@ def main(argv=None) -> dict:
         titles = read_titles(paths["test"].parent)
         train = read_split(paths["train"], titles, 10, "ignored")
         test = read_split(paths["test"], titles, 10, "needed" if scored(folder) else "ignored")
-        result = build(folder, {"test": test}, read_sources(folder, train, len(titles) - 1, 10), titles, args.windows)
+        result = build(folder, test, read_sources(folder, train, len(titles) - 1, 10), titles, args.windows)
     print(json.dumps(result, indent=1))
     print(f"wrote {folder / 'report.html'}")
     return result

@@ -144,6 +144,16 @@ def pad_left(rows: list[list], value):
     return torch.tensor([[value] * (width - len(row)) + row for row in rows])
 
 
+def pad_texts(rows: list[list[int]], pad_token_id: int) -> dict:
+    """A model's inputs (B, L) for texts that are tokens, padded on the left."""
+    mask = pad_left([[1] * len(row) for row in rows], 0)
+    return {
+        "input_ids": pad_left(rows, pad_token_id),
+        "attention_mask": mask,
+        "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
+    }
+
+
 class Collator:
     """Left-padded batches that ask the model for the logits of the answers only.
 
@@ -157,15 +167,11 @@ class Collator:
     def __call__(self, rows: list[dict]) -> dict:
         import torch
 
-        input_ids = pad_left([row["input_ids"] for row in rows], self.pad_token_id)
-        attention_mask = pad_left([[1] * len(row["input_ids"]) for row in rows], 0)
         labels = pad_left([row["labels"] for row in rows], IGNORED)
         first_label = int((labels != IGNORED).any(0).nonzero()[0])
         keep = labels.shape[1] - max(first_label - 1, 0)
         return {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "position_ids": (attention_mask.cumsum(1) - 1).clamp(min=0),
+            **pad_texts([row["input_ids"] for row in rows], self.pad_token_id),
             "labels": labels[:, -keep:],
             "logits_to_keep": keep,
             "answer_length": torch.tensor([row["answer_length"] for row in rows]),

@@ -9,11 +9,11 @@ import numpy as np
 
 from denoise_code.command_line import InputError
 from denoise_code.dataset import find_train_file, noise_pools, plant, read_catalogue, read_windows, split_rows
-from denoise_code.examples import FOR_METRICS, IGNORED, Collator, load_examples, pad_left, tokenize
+from denoise_code.examples import FOR_METRICS, IGNORED, Collator, load_examples, pad_left, pad_texts, tokenize
 from denoise_code.language_model import layer_outputs
 from denoise_code.prompt import Prompt, clean_title
 from denoise_code.scores import detection_metrics, first_token_scores, title_log_likelihoods
-from denoise_code.title_vectors import choose_layer, mean_state, pad_titles, standardise, strangeness
+from denoise_code.title_vectors import choose_layer, mean_state, standardise, strangeness
 
 TEMPERATURE = 0.1
 GROUPS = 8  # of titles of like length that are read at once: padding would take most of the time
@@ -106,7 +106,7 @@ class Contrast:
             "popular": torch.tensor([row["popular"] for row in rows]),
             "windows": pad_left([[place[item] for item in row["items"]] for row in rows], -1),
             "log_counts": torch.tensor(self.counts[read]).clamp(min=1).log(),
-            **pad_titles([self.tokens[item] for item in read], self.pad_token_id),
+            **pad_texts([self.tokens[item] for item in read], self.pad_token_id),
         }
 
     def begin(self, model, tokenizer) -> None:

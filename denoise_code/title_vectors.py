@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from denoise_code.command_line import partial_path
 from denoise_code.dataset import find_train_file, fingerprint, noise_pools, plant, read_windows
-from denoise_code.examples import pad_left
+from denoise_code.examples import pad_left, pad_texts
 from denoise_code.language_model import check_length, choose_dtype, decoder_of, layer_outputs
 from denoise_code.prompt import clean_title
 from denoise_code.scores import detection
@@ -40,19 +40,11 @@ def read_titles(model, tokenizer, titles: list[str], layers: list[int], batch_si
     rows = []
     with torch.inference_mode(), layer_outputs(model, layers) as states:
         for start in tqdm(range(0, len(order), batch_size), desc="read titles", unit="batch", leave=False):
-            inputs = pad_titles(
-                [tokens[place] for place in order[start : start + batch_size]], tokenizer.pad_token_id, model.device
-            )
+            inputs = pad_texts([tokens[place] for place in order[start : start + batch_size]], tokenizer.pad_token_id)
+            inputs = {name: values.to(model.device) for name, values in inputs.items()}
             out = decoder_of(model)(**inputs, use_cache=False)[0]
             rows.append(torch.stack([pool(state, inputs["attention_mask"]).float().cpu() for state in states or [out]]))
     return torch.cat(rows, dim=1)[:, torch.tensor(order).argsort()]
-
-
-def pad_titles(tokens: list[list[int]], pad_token_id: int, device="cpu") -> dict:
-    """The model's inputs for titles that are tokens, padded on the left."""
-    mask = pad_left([[1] * len(title) for title in tokens], 0).to(device)
-    ids = pad_left(tokens, pad_token_id).to(device)
-    return {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
 
 
 def mean_state(hidden, mask):
