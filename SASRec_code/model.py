@@ -125,10 +125,10 @@ def bce_loss(model: SASRec, windows: Tensor, negatives: Tensor) -> Tensor:
 
 
 def ce_loss(model: SASRec, windows: Tensor) -> Tensor:
-    """Cross-entropy of each next item of windows (B, L + 1) over the whole catalogue."""
-    real = windows[:, :-1] != 0
-    logits = model(windows[:, :-1])[real] @ model.items.weight[1:].T
-    return F.cross_entropy(logits, windows[:, 1:][real] - 1)
+    """Cross-entropy of each next item of windows (B, L + 1) over the whole catalogue; its logits exist a part at a time."""
+    real, parts = windows[:, :-1] != 0, nn.LinearCrossEntropyOptions()
+    hidden, targets = model(windows[:, :-1])[real], windows[:, 1:][real] - 1
+    return F.linear_cross_entropy(hidden, model.items.weight[1:], targets, options=parts)
 
 
 def sample_negatives(windows: Tensor, n_items: int, generator: torch.Generator) -> Tensor:
