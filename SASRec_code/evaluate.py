@@ -54,15 +54,18 @@ def ndcg_per_row(ranks: np.ndarray, k: int = 20) -> np.ndarray:
     return (ranks < k) / np.log2(ranks + 2)
 
 
-def paired_bootstrap(users: np.ndarray, before: np.ndarray, after: np.ndarray, draws=2000, seed=0) -> tuple[float, float, float]:
-    """Mean of after - before (N,) and its 95 % interval, users being drawn with all their rows."""
+def bootstrap(users: np.ndarray, runs: dict[str, np.ndarray], draws: int = 2000, seed: int = 0) -> dict[str, np.ndarray]:
+    """{run: means (draws,)} of values (S, N) by seed and row: users drawn with all their rows, the same ones for all runs,
+    and for each run its seeds."""
     codes = np.unique(users, return_inverse=True)[1]
-    totals, counts = np.bincount(codes, after - before), np.bincount(codes)
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(totals), size=(draws, len(totals)))
-    means = totals[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float((after - before).mean()), float(low), float(high)
+    counts, rng, result = np.bincount(codes), np.random.default_rng(seed), {}
+    drawn = rng.integers(len(counts), size=(draws, len(counts)))
+    rows = counts[drawn].sum(1)
+    for name, values in runs.items():
+        means = np.stack([np.bincount(codes, per_row)[drawn].sum(1) / rows for per_row in values], axis=1)  # (draws, S)
+        chosen = rng.integers(len(values), size=means.shape)
+        result[name] = np.take_along_axis(means, chosen, 1).mean(1)
+    return result
 
 
 def summarise(per_seed: list[dict]) -> dict[str, dict[str, float]]:

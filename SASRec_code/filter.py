@@ -64,8 +64,9 @@ def denoise(splits: dict, weights: dict, args, replacer: Replacer | None = None)
             flagged = flag_suspects(split, percentile(reference, threshold), most)
         else:
             flagged = flag_probable(weight, threshold, most)
-        instead = replacer.replacements(split, flagged) if replacer else replacements(split)
-        windows[name] = apply_edits(split.items, flagged, instead, weight, args.edit)
+        min_share = args.min_share if args.edit == "auto" else 0
+        instead = replacer.replacements(split, flagged, min_share) if replacer else replacements(split)
+        windows[name] = apply_edits(split.items, flagged, instead, weight, args.edit == "delete")
         print(f"{name}: {flagged.sum():,} of {split.editable.sum():,} positions flagged ({describe_edits(split, flagged)})")
     return windows
 
@@ -108,14 +109,15 @@ def flag_probable(prob: np.ndarray, threshold: float, max_denoise_num: int) -> n
     return (score > -np.inf) & (rank < max_denoise_num)
 
 
-def apply_edits(items, flagged, replacement, prob, mode: str = "replace") -> np.ndarray:
-    """Windows (N, W) with the flagged positions replaced, or deleted where there is no replacement or mode is "delete".
+def apply_edits(items, flagged, replacement, prob, delete_all: bool = False) -> np.ndarray:
+    """Windows (N, W) with the flagged positions replaced, or deleted where there is no replacement or all are to go.
 
     At least two items of a window stay: of those to delete the ones with the highest prob (N, W) go first.
     """
-    delete = flagged & ((replacement == 0) | (mode == "delete"))
+    replaced = flagged & (replacement != 0) & (not delete_all)
+    delete = flagged & ~replaced
     order = (-np.where(delete, prob, -np.inf)).argsort(1, kind="stable").argsort(1, kind="stable")
     delete &= order < (items != 0).sum(1, keepdims=True) - 2
-    edited = np.where(flagged & (replacement != 0) & (mode == "replace"), replacement, items)
+    edited = np.where(replaced, replacement, items)
     edited[delete] = 0
     return np.take_along_axis(edited, (edited != 0).argsort(1, kind="stable"), 1)  # the gaps close towards the target

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
+KINDS = ("raw", "llm", "collaborative", "semantic", "collaborative+semantic", "fused", "random", "oracle")
+CONTROLS = ("random", "oracle")
+EDITS = ("replace", "delete", "auto")
 PLACES = ("data_root", "output_root", "device", "cuda")  # where it ran, not what
 
 
@@ -39,8 +42,11 @@ def ranged(kind, low, high=float("inf")):
     return number
 
 
-def filter_parser(description: str) -> argparse.ArgumentParser:
-    """Which rows, and what the filter makes of them: the options of export.py, and a part of everyone else's."""
+def filter_parser(description: str, several: bool = False) -> argparse.ArgumentParser:
+    """Which rows, and what the filter makes of them: the options of export.py, and a part of everyone else's.
+
+    several: of what sweep.py compares.
+    """
     parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add, count, share = parser.add_argument, ranged(int, 0), ranged(float, 0, 1)
     add("--dataset", required=True, help="folder below --data_root")
@@ -58,24 +64,27 @@ def filter_parser(description: str) -> argparse.ArgumentParser:
         default="valid",
         help="rows of test's percentile (release: split)",
     )
-    kinds = ["raw", "llm", "collaborative", "semantic", "collaborative+semantic", "fused", "random", "oracle"]
-    add("--evidence", choices=kinds, default="raw", help="raw: noise_prob, thresholds are shares (paper); calibrated "
-        "probabilities (evidence.py): llm, …, fused of all that the folder has; for comparison random: fused at random places, "
-        "oracle: the injected noise itself")  # fmt: skip
-    add("--edit", choices=["replace", "delete"], default="replace", help="what has no replacement is deleted either way")
+    kinds = [kind for kind in KINDS if not (several and kind in CONTROLS)]
+    some = {"nargs": "+"} if several else {}
+    add("--evidence", choices=kinds, default=["raw"] if several else "raw", **some, help="raw: noise_prob, thresholds are shares "
+        "(paper); calibrated probabilities (evidence.py): llm, …, fused of all that the folder has; for comparison random: fused "
+        "at random places, oracle: the injected noise itself")  # fmt: skip
+    add("--edit", choices=EDITS, default=["replace"] if several else "replace", **some, help="what has no replacement is deleted "
+        "either way; auto: what has no good one")  # fmt: skip
     add(
         "--replace_with",
         choices=["suggested", "neighbours"],
         default="suggested",
         help="suggested: by the language model (paper); neighbours: what goes with the rest of the window (replacement.py)",
     )
+    add("--min_share", type=share, default=0.1, help="auto: share of the best neighbour among all that could stand there")
     add("--clean", action="store_true", help="the rows before noise was injected: the upper bound of denoising")
     return parser
 
 
-def make_parser(description: str) -> argparse.ArgumentParser:
+def make_parser(description: str, several: bool = False) -> argparse.ArgumentParser:
     """The same, and how the recommender is trained: the options of main.py and sweep.py."""
-    parser = filter_parser(description)
+    parser = filter_parser(description, several)
     add, count = parser.add_argument, ranged(int, 0)
     add("--model", choices=["SASRec"], default="SASRec")
     add("--batchsize", type=ranged(int, 1), default=256)
@@ -102,6 +111,8 @@ def check_filter(parser, args) -> argparse.Namespace:
     """Refuse what contradicts itself before anything is read."""
     if args.clean and args.denoise_category != "none":
         parser.error("--clean has nothing to denoise: use it with --denoise_category none")
+    if "auto" in args.edit and args.replace_with == "suggested":
+        parser.error("--edit auto weighs neighbours: use it with --replace_with neighbours")
     return args
 
 

@@ -10,8 +10,8 @@ from dataloader import InputError, Split
 from evidence import halves, random_places
 from scipy import sparse
 
-NEIGHBOURS, CANDIDATES = 50, 50  # of an item, by each kind; of a flagged place
-FIT_ON = 3000  # train windows
+NEIGHBOURS, CANDIDATES = 50, 50  # of an item, of a flagged place, by each kind
+FIT_ON, RIDGE = 3000, 1e-4  # train windows; keeps weights finite where few are found
 PLACES_AT_ONCE = 2000
 
 
@@ -45,6 +45,12 @@ def nearest_by_titles(vectors: np.ndarray) -> sparse.csr_array:
     return sparse.csr_array(entries, shape=(n, n))
 
 
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Shares (F, C) of scores (F, C); all 0 in a row of -inf."""
+    weights = np.exp(scores - np.maximum(scores.max(1, keepdims=True), -1e300))
+    return weights / np.maximum(weights.sum(1, keepdims=True), 1e-300)
+
+
 class Replacer:
     """Ranks what could stand in a place of a window by the other items there."""
 
@@ -60,11 +66,11 @@ class Replacer:
         self.neighbours = [nearest_by_counts(self.counts), *by_titles]
 
     def fit(self, train: Split, seed: int = 0) -> None:
-        """Weights by which the item that stood at a random place of a train window comes before its other candidates.
+        """Weights of a conditional logit (McFadden 1974): which candidate stood at a random place of a train window.
 
         Of users whom the counts do not know: else their own pairs would bring the right item among the candidates.
         """
-        from sklearn.linear_model import LogisticRegression
+        from scipy.optimize import minimize
 
         rng = np.random.default_rng(seed)
         rows = rng.choice(len(train.items), size=min(FIT_ON, len(train.items)), replace=False)
@@ -76,27 +82,28 @@ class Replacer:
         found = right.any(1)
         if not found.any():
             raise InputError(f"{train.path}: no held-out item is a neighbour of its window; too few rows to replace from")
-        x = self.features(train.users[rows][found], rest[found], candidates[found])
-        right, there = right[found], candidates[found] != 0
-        differences = (x[right][:, None] - x)[there & ~right]  # (P, K): a right item less one of its window's others
-        weights = np.repeat(1 / np.maximum((there & ~right).sum(1), 1), (there & ~right).sum(1))  # each window counts once
-        self.scale = differences.std(0) + 1e-9
-        signs = np.where(np.arange(len(differences)) % 2, 1, -1)
-        model = LogisticRegression(fit_intercept=False, max_iter=1000)
-        model.fit(differences / self.scale * signs[:, None], signs, sample_weight=weights)
-        self.weights = model.coef_.ravel() / self.scale
+        x, right, there = self.features(train.users[rows][found], rest[found], candidates[found]), right[found], candidates[found] != 0
+        self.scale = x[there].std(0) + 1e-9
+        x = x / self.scale
+
+        def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+            shares = softmax(np.where(there, x @ weights, -np.inf))
+            gradient = (shares[:, :, None] * x).sum(1) - x[right]
+            return -np.log(shares[right]).mean() + RIDGE * weights @ weights, gradient.mean(0) + 2 * RIDGE * weights
+
+        self.weights = minimize(loss, np.zeros(x.shape[2]), jac=True).x / self.scale
 
     def coefficients(self) -> dict[str, float]:
         """Weight of each standardised feature."""
         return dict(zip(("co-occurrence", "popularity", "largest similarity", "mean similarity"), self.weights * self.scale))
 
     def candidates(self, rest: np.ndarray, banned: np.ndarray) -> np.ndarray:
-        """(F, CANDIDATES) items near those of rest (F, W), none of banned (F, B); 0 where there are fewer."""
+        """(F, C) items near those of rest (F, W), none of banned (F, B); 0 where there are fewer."""
         place, column = np.nonzero(rest)
         context = sparse.csr_array(
             (np.ones(len(place)), (place, rest[place, column])), shape=(len(rest), self.counts.n_items + 1)
         )
-        share, found = CANDIDATES // len(self.neighbours), []
+        found = []
         for table in self.neighbours:
             near = (context @ table).tocsr()
             near.sort_indices()
@@ -106,8 +113,8 @@ class Replacer:
             order = np.lexsort((items, -values, owner))
             owner, items = owner[order], items[order]
             rank = np.arange(len(owner)) - np.searchsorted(owner, owner)
-            best = np.zeros((len(rest), share), dtype=np.int64)
-            best[owner[rank < share], rank[rank < share]] = items[rank < share]
+            best, top = np.zeros((len(rest), CANDIDATES), dtype=np.int64), rank < CANDIDATES
+            best[owner[top], rank[top]] = items[top]
             found.append(best)
         both = np.sort(np.concatenate(found, axis=1), axis=1)
         both[:, 1:][both[:, 1:] == both[:, :-1]] = 0  # found by both kinds
@@ -125,22 +132,31 @@ class Replacer:
             parts += [np.where(there, similar, -1).max(2), np.where(there, similar, 0).sum(2) / np.maximum(there.sum(2), 1)]
         return np.stack(parts, axis=2)
 
-    def rank(self, users: np.ndarray, rest: np.ndarray, banned: np.ndarray, count: int = 1) -> np.ndarray:
-        """The best `count` items (F, count) for places beside rest (F, W); ties by id, 0 where there are fewer."""
-        best = [np.zeros((0, count), dtype=np.int64)]
+    def rank(self, users: np.ndarray, rest: np.ndarray, banned: np.ndarray, count: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """The best `count` items (F, count) for places beside rest (F, W), ties by id, and their shares (F, count).
+
+        A share is the probability of standing there among all candidates; 0 and item 0 where there are fewer candidates.
+        """
+        best = [(np.zeros((0, count), dtype=np.int64), np.zeros((0, count)))]
         for start in range(0, len(rest), PLACES_AT_ONCE):
             places = slice(start, start + PLACES_AT_ONCE)
             candidates = self.candidates(rest[places], banned[places])
             scores = self.features(users[places], rest[places], candidates) @ self.weights
-            order = np.lexsort((candidates, -np.where(candidates != 0, scores, -np.inf)), axis=1)[:, :count]
-            best.append(np.take_along_axis(candidates, order, 1))
-        return np.concatenate(best)
+            shares = softmax(np.where(candidates != 0, scores, -np.inf))
+            order = np.lexsort((candidates, -shares), axis=1)[:, :count]
+            best.append((np.take_along_axis(candidates, order, 1), np.take_along_axis(shares, order, 1)))
+        items, shares = (np.concatenate(parts) for parts in zip(*best))
+        return items, shares
 
-    def replacements(self, split: Split, flagged: np.ndarray) -> np.ndarray:
-        """(N, W): the best item for each flagged place by the row's unflagged editable items, 0 elsewhere."""
+    def replacements(self, split: Split, flagged: np.ndarray, min_share: float = 0.0) -> np.ndarray:
+        """(N, W): the best item for each flagged place by the row's unflagged editable items.
+
+        0 elsewhere, and where the best has less than min_share of the probability.
+        """
         result = np.zeros_like(split.items)
         row, place = np.nonzero(flagged)
         known = np.where(split.editable, split.items, 0)
         rest = np.where(flagged, 0, known)
-        result[row, place] = self.rank(split.users[row], rest[row], known[row])[:, 0]
+        items, shares = self.rank(split.users[row], rest[row], known[row])
+        result[row, place] = np.where(shares >= min_share, items, 0)[:, 0]
         return result

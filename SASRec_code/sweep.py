@@ -1,14 +1,16 @@
-"""Choose thresholds and edit caps on valid, then compare noisy, denoised and clean once on test.
+"""Compare kinds of evidence and edits: settings chosen on valid, then each once on test beside noisy, random and clean.
 
-Reads   data/<dataset>/, a folder that generate_denoised.py made
-Writes  SASRec_code/output/<dataset>/sweep_<evidence>_<edit>/: sweep.csv (a row a setting), report.json, thresholds.png
+Reads   data/<dataset>/: a data set folder, or one that generate_denoised.py made of it
+Writes  SASRec_code/output/<dataset>/sweep_<settings>/: sweep.csv (a row a setting, valid only), report.json, report.md,
+        gap.png (share of the way from noisy to clean)
 
 A model is trained once for each train setting and seed, its epoch chosen by the NDCG@20 of valid with the noisy
-histories; every test setting is then evaluated with it on valid. The best mean over seeds goes to test. Trained models
-are kept and shared between sweeps, so that comparing kinds of evidence trains the noisy model once.
+histories; every test setting is then evaluated with it on valid. The best mean over seeds goes to test, and beside it the
+same edits at random places. Trained models are kept and shared between sweeps: a killed sweep goes on where it was.
 
-    python sweep.py --dataset ML100K_denoise_user0.1_2400_600 --train_thresholds --test_thresholds 0.5 0.9 --seeds 3
-    python sweep.py --dataset Toy_denoise_user0.1_5000_2000 --seeds 5
+    python sweep.py --dataset ML100K_noise_user0.1 --evidence collaborative --edit delete --train_thresholds 0.3 --seeds 3
+    python sweep.py --dataset Toy_denoise_user0.1_0 --evidence collaborative semantic fused --edit delete replace auto \
+        --replace_with neighbours --loss ce --batchsize 1024 --lr 0.002
 """
 
 import copy
@@ -20,35 +22,33 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from options import ROOT, check_args, input_errors, make_parser, partial_path, ranged, settings, write_json
+from options import ROOT, check_args, input_errors, make_parser, output_folder, partial_path, ranged, settings, write_json
 
 SHARES, PROBABILITIES = [0.5, 0.7, 0.9], [0.2, 0.3, 0.5]  # grids of thresholds for raw and for calibrated evidence
+EVERYTHING = 10**6  # edits a row
+MEASURED = ("NDCG@10", "NDCG@20", "HR@10", "HR@20")
 
 
 def parse_args(argv=None):
-    parser = make_parser(__doc__)
+    parser = make_parser(__doc__, several=True)
     parser.set_defaults(seeds=5)
+    add, share, count = parser.add_argument, ranged(float, 0, 1), ranged(int, 1)
     for part in ("train", "test"):
-        share, count = ranged(float, 0, 1), ranged(int, 1)
-        parser.add_argument(f"--{part}_thresholds", type=share, nargs="*", help=f"grid for {part} rows; none given: not edited")
-        parser.add_argument(f"--{part}_caps", type=count, nargs="*", default=[1, 3], help=f"grid of most edits in {part} rows")
+        add(f"--{part}_thresholds", type=share, nargs="*", help=f"grid for {part} rows; none given: not edited")
+        add(f"--{part}_caps", type=count, nargs="*", default=[1, 3], help=f"grid of most edits in {part} rows")
+    add("--min_shares", type=share, nargs="+", default=[0.05, 0.1, 0.2], help="grid of --min_share for auto")
     args = check_args(parser, parser.parse_args(argv))
-    fixed = {"--denoise_category", "--clean", "--state_dict_path", "--select_on"}
+    fixed = {"--denoise_category", "--clean", "--state_dict_path", "--select_on", "--min_share"}
     fixed |= {f"--{name}" for part in ("train", "test") for name in (f"{part}_noise_filter_threshold", f"{part}_max_denoise_num")}
     given = fixed & {argument.split("=")[0] for argument in (argv if argv is not None else sys.argv[1:])}
     if given:
         parser.error(f"{sorted(given)[0]}: sweep.py decides it")
+    if "raw" in args.evidence and len(args.evidence) > 1:
+        parser.error("--evidence raw has shares for thresholds, the others have probabilities: sweep it by itself")
     for part in ("train", "test"):
         if getattr(args, f"{part}_thresholds") is None:
-            setattr(args, f"{part}_thresholds", SHARES if args.evidence == "raw" else PROBABILITIES)
+            setattr(args, f"{part}_thresholds", SHARES if args.evidence == ["raw"] else PROBABILITIES)
     return args
-
-
-def grid(args, part: str) -> list[dict]:
-    """Settings of the filter for one part; the first edits nothing."""
-    names = f"{part}_noise_filter_threshold", f"{part}_max_denoise_num"
-    thresholds, caps = getattr(args, f"{part}_thresholds"), getattr(args, f"{part}_caps")
-    return [dict(zip(names, values)) for values in [(1.0, 0), *product(thresholds, caps)]]
 
 
 def with_settings(args, **settings):
@@ -58,112 +58,162 @@ def with_settings(args, **settings):
     return changed
 
 
-def evaluate_settings(args, splits: dict, weights: dict, replacer, n_items: int) -> dict:
-    """{(train setting, test setting, seed): {split: ranks (N,)}} by their places in the grids."""
-    from evaluate import rank_targets
-    from train import choose_device
-
-    device, ranks = choose_device(args), {}
-    tests = [windows_of(splits, weights, replacer, with_settings(args, **setting), device) for setting in grid(args, "test")]
-    for t, setting in enumerate(grid(args, "train")):
-        train = windows_of(splits, weights, replacer, with_settings(args, **setting), device, ("train",))["train"]
-        for seed in range(args.seed, args.seed + args.seeds):
-            model = trained(args, {"train": train, "valid": tests[0]["valid"]}, n_items, seed, device)
-            for e, evaluated in enumerate(tests):
-                ranks[t, e, seed] = {
-                    split: rank_targets(model, evaluated[split][:, :-1], evaluated[split][:, -1], args.exclude_history)
-                    for split in ("valid", "test")
-                }
-    return ranks
+def grid(args, part: str) -> list[dict]:
+    """Settings of the filter for one part; the first edits nothing."""
+    names = f"{part}_noise_filter_threshold", f"{part}_max_denoise_num"
+    thresholds, caps = getattr(args, f"{part}_thresholds"), getattr(args, f"{part}_caps")
+    return [dict(zip(names, values)) for values in [(1.0, 0), *product(thresholds, caps)]]
 
 
-def trained(args, tensors: dict, n_items: int, seed: int, device):
-    """A model fitted to these windows, or its weights from an earlier sweep over the same windows and settings."""
-    from safetensors.torch import save_file
-    from train import fit, load_weights, make_model
+class Bench:
+    """Rows, and what was trained on them: ranks of any edits by any model and seed."""
 
-    shaping = ("batchsize lr hidden_units num_blocks num_heads num_epochs dropout_rate weight_decay maxlen loss patience").split()
-    options = [seed, n_items, version("torch"), str(device), args.model, args.exclude_history]
-    digest = hashlib.sha256(json.dumps([*options, *(getattr(args, name) for name in shaping)]).encode())
-    for code in ("model.py", "train.py"):
-        digest.update((ROOT / code).read_bytes())
-    for tensor in tensors.values():
-        digest.update(tensor.cpu().numpy().tobytes())
-    path = args.output_root / args.dataset / "models" / f"{digest.hexdigest()[:16]}.safetensors"
-    model = make_model(n_items, args, seed, device)
-    if path.exists():
-        print(f"seed {seed}: trained before, {path.name}")
-        load_weights(model, path)
+    def __init__(self, args, splits: dict, n_items: int):
+        from train import choose_device
+
+        self.args, self.splits, self.n_items, self.device = args, splits, n_items, choose_device(args)
+        self.seeds = range(args.seed, args.seed + args.seeds)
+
+    def edited(self, arm, weights: dict, replacer, names) -> dict:
+        """{split: windows (N, L + 1)} of these splits, filtered as the arm says."""
+        import torch
+        from filter import denoise
+
+        rows = denoise({name: self.splits[name] for name in names}, weights, arm, replacer)
+        return {name: torch.from_numpy(windows).to(self.device) for name, windows in rows.items()}
+
+    def ranks(self, train, chosen, evaluated: list[dict], seed: int) -> list[dict]:
+        """{split: ranks (N,)} for each {split: windows}, by a model trained on train, its epoch chosen by the windows chosen."""
+        from evaluate import rank_targets
+
+        model = self.trained({"train": train, "valid": chosen}, seed)
+        return [
+            {name: rank_targets(model, rows[:, :-1], rows[:, -1], self.args.exclude_history) for name, rows in tensors.items()}
+            for tensors in evaluated
+        ]
+
+    def trained(self, tensors: dict, seed: int):
+        """A model fitted to these windows, or its weights from an earlier sweep over the same windows and settings."""
+        from safetensors.torch import save_file
+        from train import fit, load_weights, make_model
+
+        args = self.args
+        shaping = ("batchsize lr hidden_units num_blocks num_heads num_epochs dropout_rate weight_decay maxlen loss patience").split()
+        options = [seed, self.n_items, version("torch"), str(self.device), args.model, args.exclude_history]
+        digest = hashlib.sha256(json.dumps([*options, *(getattr(args, name) for name in shaping)]).encode())
+        for code in ("model.py", "train.py"):
+            digest.update((ROOT / code).read_bytes())
+        for tensor in tensors.values():
+            digest.update(tensor.cpu().numpy().tobytes())
+        path = args.output_root / args.dataset / "models" / f"{digest.hexdigest()[:16]}.safetensors"
+        model = make_model(self.n_items, args, seed, self.device)
+        if path.exists():
+            print(f"seed {seed}: trained before, {path.name}")
+            load_weights(model, path)
+            return model
+        fit(model, tensors, args, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = partial_path(path)
+        save_file(model.state_dict(), partial)
+        partial.replace(path)
         return model
-    fit(model, tensors, args, seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_path(path)
-    save_file(model.state_dict(), partial)
-    partial.replace(path)
-    return model
+
+    def fixed(self, arm, weights: dict, replacer) -> dict:
+        """{split: ranks (S, N)} at the one setting of the arm."""
+        tests = self.edited(arm, weights, replacer, ("valid", "test"))
+        train = self.edited(arm, weights, replacer, ("train",))["train"]
+        noisy = tests["valid"] if arm.clean else self.edited(arm, {}, None, ("valid",))["valid"]
+        return gather([self.ranks(train, noisy, [tests], seed)[0] for seed in self.seeds])
 
 
-def windows_of(splits: dict, weights: dict, replacer, args, device, names=("valid", "test")) -> dict:
-    import torch
-    from filter import denoise
-
-    edited = denoise({name: splits[name] for name in names}, weights, args, replacer)
-    return {name: torch.from_numpy(windows).to(device) for name, windows in edited.items()}
+def gather(by_seed: list[dict]) -> dict:
+    """[{split: ranks (N,)}] by seed -> {split: ranks (S, N)}."""
+    return {split: np.stack([ranks[split] for ranks in by_seed]) for split in by_seed[0]}
 
 
-def clean_ranks(args, splits: dict, n_items: int) -> dict | None:
-    """{split: {seed: ranks (N,)}} trained and evaluated on the rows before noise; None where they are not known."""
-    from dataloader import SPLITS
-    from evaluate import rank_targets
-    from train import choose_device
+def choose(bench: Bench, arm, weights: dict, replacer) -> tuple[list[dict], dict, dict]:
+    """(a row a setting, with its NDCG@20 on valid; the best setting; its ranks {split: (S, N)})."""
+    from evaluate import ndcg_per_row
 
-    if all((split.items == split.clean).all() for split in splits.values()):
-        return None
-    device = choose_device(args)
-    tensors = windows_of(splits, {}, None, with_settings(args, clean=True), device, SPLITS)
-    ranks = {"valid": {}, "test": {}}
-    for seed in range(args.seed, args.seed + args.seeds):
-        model = trained(args, {name: tensors[name] for name in ("train", "valid")}, n_items, seed, device)
-        for split, by_seed in ranks.items():
-            by_seed[seed] = rank_targets(model, tensors[split][:, :-1], tensors[split][:, -1], args.exclude_history)
-    return ranks
-
-
-def compare(name: str, per_seed: list[np.ndarray], noisy: list[np.ndarray], users: np.ndarray) -> dict:
-    """Metrics of one row of the report, and its difference to the noisy run with a paired bootstrap over users."""
-    from evaluate import metrics, ndcg_per_row, paired_bootstrap, summarise
-
-    ours, theirs = (np.mean([ndcg_per_row(ranks) for ranks in runs], axis=0) for runs in (per_seed, noisy))
-    difference, low, high = paired_bootstrap(users, theirs, ours)
-    return {
-        "rows": name,
-        **summarise([metrics(ranks) for ranks in per_seed]),
-        "NDCG@20 difference": difference,
-        "interval_95": [low, high],
-        "relative_change": difference / max(theirs.mean(), 1e-12),
-    }
+    rows, best = [], (-1.0, {}, {})
+    shares = arm.min_shares if arm.edit == "auto" else [0.0]
+    noisy = bench.edited(arm, {}, None, ("valid",))["valid"]
+    for share in shares:
+        at_share = with_settings(arm, min_share=share)
+        tests = [(test, with_settings(at_share, **test)) for test in grid(arm, "test")]
+        tensors = [bench.edited(setting, weights, replacer, ("valid", "test")) for _, setting in tests]
+        for train in grid(arm, "train"):
+            windows = bench.edited(with_settings(at_share, **train), weights, replacer, ("train",))["train"]
+            by_seed = [bench.ranks(windows, noisy, tensors, seed) for seed in bench.seeds]
+            for place, (test, _) in enumerate(tests):
+                ranks = gather([found[place] for found in by_seed])
+                ndcg = ndcg_per_row(ranks["valid"]).mean(1)
+                setting = {**train, **test, "min_share": share}
+                rows.append({"evidence": arm.evidence, "edit": arm.edit, **setting, "valid NDCG@20": float(ndcg.mean())})
+                best = max(best, (float(ndcg.mean()), setting, ranks), key=lambda found: found[0])
+    return rows, *best[1:]
 
 
-def draw(path: Path, table, noisy: float, clean: float | None) -> None:
-    """NDCG@20 of valid against the test threshold, one line a cap, with the spread over seeds."""
+def describe(users: np.ndarray, runs: dict[str, np.ndarray]) -> list[dict]:
+    """A row a run of test ranks {name: (S, N)}: metrics, difference to noisy and to random places, share of the gap to clean."""
+    from evaluate import bootstrap, metrics, ndcg_per_row, summarise
+    from evidence import interval
+
+    values = {name: ndcg_per_row(ranks) for name, ranks in runs.items()}
+    drawn = bootstrap(users, values)
+    drawn |= {f"mean {name}": value.mean() for name, value in values.items()}
+    report = []
+    for name, ranks in runs.items():
+        summary = summarise([metrics(of_seed) for of_seed in ranks])
+        row = {"rows": name, **{key: summary[key] for key in MEASURED}}
+
+        def difference(key, other, per=None):
+            if other in runs and name != other and name != per:
+                mean, draws = drawn[f"mean {name}"] - drawn[f"mean {other}"], drawn[name] - drawn[other]
+                if per:  # as a share of the whole gap
+                    mean, draws = mean / (drawn[f"mean {per}"] - drawn[f"mean {other}"]), draws / (drawn[per] - drawn[other])
+                row[key] = {"mean": float(mean), "interval_95": interval(draws)}
+
+        difference("difference", "noisy")
+        difference("to random places", f"{name} at random places")
+        if "clean" in runs:
+            difference("gap won back", "noisy", "clean")
+        report.append(row)
+    return report
+
+
+def markdown(report: list[dict]) -> str:
+    def cell(row, key, form):
+        found = row.get(key)
+        return f"{found['mean']:{form}} [{', '.join(format(end, form) for end in found['interval_95'])}]" if found else ""
+
+    lines = ["| rows | NDCG@20 | HR@20 | difference to noisy | to random places | gap won back |", "|---|---|---|---|---|---|"]
+    for row in report:
+        means = " | ".join(f"{row[name]['mean']:.4f} ± {row[name]['std']:.4f}" for name in ("NDCG@20", "HR@20"))
+        pairs = [cell(row, "difference", "+.4f"), cell(row, "to random places", "+.4f"), cell(row, "gap won back", ".0%")]
+        lines.append(f"| {row['rows']} | {means} | {' | '.join(pairs)} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(path: Path, report: list[dict]) -> None:
+    """Share of the gap between noisy and clean that each arm wins back, with its interval."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(5.6, 3.8), dpi=200)
-    best = table.loc[table["valid NDCG@20"].idxmax()]
-    same_train = table[(table.train == best.train) & (table.test > 0)].sort_values("test_threshold")
-    for place, (cap, line) in enumerate(same_train.groupby("test_cap")):
-        beside = line.test_threshold + 0.004 * place  # bars of one threshold stand side by side
-        label = f"at most {cap:.0f} edit{'s' if cap > 1 else ''}"
-        axes.errorbar(beside, line["valid NDCG@20"], line["valid std"], marker="o", capsize=3, label=label)
-    axes.axhline(noisy, color="0.4", linestyle="--", label="noisy")
-    if clean is not None:
-        axes.axhline(clean, color="0.4", linestyle=":", label="clean")
-    axes.set(xlabel="threshold of the history filter", ylabel="valid NDCG@20, mean ± std over seeds")
+    rows = [row for row in reversed(report) if "gap won back" in row]
+    figure, axes = plt.subplots(figsize=(6.4, 0.9 + 0.3 * len(rows)), dpi=160)
+    for place, row in enumerate(rows):
+        mean, (low, high) = row["gap won back"]["mean"], row["gap won back"]["interval_95"]
+        colour = "0.6" if "random" in row["rows"] else "#d1495b" if "oracle" not in row["rows"] else "#3b6fb6"
+        axes.plot([100 * low, 100 * high], [place, place], color=colour, linewidth=2)
+        axes.plot(100 * mean, place, "o", color=colour)
+    axes.axvline(0, color="0.8", linewidth=1)
+    axes.axvline(100, color="0.8", linewidth=1, linestyle=":")
+    axes.set_yticks(range(len(rows)), [row["rows"] for row in rows], fontsize=8)
+    axes.set_xlabel("share of the gap from noisy to clean rows, %")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, ncols=5, loc="lower center", bbox_to_anchor=(0.45, 1.0), columnspacing=1.0)
     figure.tight_layout()
     figure.savefig(path)
     plt.close(figure)
@@ -178,60 +228,55 @@ def main(argv=None) -> dict:
 def sweep(args) -> dict:
     import pandas as pd
     from dataloader import fingerprint, input_files, load
-    from evaluate import ndcg_per_row
-    from filter import FILTERED, make_replacer, weigh
+    from filter import FILTERED, make_replacer, shuffled, weigh
 
-    # 1. every setting on valid
+    # 1. rows, and the two ends: noisy, and clean where the rows before noise are known
     args = with_settings(args, denoise_category="all" if args.train_thresholds else "test", select_on="valid")
     splits, n_items = load(args, FILTERED[args.denoise_category])
-    found = weigh(splits, n_items, args), make_replacer(splits, n_items, args)
-    ranks = evaluate_settings(args, splits, *found, n_items)
-    seeds = range(args.seed, args.seed + args.seeds)
-    rows = []
-    for (t, train), (e, test) in product(enumerate(grid(args, "train")), enumerate(grid(args, "test"))):
-        ndcg = [ndcg_per_row(ranks[t, e, seed]["valid"]).mean() for seed in seeds]
-        names = ("train_threshold", "train_cap", "test_threshold", "test_cap")
-        rows.append(
-            dict(zip(names, [*train.values(), *test.values()]))
-            | {"valid NDCG@20": np.mean(ndcg), "valid std": np.std(ndcg, ddof=1) if len(ndcg) > 1 else 0.0, "train": t, "test": e}
-        )
-    table = pd.DataFrame(rows)
+    replacer = make_replacer(splits, n_items, with_settings(args, edit=next((edit for edit in args.edit if edit != "delete"), "delete")))
+    bench = Bench(args, splits, n_items)
+    known = any((split.items != split.clean).any() for split in splits.values())
+    table, chosen = [], {}
+    test_runs = {"noisy": bench.fixed(args, {}, None)["test"]}
 
-    # 2. the best of them once on test, beside the noisy rows and the clean ones
-    best = table.loc[table["valid NDCG@20"].idxmax()]
-    users = splits["test"].users
-    noisy = [ranks[0, 0, seed]["test"] for seed in seeds]
-    report = [
-        compare("noisy", noisy, noisy, users),
-        compare("denoised", [ranks[int(best.train), int(best.test), seed]["test"] for seed in seeds], noisy, users),
-    ]
-    clean = clean_ranks(args, splits, n_items)
-    if clean:
-        report.append(compare("clean", list(clean["test"].values()), noisy, users))
+    # 2. each kind of evidence with each edit: the best on valid, and as many edits at random places
+    for evidence, edit in product(args.evidence, args.edit):
+        arm, name = with_settings(args, evidence=evidence, edit=edit), f"{evidence}, {edit}"
+        weights = weigh(splits, n_items, arm)
+        rows, setting, ranks = choose(bench, arm, weights, replacer)
+        table, chosen[name], test_runs[name] = table + rows, setting, ranks["test"]
+        if evidence != "raw":
+            random = {split: shuffled(prob) for split, prob in weights.items()}
+            test_runs[f"{name} at random places"] = bench.fixed(with_settings(arm, **setting), random, replacer)["test"]
 
-    # 3. a table, a figure
-    folder = args.output_root / args.dataset / f"sweep_{args.evidence}_{args.edit}"
+    # 3. the right places, and clean rows
+    if known:
+        thresholds = {f"{part}_noise_filter_threshold": 0.5 for part in ("train", "test")}
+        everything = thresholds | {f"{part}_max_denoise_num": EVERYTHING for part in ("train", "test")}
+        for edit in args.edit:
+            oracle = with_settings(args, evidence="oracle", edit=edit, min_share=args.min_shares[0], **everything)
+            test_runs[f"oracle, {edit}"] = bench.fixed(oracle, weigh(splits, n_items, oracle), replacer)["test"]
+        test_runs["clean"] = bench.fixed(with_settings(args, clean=True), {}, None)["test"]
+
+    # 4. a table, a figure
+    data = fingerprint(input_files(splits, args))
+    folder = output_folder(args, data, "sweep_")
     folder.mkdir(parents=True, exist_ok=True)
-    table.drop(columns=["train", "test"]).to_csv(folder / "sweep.csv", index=False)
-    chosen = {key: float(best[key]) for key in ("train_threshold", "train_cap", "test_threshold", "test_cap")}
-    clean_level = np.mean([ndcg_per_row(by_seed) for by_seed in clean["valid"].values()]) if clean else None
-    draw(folder / "thresholds.png", table, table["valid NDCG@20"][0], clean_level)
+    pd.DataFrame(table).to_csv(folder / "sweep.csv", index=False)
+    report = describe(splits["test"].users, test_runs)
     result = {
         "arguments": settings(args),
-        "data_fingerprint": fingerprint(input_files(splits, args)),
+        "data_fingerprint": data,
         "chosen": chosen,
-        "seeds": list(seeds),
+        "seeds": list(bench.seeds),
         "report": report,
     }
     write_json(folder / "report.json", result)
-    print("chosen on valid:", chosen)
-    for row in report:
-        ndcg, (low, high) = row["NDCG@20"], row["interval_95"]
-        print(
-            f"{row['rows']:9s} test NDCG@20 {ndcg['mean']:.4f}±{ndcg['std']:.4f}  HR@20 {row['HR@20']['mean']:.4f}  "
-            f"difference {row['NDCG@20 difference']:+.4f} [{low:+.4f}, {high:+.4f}] ({row['relative_change']:+.1%})"
-        )
-    print(f"wrote {folder}")
+    (folder / "report.md").write_text(markdown(report), encoding="utf-8")
+    if known:
+        draw(folder / "gap.png", report)
+    print("chosen on valid:", *(f"{name}: {setting}" for name, setting in chosen.items()), sep="\n  ")
+    print(markdown(report) + f"wrote {folder}")
     return result
 
 

@@ -50,11 +50,18 @@ def test_rank_targets_against_a_slow_version(exclude):
 
 def test_bootstrap_draws_whole_users():
     users = np.repeat(np.arange(50), 4)
-    before, after = np.zeros(200), np.repeat(np.random.default_rng(0).normal(0.1, 1, 50), 4)
-    mean, low, high = evaluate.paired_bootstrap(users, before, after)
-    assert mean == pytest.approx(after.mean()) and low < mean < high
-    spread = after[::4].std() / 50**0.5  # four equal rows a user carry the information of one
-    assert (high - low) / (2 * 1.96) == pytest.approx(spread, rel=0.1)
+    values = np.repeat(np.random.default_rng(0).normal(0.1, 1, 50), 4)
+    drawn = evaluate.bootstrap(users, {"before": values[None], "after": values[None] + 0.5})
+    assert drawn["after"] - drawn["before"] == pytest.approx(np.full(2000, 0.5))  # the same users for both
+    spread = values[::4].std() / 50**0.5  # four equal rows a user carry the information of one
+    assert drawn["before"].mean() == pytest.approx(values.mean(), abs=0.01) and drawn["before"].std() == pytest.approx(spread, rel=0.1)
+
+
+def test_bootstrap_knows_that_seeds_differ():
+    """Rows that are all alike, seeds that are not: the spread is that of a mean of five seeds."""
+    seeds = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
+    drawn = evaluate.bootstrap(np.arange(30), {"runs": np.repeat(seeds[:, None], 30, 1)})["runs"]
+    assert drawn.mean() == pytest.approx(2, abs=0.1) and drawn.std() == pytest.approx(seeds.std() / 5**0.5, rel=0.1)
 
 
 def test_million_items_stay_in_memory(monkeypatch):

@@ -60,9 +60,9 @@ def test_edit_and_delete_by_hand():
     assert flagged.sum(1).tolist() == [2, 1, 3] and not flagged[2, 0]
     replacement = np.where(items == 1, 30, 0)
     assert apply_edits(items, flagged, replacement, prob).tolist() == [[0, 0, 30, 3, 9], [0, 0, 0, 4, 9], [0, 0, 0, 5, 9]]
-    deleted = apply_edits(items, flagged, replacement, prob, "delete")
+    deleted = apply_edits(items, flagged, replacement, prob, True)
     assert deleted.tolist() == [[0, 0, 0, 3, 9], [0, 0, 0, 4, 9], [0, 0, 0, 5, 9]]
-    everything = apply_edits(items, items != 0, np.zeros_like(items), np.where(items != 0, items, np.nan) / 10.0, "delete")
+    everything = apply_edits(items, items != 0, np.zeros_like(items), np.where(items != 0, items, np.nan) / 10.0, True)
     assert (everything != 0).sum(1).tolist() == [2, 2, 2]
 
 

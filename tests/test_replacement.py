@@ -64,13 +64,16 @@ def test_ranking_equals_brute_force(seed, with_titles):
     rest = train.items[:10].copy()
     rest[np.arange(10), place] = 0
     candidates = replacer.candidates(rest, train.items[:10])
-    found = replacer.rank(train.users[:10], rest, train.items[:10], 5)
+    found, shares = replacer.rank(train.users[:10], rest, train.items[:10], 5)
     for row in range(10):
         scores = brute_force(replacer, train, train.users[row], rest[row], train.items[row])
         there = sorted(candidates[row][candidates[row] != 0].tolist(), key=lambda item: (-scores[item], item))
         best = [item for item in found[row].tolist() if item]
         assert [scores[item] for item in best] == pytest.approx([scores[item] for item in there[:5]], abs=1e-3)
         assert not set(best) & set(train.items[row].tolist()) and len(set(best)) == len(best)
+        total = sum(np.exp(scores[item]) for item in there)
+        assert shares[row][: len(best)] == pytest.approx([np.exp(scores[item]) / total for item in best], abs=1e-3)
+        assert not shares[row][len(best) :].any()
 
 
 def test_neighbours_of_a_catalogue_by_hand():
@@ -78,6 +81,29 @@ def test_neighbours_of_a_catalogue_by_hand():
     assert table.shape == (N_ITEMS + 1, N_ITEMS + 1) and not table[0].any() and not table[:, 0].any()
     assert table[3].argmax() in (2, 4) and table[3, 4] == pytest.approx(np.cos(2 * np.pi / N_ITEMS), abs=1e-3)
     assert not np.diag(table).any()
+
+
+def test_auto_deletes_what_has_no_good_neighbour():
+    """Its two ends are replacing all and deleting all; between them the shares decide place by place."""
+    train = random_rows(0, n=200)
+    replacer = replacement.Replacer(train, N_ITEMS, circle())
+    flagged = (np.random.default_rng(1).random(train.items.shape) < 0.2) & (train.items != 0)
+    always, half, never = (replacer.replacements(train, flagged, share) for share in (0, 0.15, 1.01))
+    assert ((always != 0) == flagged).all() and not never.any()
+    assert 0 < (half != 0).sum() < flagged.sum() and (half == always)[half != 0].all()
+    row, place = np.nonzero(flagged)
+    known = train.items[row]
+    shares = replacer.rank(train.users[row], np.where(flagged[row], 0, known), known)[1][:, 0]
+    assert ((shares >= 0.15) == (half[row, place] != 0)).all()
+
+
+def test_weights_say_what_predicts_the_held_out_item():
+    """Two groups of items that never meet: co-occurrence finds what stood there, titles of random angles do not."""
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(N_ITEMS + 1, 8)).astype(np.float16)
+    vectors[0] = 0
+    weights = replacement.Replacer(random_rows(0, n=400), N_ITEMS, vectors).coefficients()
+    assert weights["co-occurrence"] > 0.2 and abs(weights["mean similarity"]) < 0.2 * weights["co-occurrence"]
 
 
 ARMS = [("fused", "neighbours"), ("collaborative", "neighbours"), ("semantic", "neighbours"), ("fused", "suggested"),

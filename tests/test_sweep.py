@@ -5,33 +5,66 @@ import json
 
 import main as sasrec
 import pandas as pd
+import pytest
 import sweep
 from conftest import sasrec_arguments, sasrec_command, write_denoised
 
 
+GRIDS = ["--train_thresholds", 0.3, "--test_thresholds", 0.2, 0.4, "--train_caps", 2, "--test_caps", 1, "--seeds", 2]
+
+
+def run(tmp_path, *options):
+    """(what the sweep returns, its folder)"""
+    result = sweep.main(sasrec_command(tmp_path, *GRIDS, *options, epochs=3))
+    return result, max((tmp_path / "out").rglob("report.json"), key=lambda path: path.stat().st_mtime_ns).parent
+
+
 def test_sweep(tmp_path):
     write_denoised(tmp_path, rows=(200, 60, 60))
-    grids = ["--train_thresholds", 0.8, "--test_thresholds", 0.5, 0.8, "--train_caps", 2, "--test_caps", 1, "--seeds", 2]
-    result = sweep.main(sasrec_command(tmp_path, *grids, epochs=3))
-    folder = tmp_path / "out" / "Z_denoise_user0.1_8_1" / "sweep_raw_replace"
+    compared = ["--evidence", "collaborative", "--edit", "delete", "replace", "--replace_with", "neighbours"]
+    result, folder = run(tmp_path, *compared)
     table = pd.read_csv(folder / "sweep.csv")
-    assert len(table) == 2 * 3 and (folder / "thresholds.png").stat().st_size > 10_000
-    best = table.loc[table["valid NDCG@20"].idxmax()]
-    assert result["chosen"] == {key: best[key] for key in result["chosen"]}
-    assert [row["rows"] for row in result["report"]] == ["noisy", "denoised", "clean"]
-    noisy = sasrec.main(sasrec_command(tmp_path, "--seeds", 2, epochs=3))
-    assert result["report"][0]["NDCG@20"] == noisy["metrics"]["test"]["NDCG@20"]
-    assert result["report"][0]["NDCG@20 difference"] == 0
+    assert len(table) == 2 * 2 * 3 and (folder / "gap.png").stat().st_size > 10_000
+    for edit in ("delete", "replace"):
+        best = table.loc[table[table.edit == edit]["valid NDCG@20"].idxmax()]
+        chosen = result["chosen"][f"collaborative, {edit}"]
+        assert chosen == {key: best[key] for key in chosen}
+    names = [f"collaborative, {edit}{places}" for edit in ("delete", "replace") for places in ("", " at random places")]
+    assert [row["rows"] for row in result["report"]] == ["noisy", *names, "oracle, delete", "oracle, replace", "clean"]
+    noisy, clean = (result["report"][place] for place in (0, -1))
+    assert noisy["NDCG@20"] == sasrec.main(sasrec_command(tmp_path, "--seeds", 2, epochs=3))["metrics"]["test"]["NDCG@20"]
+    of_clean = sasrec.main(sasrec_command(tmp_path, "--seeds", 2, "--clean", epochs=3))["metrics"]["test"]["NDCG@20"]
+    assert clean["NDCG@20"] == of_clean
+    for row in result["report"][1:-1]:
+        won, gap = row["NDCG@20"]["mean"] - noisy["NDCG@20"]["mean"], of_clean["mean"] - noisy["NDCG@20"]["mean"]
+        assert row["difference"]["mean"] == pytest.approx(won) and row["gap won back"]["mean"] == pytest.approx(won / gap)
+        assert row["difference"]["interval_95"][0] <= won <= row["difference"]["interval_95"][1]
+        assert ("to random places" in row) == (row["rows"] in names[::2])
+    assert all(row["rows"] in (folder / "report.md").read_text() for row in result["report"])
+
+
+def test_sweep_goes_on_and_test_chooses_nothing(tmp_path):
+    write_denoised(tmp_path, rows=(200, 60, 60))
+    raw = ["--train_thresholds", 0.8, "--test_thresholds", 0.5, 0.8]
+    result, folder = run(tmp_path, *raw)
     table_before = (folder / "sweep.csv").read_bytes()
     models = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("models/*")}
-    assert sweep.main(sasrec_command(tmp_path, *grids, epochs=3)) == result and len(models) == 6  # noisy, edited, clean; 2 seeds
+    assert len(models) == 2 * 4  # noisy, edited, oracle, clean; 2 seeds
+    assert run(tmp_path, *raw)[0] == result
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("models/*")} == models
     test_rows = tmp_path / "Z_denoise_user0.1_8_1" / "test_5000.csv"
     changed = pd.read_csv(test_rows)
     changed["item_ids"] = changed["item_ids"].map(lambda text: json.dumps([*json.loads(text)[:-1], 1]))
     changed.to_csv(test_rows, index=False)
-    other = sweep.main(sasrec_command(tmp_path, *grids, epochs=3))
-    assert (folder / "sweep.csv").read_bytes() == table_before and other["report"] != result["report"]  # test chose nothing
+    other, folder = run(tmp_path, *raw)
+    assert (folder / "sweep.csv").read_bytes() == table_before and other["report"] != result["report"]
+    assert other["chosen"] == result["chosen"]
+
+
+def test_shares_and_probabilities_do_not_mix(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        sweep.main(["--dataset", "Z", "--evidence", "raw", "fused"])
+    assert "--evidence raw has shares for thresholds" in capsys.readouterr().err
 
 
 def test_settings_are_copied_not_shared(tmp_path):
