@@ -1,4 +1,4 @@
-"""SASRec (Kang and McAuley, ICDM 2018) as the LLM4DSR release configures it."""
+"""What a recommender is to this stage, and SASRec (Kang and McAuley, ICDM 2018) as the LLM4DSR release configures it."""
 
 import torch
 import torch.nn.functional as F
@@ -61,12 +61,55 @@ class Block(nn.Module):
         return x + self.dropout(self.outer(self.dropout(F.relu(self.inner(x)))))
 
 
-class SASRec(nn.Module):
-    """Scores of the next item from a left-padded history.
+def initialise(module: nn.Module) -> None:
+    """Normal weights of deviation 0.02, no bias, a zero row of padding."""
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+        nn.init.zeros_(module.weight[module.padding_idx])
 
-    Item 0 is padding: its embedding is zero and stays so, its rows are zeroed after every block and no row attends to
-    it. Positions count from the end of the window, so more padding on the left changes nothing.
+
+class Recommender(nn.Module):
+    """Scores of the next item from a left-padded history; more padding on the left must change nothing.
+
+    A model has `items`, an embedding (n_items + 1, D) whose row of padding (item 0) is zero, and `encode`.
     """
+
+    items: nn.Embedding
+
+    def encode(self, history: Tensor, embedded: Tensor) -> Tensor:
+        """Hidden states (B, L, D) after each item of history (B, L), 0 on the left where it is shorter; embedded (B, L, D)."""
+        raise NotImplementedError
+
+    def forward(self, history: Tensor) -> Tensor:
+        return self.encode(history, self.items(history))
+
+    def scores(self, history: Tensor) -> Tensor:
+        """Score (B, n_items + 1) of every item as the next one; the padding item's is -inf."""
+        scores = self(history)[:, -1] @ self.items.weight.T
+        scores[:, 0] = -torch.inf
+        return scores
+
+    def bce_loss(self, windows: Tensor, negatives: Tensor) -> Tensor:
+        """Binary cross-entropy of each next item of windows (B, L + 1) against one negative (B, L), mean over both parts."""
+        history, length = windows[:, :-1], negatives.shape[1]
+        embedded = self.items(torch.cat([windows, negatives], dim=1))  # one look-up: its gradient is as large as the catalogue
+        hidden, real = self.encode(history, embedded[:, :length]), history != 0
+        positive = (hidden * embedded[:, 1 : length + 1]).sum(-1)[real]
+        negative = (hidden * embedded[:, length + 1 :]).sum(-1)[real]
+        return F.softplus(-positive).mean() + F.softplus(negative).mean()
+
+    def ce_loss(self, windows: Tensor) -> Tensor:
+        """Cross-entropy of each next item of windows (B, L + 1) over the whole catalogue; its logits exist a part at a time."""
+        real, parts = windows[:, :-1] != 0, nn.LinearCrossEntropyOptions()
+        hidden, targets = self(windows[:, :-1])[real], windows[:, 1:][real] - 1
+        return F.linear_cross_entropy(hidden, self.items.weight[1:], targets, options=parts)
+
+
+class SASRec(Recommender):
+    """Item 0 is padding: its rows are zeroed after every block and no row attends to it. Positions count from the end."""
 
     def __init__(self, n_items: int, maxlen=10, hidden_units=64, num_blocks=2, num_heads=1, dropout_rate=0.5):
         super().__init__()
@@ -78,23 +121,9 @@ class SASRec(nn.Module):
         self.dropout = Dropout(dropout_rate)
         self.blocks = nn.ModuleList(Block(hidden_units, num_heads, dropout_rate) for _ in range(num_blocks))
         self.last_norm = nn.LayerNorm(hidden_units, eps=1e-8)
-        self.apply(self._initialise)
-
-    @staticmethod
-    def _initialise(module: nn.Module) -> None:
-        if isinstance(module, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
-        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            nn.init.zeros_(module.weight[module.padding_idx])
-
-    def forward(self, history: Tensor) -> Tensor:
-        """Hidden states (B, L, D) after each item of history (B, L), L <= maxlen, 0 on the left where it is shorter."""
-        return self.encode(history, self.items(history))
+        self.apply(initialise)
 
     def encode(self, history: Tensor, embedded: Tensor) -> Tensor:
-        """The same from the looked up embeddings (B, L, D)."""
         length = history.shape[1]
         real = history != 0  # (B, L)
         places = torch.arange(self.maxlen - length, self.maxlen, device=history.device)
@@ -106,29 +135,6 @@ class SASRec(nn.Module):
         for block in self.blocks:
             x = block(x, allowed) * real[..., None]
         return self.last_norm(x)
-
-    def scores(self, history: Tensor) -> Tensor:
-        """Score (B, n_items + 1) of every item as the next one; the padding item's is -inf."""
-        scores = self(history)[:, -1] @ self.items.weight.T
-        scores[:, 0] = -torch.inf
-        return scores
-
-
-def bce_loss(model: SASRec, windows: Tensor, negatives: Tensor) -> Tensor:
-    """Binary cross-entropy of each next item of windows (B, L + 1) against one negative (B, L), mean over both parts."""
-    history, length = windows[:, :-1], negatives.shape[1]
-    embedded = model.items(torch.cat([windows, negatives], dim=1))  # one look-up: its gradient is as large as the catalogue
-    hidden, real = model.encode(history, embedded[:, :length]), history != 0
-    positive = (hidden * embedded[:, 1 : length + 1]).sum(-1)[real]
-    negative = (hidden * embedded[:, length + 1 :]).sum(-1)[real]
-    return F.softplus(-positive).mean() + F.softplus(negative).mean()
-
-
-def ce_loss(model: SASRec, windows: Tensor) -> Tensor:
-    """Cross-entropy of each next item of windows (B, L + 1) over the whole catalogue; its logits exist a part at a time."""
-    real, parts = windows[:, :-1] != 0, nn.LinearCrossEntropyOptions()
-    hidden, targets = model(windows[:, :-1])[real], windows[:, 1:][real] - 1
-    return F.linear_cross_entropy(hidden, model.items.weight[1:], targets, options=parts)
 
 
 def sample_negatives(windows: Tensor, n_items: int, generator: torch.Generator) -> Tensor:

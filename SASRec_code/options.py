@@ -9,6 +9,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 KINDS = ("raw", "llm", "collaborative", "semantic", "collaborative+semantic", "fused", "random", "oracle")
+PAPER = {  # of each model's paper; SASRec as in the release
+    "SASRec": {"hidden_units": 64, "num_blocks": 2, "num_heads": 1, "dropout_rate": 0.5},
+    "GRU4Rec": {"hidden_units": 100, "num_blocks": 1, "num_heads": 1, "dropout_rate": 0.5},
+    "BERT4Rec": {"hidden_units": 64, "num_blocks": 2, "num_heads": 2, "dropout_rate": 0.2},
+}
 CONTROLS = ("random", "oracle")
 EDITS = ("replace", "delete", "auto")
 PLACES = ("data_root", "output_root", "device", "cuda")  # where it ran, not what
@@ -82,18 +87,22 @@ def filter_parser(description: str, several: bool = False) -> argparse.ArgumentP
     return parser
 
 
+def of_paper(name: str) -> str:
+    return ", ".join(f"{values[name]} ({model})" for model, values in PAPER.items())
+
+
 def make_parser(description: str, several: bool = False) -> argparse.ArgumentParser:
     """The same, and how the recommender is trained: the options of main.py and sweep.py."""
     parser = filter_parser(description, several)
     add, count = parser.add_argument, ranged(int, 0)
-    add("--model", choices=["SASRec"], default="SASRec")
+    add("--model", choices=[*PAPER], default="SASRec")
     add("--batchsize", type=ranged(int, 1), default=256)
     add("--lr", type=ranged(float, 1e-9), default=0.001)
-    add("--hidden_units", type=ranged(int, 1), default=64)
-    add("--num_blocks", type=ranged(int, 1), default=2)
-    add("--num_heads", type=ranged(int, 1), default=1)
+    add("--hidden_units", type=ranged(int, 1), help=f"default: {of_paper('hidden_units')}")
+    add("--num_blocks", type=ranged(int, 1), help=f"default: {of_paper('num_blocks')}")
+    add("--num_heads", type=ranged(int, 1), help=f"default: {of_paper('num_heads')}")
     add("--num_epochs", type=ranged(int, 1), default=201)
-    add("--dropout_rate", type=ranged(float, 0, 0.99), default=0.5)
+    add("--dropout_rate", type=ranged(float, 0, 0.99), help=f"default: {of_paper('dropout_rate')}")
     add("--weight_decay", type=ranged(float, 0), default=0.0)
     add("--seed", type=count, default=2024)
     add("--seeds", type=ranged(int, 1), default=1, help="runs of consecutive seeds; mean and spread are reported")
@@ -117,6 +126,11 @@ def check_filter(parser, args) -> argparse.Namespace:
 
 
 def check_args(parser, args) -> argparse.Namespace:
+    for name, value in PAPER[args.model].items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    if args.model == "BERT4Rec" and args.loss == "bce":
+        parser.error("--model BERT4Rec predicts masked items over the whole catalogue: use it with --loss ce")
     if args.hidden_units % args.num_heads:
         parser.error(f"--hidden_units {args.hidden_units} is not a multiple of --num_heads {args.num_heads}")
     if args.state_dict_path and not args.state_dict_path.exists():

@@ -82,7 +82,11 @@ class Replacer:
         found = right.any(1)
         if not found.any():
             raise InputError(f"{train.path}: no held-out item is a neighbour of its window; too few rows to replace from")
-        x, right, there = self.features(train.users[rows][found], rest[found], candidates[found]), right[found], candidates[found] != 0
+        x, right, there = (
+            self.features(train.users[rows][found], rest[found], candidates[found]),
+            right[found],
+            candidates[found] != 0,
+        )
         self.scale = x[there].std(0) + 1e-9
         x = x / self.scale
 

@@ -26,6 +26,7 @@ from options import ROOT, check_args, input_errors, make_parser, output_folder, 
 
 SHARES, PROBABILITIES = [0.5, 0.7, 0.9], [0.2, 0.3, 0.5]  # grids of thresholds for raw and for calibrated evidence
 EVERYTHING = 10**6  # edits a row
+AT_RANDOM = " at random places"
 MEASURED = ("NDCG@10", "NDCG@20", "HR@10", "HR@20")
 
 
@@ -98,10 +99,12 @@ class Bench:
         from train import fit, load_weights, make_model
 
         args = self.args
-        shaping = ("batchsize lr hidden_units num_blocks num_heads num_epochs dropout_rate weight_decay maxlen loss patience").split()
+        shaping = (
+            "batchsize lr hidden_units num_blocks num_heads num_epochs dropout_rate weight_decay maxlen loss patience"
+        ).split()
         options = [seed, self.n_items, version("torch"), str(self.device), args.model, args.exclude_history]
         digest = hashlib.sha256(json.dumps([*options, *(getattr(args, name) for name in shaping)]).encode())
-        for code in ("model.py", "train.py"):
+        for code in ("model.py", "gru4rec.py", "bert4rec.py", "train.py"):
             digest.update((ROOT / code).read_bytes())
         for tensor in tensors.values():
             digest.update(tensor.cpu().numpy().tobytes())
@@ -160,24 +163,25 @@ def describe(users: np.ndarray, runs: dict[str, np.ndarray]) -> list[dict]:
     from evidence import interval
 
     values = {name: ndcg_per_row(ranks) for name, ranks in runs.items()}
-    drawn = bootstrap(users, values)
-    drawn |= {f"mean {name}": value.mean() for name, value in values.items()}
-    report = []
+    drawn, means, report = bootstrap(users, values), {name: value.mean() for name, value in values.items()}, []
+
+    def difference(one: str, other: str) -> dict:
+        return {"mean": float(means[one] - means[other]), "interval_95": interval(drawn[one] - drawn[other])}
+
+    def share(one: str) -> dict:
+        mean = (means[one] - means["noisy"]) / (means["clean"] - means["noisy"])
+        draws = (drawn[one] - drawn["noisy"]) / (drawn["clean"] - drawn["noisy"])
+        return {"mean": float(mean), "interval_95": interval(draws)}
+
     for name, ranks in runs.items():
         summary = summarise([metrics(of_seed) for of_seed in ranks])
         row = {"rows": name, **{key: summary[key] for key in MEASURED}}
-
-        def difference(key, other, per=None):
-            if other in runs and name != other and name != per:
-                mean, draws = drawn[f"mean {name}"] - drawn[f"mean {other}"], drawn[name] - drawn[other]
-                if per:  # as a share of the whole gap
-                    mean, draws = mean / (drawn[f"mean {per}"] - drawn[f"mean {other}"]), draws / (drawn[per] - drawn[other])
-                row[key] = {"mean": float(mean), "interval_95": interval(draws)}
-
-        difference("difference", "noisy")
-        difference("to random places", f"{name} at random places")
-        if "clean" in runs:
-            difference("gap won back", "noisy", "clean")
+        if name != "noisy":
+            row["difference"] = difference(name, "noisy")
+        if f"{name}{AT_RANDOM}" in runs:
+            row["to random places"] = difference(name, f"{name}{AT_RANDOM}")
+        if "clean" in runs and name not in ("noisy", "clean"):
+            row["gap won back"] = share(name)
         report.append(row)
     return report
 
@@ -233,7 +237,9 @@ def sweep(args) -> dict:
     # 1. rows, and the two ends: noisy, and clean where the rows before noise are known
     args = with_settings(args, denoise_category="all" if args.train_thresholds else "test", select_on="valid")
     splits, n_items = load(args, FILTERED[args.denoise_category])
-    replacer = make_replacer(splits, n_items, with_settings(args, edit=next((edit for edit in args.edit if edit != "delete"), "delete")))
+    replacer = make_replacer(
+        splits, n_items, with_settings(args, edit=next((edit for edit in args.edit if edit != "delete"), "delete"))
+    )
     bench = Bench(args, splits, n_items)
     known = any((split.items != split.clean).any() for split in splits.values())
     table, chosen = [], {}
@@ -247,7 +253,7 @@ def sweep(args) -> dict:
         table, chosen[name], test_runs[name] = table + rows, setting, ranks["test"]
         if evidence != "raw":
             random = {split: shuffled(prob) for split, prob in weights.items()}
-            test_runs[f"{name} at random places"] = bench.fixed(with_settings(arm, **setting), random, replacer)["test"]
+            test_runs[f"{name}{AT_RANDOM}"] = bench.fixed(with_settings(arm, **setting), random, replacer)["test"]
 
     # 3. the right places, and clean rows
     if known:

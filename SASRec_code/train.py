@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from bert4rec import BERT4Rec
 from dataloader import InputError
 from evaluate import metrics, rank_targets
-from model import SASRec, bce_loss, ce_loss, sample_negatives
+from gru4rec import GRU4Rec
+from model import SASRec, sample_negatives
 
-MODELS = {"SASRec": SASRec}  # --model
+MODELS = {"SASRec": SASRec, "GRU4Rec": GRU4Rec, "BERT4Rec": BERT4Rec}  # --model
 
 
 def choose_device(args) -> torch.device:
@@ -33,7 +35,7 @@ def train_epoch(model, windows, optimiser, args, generator) -> float:
         chunk = windows[rows]
         negatives = sample_negatives(chunk, n_items, generator) if args.loss == "bce" else chunk
         for batch, negative in zip(chunk.split(args.batchsize), negatives.split(args.batchsize)):
-            loss = bce_loss(model, batch, negative) if args.loss == "bce" else ce_loss(model, batch)
+            loss = model.bce_loss(batch, negative) if args.loss == "bce" else model.ce_loss(batch)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()

@@ -54,7 +54,9 @@ def test_bootstrap_draws_whole_users():
     drawn = evaluate.bootstrap(users, {"before": values[None], "after": values[None] + 0.5})
     assert drawn["after"] - drawn["before"] == pytest.approx(np.full(2000, 0.5))  # the same users for both
     spread = values[::4].std() / 50**0.5  # four equal rows a user carry the information of one
-    assert drawn["before"].mean() == pytest.approx(values.mean(), abs=0.01) and drawn["before"].std() == pytest.approx(spread, rel=0.1)
+    assert drawn["before"].mean() == pytest.approx(values.mean(), abs=0.01) and drawn["before"].std() == pytest.approx(
+        spread, rel=0.1
+    )
 
 
 def test_bootstrap_knows_that_seeds_differ():

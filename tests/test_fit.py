@@ -14,12 +14,12 @@ def test_learns_a_cycle(tmp_path):
     n_items = 40
     windows = torch.tensor([[(start + step) % n_items + 1 for step in range(11)] for start in range(n_items)]).repeat(30, 1)
     quick = "--num_epochs 40 --patience 40 --dropout_rate 0.1 --batchsize 64 --lr 0.005".split()
-    for loss in ("bce", "ce"):
-        args = sasrec_arguments(tmp_path, "--loss", loss, *quick)
+    for model, loss in (("SASRec", "bce"), ("SASRec", "ce"), ("GRU4Rec", "ce"), ("BERT4Rec", "ce")):
+        args = sasrec_arguments(tmp_path, "--model", model, "--loss", loss, *quick)
         model = train.make_model(n_items, args, 0, "cpu")
         train.fit(model, {"train": windows, "valid": windows[:n_items]}, args, 0)
         ranks = evaluate.rank_targets(model, windows[:n_items, :-1], windows[:n_items, -1], exclude_history=loss == "bce")
-        assert evaluate.metrics(ranks)["HR@1"] > 0.99, loss
+        assert evaluate.metrics(ranks)["HR@1"] > 0.99, (args.model, loss)
 
 
 def test_selection_never_reads_test(tmp_path):

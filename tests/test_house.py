@@ -24,6 +24,8 @@ WAY_OF_A_WINDOW = [
     "replacement",
     "filter",
     "model",
+    "gru4rec",
+    "bert4rec",
     "evaluate",
     "train",
 ]  # then the scripts

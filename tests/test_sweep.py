@@ -9,7 +9,6 @@ import pytest
 import sweep
 from conftest import sasrec_arguments, sasrec_command, write_denoised
 
-
 GRIDS = ["--train_thresholds", 0.3, "--test_thresholds", 0.2, 0.4, "--train_caps", 2, "--test_caps", 1, "--seeds", 2]
 
 

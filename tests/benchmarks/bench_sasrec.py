@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SASRec_code"))
 from evaluate import metrics, rank_targets  # noqa: E402
-from model import Dropout, SASRec, bce_loss  # noqa: E402
+from model import Dropout, SASRec  # noqa: E402
 from train import train_epoch  # noqa: E402
 
 EVAL_ROWS = 4794
@@ -95,7 +95,7 @@ def ours(rows, n_items, batch_size):
     def bare():
         for batch in windows.split(batch_size):
             optimiser.zero_grad(set_to_none=True)
-            bce_loss(model, batch, negatives[: len(batch)]).backward()
+            model.bce_loss(batch, negatives[: len(batch)]).backward()
             optimiser.step()
 
     core, _ = timed(bare)
