@@ -1,9 +1,13 @@
-"""Full-catalogue ranking metrics, tie-aware, in memory that does not grow with rows x items."""
+"""Full-catalogue ranking metrics, tie-aware, in memory that does not grow with rows x items; runs beside each other."""
 
 import numpy as np
 import torch
+from evidence import interval
 from torch import Tensor
 
+AT_RANDOM = " at random places"  # what the name of a control ends with
+MEASURED = ("HR@10", "HR@20", "NDCG@10", "NDCG@20")  # in tables
+BESIDE = ("difference", "to random places", "gap won back")
 CUTOFFS = (1, 5, 10, 20, 50)
 LEAST_ROWS = 16  # of a batch, however large the catalogue: each batch reads all item embeddings once
 SCORES_AT_ONCE = 2**21  # rows x items of a batch of scores: 8 MB, about what caches hold
@@ -75,3 +79,50 @@ def summarise(per_seed: list[dict]) -> dict[str, dict[str, float]]:
         name: {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0}
         for name, values in table.items()
     }
+
+
+def compare(users: np.ndarray, runs: dict[str, np.ndarray]) -> list[dict]:
+    """A row a run of ranks {name: (S, N)}: metrics, and the NDCG@20 less that of the first run.
+
+    Beside it, where there are such runs, less that of the same edits at random places, and as a share of the gap to clean.
+    """
+    values = {name: ndcg_per_row(ranks) for name, ranks in runs.items()}
+    drawn, means, report = bootstrap(users, values), {name: value.mean() for name, value in values.items()}, []
+    first = next(iter(runs))
+
+    def difference(one: str, other: str) -> dict:
+        return {"mean": float(means[one] - means[other]), "interval_95": interval(drawn[one] - drawn[other])}
+
+    def share(one: str) -> dict:
+        mean = (means[one] - means[first]) / (means["clean"] - means[first])
+        draws = (drawn[one] - drawn[first]) / (drawn["clean"] - drawn[first])
+        return {"mean": float(mean), "interval_95": interval(draws)}
+
+    for name, ranks in runs.items():
+        row = {"rows": name, **summarise([metrics(of_seed) for of_seed in ranks])}
+        if name != first:
+            row["difference"] = difference(name, first)
+        if f"{name}{AT_RANDOM}" in runs:
+            row["to random places"] = difference(name, f"{name}{AT_RANDOM}")
+        if "clean" in runs and name not in (first, "clean"):
+            row["gap won back"] = share(name)
+        report.append(row)
+    return report
+
+
+def table(report: list[dict], columns: tuple[str, ...]) -> str:
+    """Rows of `compare` for people: aligned, and Markdown as it is; a difference comes with its 95 % interval."""
+
+    def cell(row: dict, column: str) -> str:
+        found = row.get(column, "")
+        if not isinstance(found, dict):
+            return str(found)
+        if "std" in found:
+            return f"{found['mean']:.4f} ± {found['std']:.4f}"
+        form = ".0%" if column == "gap won back" else "+.4f"
+        return f"{found['mean']:{form}} [{', '.join(format(end, form) for end in found['interval_95'])}]"
+
+    lines = [list(columns), *([cell(row, column) for column in columns] for row in report)]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    lines.insert(1, ["-" * width for width in widths])
+    return "".join("| " + " | ".join(text.ljust(width) for text, width in zip(line, widths)) + " |\n" for line in lines)

@@ -1,7 +1,8 @@
 """Stage 3: train SASRec on noisy or threshold-filtered windows and rank the whole catalogue.
 
 Reads   data/<dataset>/: a data set folder, or the denoised folder that generate_denoised.py made of it
-Writes  SASRec_code/output/<dataset>/<settings>/: run.json, seed<seed>.safetensors, TensorBoard curves
+Writes  SASRec_code/output/<dataset>/<settings>/: run.json, seed<seed>.safetensors, test_ranks.npz
+        (what compare.py compares), TensorBoard curves
 
     python main.py --dataset ML100K_noise_user0.1 --denoise_category none --num_epochs 3
     python main.py --dataset Toy_denoise_user0.1_5000_2000 --denoise_category all --train_noise_filter_threshold 0.6 \
@@ -12,7 +13,7 @@ import argparse
 import resource
 from importlib.metadata import version
 
-from options import check_args, input_errors, make_parser, output_folder, settings, write_json
+from options import check_args, input_errors, make_parser, output_folder, save_arrays, settings, write_json
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -28,9 +29,10 @@ def main(argv=None) -> dict:
 
 def experiment(args) -> dict:
     """Runs all seeds and returns what run.json holds."""
+    import numpy as np
     import torch
     from dataloader import InputError, fingerprint, input_files, load
-    from evaluate import metrics, rank_targets, summarise
+    from evaluate import MEASURED, metrics, rank_targets, summarise, table
     from filter import FILTERED, denoise, make_replacer, weigh
     from safetensors.torch import save_file
     from train import choose_device, fit, load_weights, make_model
@@ -47,7 +49,7 @@ def experiment(args) -> dict:
     folder.mkdir(parents=True, exist_ok=True)
 
     # 2. one model a seed; test is looked at once, with the weights that valid chose
-    fits, results = [], {"valid": [], "test": []}
+    fits, ranks = [], {"valid": [], "test": []}
     for seed in range(args.seed, args.seed + args.seeds):
         model = make_model(n_items, args, seed, device)
         if args.state_dict_path:
@@ -55,13 +57,14 @@ def experiment(args) -> dict:
         else:
             fits.append({"seed": seed} | fit(model, tensors, args, seed, folder / f"tensorboard_seed{seed}"))
             save_file(model.state_dict(), folder / f"seed{seed}.safetensors")
-        for split, values in results.items():
+        for split, by_seed in ranks.items():
             windows = tensors[split]
-            values.append(metrics(rank_targets(model, windows[:, :-1], windows[:, -1], args.exclude_history)))
+            by_seed.append(rank_targets(model, windows[:, :-1], windows[:, -1], args.exclude_history))
         if args.state_dict_path:
             break
 
     # 3. what came of it
+    results = {split: [metrics(of_seed) for of_seed in by_seed] for split, by_seed in ranks.items()}
     run = {
         "arguments": settings(args),
         "data_fingerprint": data,
@@ -74,15 +77,12 @@ def experiment(args) -> dict:
         "metrics": {split: summarise(values) for split, values in results.items()},
         "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
     }
+    test = splits["test"]
+    save_arrays(folder / "test_ranks.npz", users=test.users.astype(str), targets=test.items[:, -1], ranks=np.stack(ranks["test"]))
     write_json(folder / "run.json", run)
-    print_results(run["metrics"])
+    print(table([{"rows": split, **measured} for split, measured in run["metrics"].items()], ("rows", *MEASURED)))
     print(f"wrote {folder}; {sum(fit['seconds'] for fit in fits):.0f} s of training, peak memory {run['peak_memory_gib']} GiB")
     return run
-
-
-def print_results(results: dict) -> None:
-    for split, values in results.items():
-        print(f"{split}  " + "  ".join(f"{name} {value['mean']:.4f}±{value['std']:.4f}" for name, value in values.items()))
 
 
 if __name__ == "__main__":

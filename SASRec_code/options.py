@@ -158,3 +158,12 @@ def write_json(path: Path, content) -> None:
     partial = partial_path(path)
     partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def save_arrays(path: Path, **arrays) -> None:
+    import numpy as np
+
+    partial = partial_path(path)
+    with partial.open("wb") as file:
+        np.savez(file, **arrays)
+    partial.replace(path)

@@ -26,8 +26,6 @@ from options import ROOT, check_args, input_errors, make_parser, output_folder, 
 
 SHARES, PROBABILITIES = [0.5, 0.7, 0.9], [0.2, 0.3, 0.5]  # grids of thresholds for raw and for calibrated evidence
 EVERYTHING = 10**6  # edits a row
-AT_RANDOM = " at random places"
-MEASURED = ("NDCG@10", "NDCG@20", "HR@10", "HR@20")
 
 
 def parse_args(argv=None):
@@ -157,48 +155,6 @@ def choose(bench: Bench, arm, weights: dict, replacer) -> tuple[list[dict], dict
     return rows, *best[1:]
 
 
-def describe(users: np.ndarray, runs: dict[str, np.ndarray]) -> list[dict]:
-    """A row a run of test ranks {name: (S, N)}: metrics, difference to noisy and to random places, share of the gap to clean."""
-    from evaluate import bootstrap, metrics, ndcg_per_row, summarise
-    from evidence import interval
-
-    values = {name: ndcg_per_row(ranks) for name, ranks in runs.items()}
-    drawn, means, report = bootstrap(users, values), {name: value.mean() for name, value in values.items()}, []
-
-    def difference(one: str, other: str) -> dict:
-        return {"mean": float(means[one] - means[other]), "interval_95": interval(drawn[one] - drawn[other])}
-
-    def share(one: str) -> dict:
-        mean = (means[one] - means["noisy"]) / (means["clean"] - means["noisy"])
-        draws = (drawn[one] - drawn["noisy"]) / (drawn["clean"] - drawn["noisy"])
-        return {"mean": float(mean), "interval_95": interval(draws)}
-
-    for name, ranks in runs.items():
-        summary = summarise([metrics(of_seed) for of_seed in ranks])
-        row = {"rows": name, **{key: summary[key] for key in MEASURED}}
-        if name != "noisy":
-            row["difference"] = difference(name, "noisy")
-        if f"{name}{AT_RANDOM}" in runs:
-            row["to random places"] = difference(name, f"{name}{AT_RANDOM}")
-        if "clean" in runs and name not in ("noisy", "clean"):
-            row["gap won back"] = share(name)
-        report.append(row)
-    return report
-
-
-def markdown(report: list[dict]) -> str:
-    def cell(row, key, form):
-        found = row.get(key)
-        return f"{found['mean']:{form}} [{', '.join(format(end, form) for end in found['interval_95'])}]" if found else ""
-
-    lines = ["| rows | NDCG@20 | HR@20 | difference to noisy | to random places | gap won back |", "|---|---|---|---|---|---|"]
-    for row in report:
-        means = " | ".join(f"{row[name]['mean']:.4f} ± {row[name]['std']:.4f}" for name in ("NDCG@20", "HR@20"))
-        pairs = [cell(row, "difference", "+.4f"), cell(row, "to random places", "+.4f"), cell(row, "gap won back", ".0%")]
-        lines.append(f"| {row['rows']} | {means} | {' | '.join(pairs)} |")
-    return "\n".join(lines) + "\n"
-
-
 def draw(path: Path, report: list[dict]) -> None:
     """Share of the gap between noisy and clean that each arm wins back, with its interval."""
     import matplotlib
@@ -232,6 +188,7 @@ def main(argv=None) -> dict:
 def sweep(args) -> dict:
     import pandas as pd
     from dataloader import fingerprint, input_files, load
+    from evaluate import AT_RANDOM, BESIDE, compare, table
     from filter import FILTERED, make_replacer, shuffled, weigh
 
     # 1. rows, and the two ends: noisy, and clean where the rows before noise are known
@@ -242,7 +199,7 @@ def sweep(args) -> dict:
     )
     bench = Bench(args, splits, n_items)
     known = any((split.items != split.clean).any() for split in splits.values())
-    table, chosen = [], {}
+    tried, chosen = [], {}
     test_runs = {"noisy": bench.fixed(args, {}, None)["test"]}
 
     # 2. each kind of evidence with each edit: the best on valid, and as many edits at random places
@@ -250,7 +207,7 @@ def sweep(args) -> dict:
         arm, name = with_settings(args, evidence=evidence, edit=edit), f"{evidence}, {edit}"
         weights = weigh(splits, n_items, arm)
         rows, setting, ranks = choose(bench, arm, weights, replacer)
-        table, chosen[name], test_runs[name] = table + rows, setting, ranks["test"]
+        tried, chosen[name], test_runs[name] = tried + rows, setting, ranks["test"]
         if evidence != "raw":
             random = {split: shuffled(prob) for split, prob in weights.items()}
             test_runs[f"{name}{AT_RANDOM}"] = bench.fixed(with_settings(arm, **setting), random, replacer)["test"]
@@ -268,8 +225,8 @@ def sweep(args) -> dict:
     data = fingerprint(input_files(splits, args))
     folder = output_folder(args, data, "sweep_")
     folder.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(table).to_csv(folder / "sweep.csv", index=False)
-    report = describe(splits["test"].users, test_runs)
+    pd.DataFrame(tried).to_csv(folder / "sweep.csv", index=False)
+    report = compare(splits["test"].users, test_runs)
     result = {
         "arguments": settings(args),
         "data_fingerprint": data,
@@ -278,11 +235,11 @@ def sweep(args) -> dict:
         "report": report,
     }
     write_json(folder / "report.json", result)
-    (folder / "report.md").write_text(markdown(report), encoding="utf-8")
+    (folder / "report.md").write_text(table(report, ("rows", "HR@20", "NDCG@20", *BESIDE)), encoding="utf-8")
     if known:
         draw(folder / "gap.png", report)
     print("chosen on valid:", *(f"{name}: {setting}" for name, setting in chosen.items()), sep="\n  ")
-    print(markdown(report) + f"wrote {folder}")
+    print(table(report, ("rows", "NDCG@20", "difference", "gap won back")) + f"wrote {folder}")
     return result
 
 

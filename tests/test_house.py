@@ -29,7 +29,7 @@ WAY_OF_A_WINDOW = [
     "evaluate",
     "train",
 ]  # then the scripts
-SCRIPTS = {"main", "sweep", "report", "export"}
+SCRIPTS = {"main", "compare", "sweep", "report", "export"}
 
 
 def imported_by(path):

@@ -1,0 +1,54 @@
+"""SASRec_code/compare.py: finished runs beside each other."""
+
+import compare
+import main as sasrec
+import numpy as np
+import pytest
+from conftest import sasrec_command, write_denoised
+
+
+def runs_of(tmp_path, *settings):
+    """The folders of runs with these options."""
+    folders = []
+    for options in settings:
+        before = set((tmp_path / "out").rglob("run.json"))
+        sasrec.main(sasrec_command(tmp_path, "--seeds", 2, *options))
+        folders += [path.parent for path in set((tmp_path / "out").rglob("run.json")) - before]
+    return folders
+
+
+def test_compare(tmp_path, capsys):
+    write_denoised(tmp_path, rows=(200, 60, 60))
+    found = ["--denoise_category", "all", "--evidence", "collaborative", "--edit", "delete", "--train_noise_filter_threshold", 0.3]
+    folders = runs_of(tmp_path, [], found, ["--clean"])
+    capsys.readouterr()
+    report = compare.main(list(map(str, folders)))
+    printed = capsys.readouterr().out
+    assert [row["rows"] for row in report] == ["noisy", "collaborative, delete", "clean"] and "60 test rows, 2 seeds" in printed
+    ranks = [compare.read_ranks(folder)["ranks"] for folder in folders]
+    gains = [np.where(values < 20, 1 / np.log2(values + 2), 0).mean() for values in ranks]
+    for row, gain in zip(report, gains):
+        assert row["NDCG@20"]["mean"] == pytest.approx(gain)
+    for row, gain in zip(report[1:], gains[1:]):
+        assert row["difference"]["mean"] == pytest.approx(gain - gains[0])
+        low, high = row["difference"]["interval_95"]
+        assert low < gain - gains[0] < high
+        says = "higher" if low > 0 else "lower" if high < 0 else "nothing is shown"
+        assert f"NDCG@20 of {row['rows']} against noisy: {says}" in printed
+    assert max(map(len, printed.splitlines())) <= 100
+
+
+def test_runs_that_cannot_be_compared(tmp_path, capsys):
+    write_denoised(tmp_path, rows=(60, 60, 60))
+    write_denoised(tmp_path, rows=(60, 60, 60), seed=1, name="Y_denoise_user0.1_8_1")
+    (one,) = runs_of(tmp_path, [])
+    (other,) = runs_of(tmp_path, ["--dataset", "Y_denoise_user0.1_8_1"])
+    for folders, message in (([one, other], "ranks other test rows"), ([one, tmp_path], "no test_ranks.npz"), ([one], "two runs")):
+        with pytest.raises(SystemExit):
+            compare.main(list(map(str, folders)))
+        assert message in capsys.readouterr().err
+
+
+def test_verdicts():
+    for interval, word in (([0.1, 0.2], "higher"), ([-0.2, -0.1], "lower"), ([-0.1, 0.1], "nothing is shown")):
+        assert compare.verdict({"interval_95": interval}).startswith(word)
