@@ -6,31 +6,9 @@ Reads   the folders that main.py wrote: run.json, test_ranks.npz
 """
 
 import argparse
-import json
 from pathlib import Path
 
-from options import InputError, Parser, input_errors
-
-
-def read_ranks(folder: Path) -> dict:
-    """{users (N,), targets (N,), ranks (S, N)} of a run's test rows."""
-    import numpy as np
-
-    try:
-        with np.load(folder / "test_ranks.npz", allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: no test_ranks.npz of main.py ({error})") from None
-
-
-def verdict(found: dict) -> str:
-    """What a difference with its interval says, in a sentence."""
-    low, high = found["interval_95"]
-    if low > 0:
-        return "higher: the interval leaves zero"
-    if high < 0:
-        return "lower: the interval leaves zero"
-    return "nothing is shown: the interval holds zero"
+from options import Parser, input_errors
 
 
 def main(argv=None) -> list[dict]:
@@ -39,35 +17,15 @@ def main(argv=None) -> list[dict]:
     args = parser.parse_args(argv)
     if len(args.runs) < 2:
         parser.error("two runs or more are compared")
-    from evaluate import compare, table
+    from evaluate import compare, read_runs, sentence, table
 
     with input_errors(__file__):
-        runs = {str(folder): read_ranks(folder) for folder in args.runs}
-        first = next(iter(runs.values()))
-        for folder, run in runs.items():
-            if any(len(run[name]) != len(first[name]) or (run[name] != first[name]).any() for name in ("users", "targets")):
-                raise InputError(f"{folder}: ranks other test rows than {args.runs[0]}")
-        names = names_of([json.loads((folder / "run.json").read_text()) for folder in args.runs], args.runs)
-        report = compare(first["users"], {name: run["ranks"] for name, run in zip(names, runs.values())})
-    print(f"{len(first['users']):,} test rows, {len(first['ranks'])} seeds")
+        users, runs = read_runs(args.runs)
+    report = compare(users, runs)
+    print(f"{len(users):,} test rows, {min(map(len, runs.values()))} seeds")
     print(table(report, ("rows", "HR@20", "NDCG@20", "difference")))
-    for row in report[1:]:
-        print(f"NDCG@20 of {row['rows']} against {report[0]['rows']}: {verdict(row['difference'])}")
+    print("\n".join(sentence(row, report[0]) for row in report[1:]))
     return report
-
-
-def names_of(runs: list[dict], folders: list[Path]) -> list[str]:
-    """What a run does to its rows; the folder's name too where that is not enough."""
-
-    def says(arguments: dict) -> str:
-        if arguments["clean"]:
-            return "clean"
-        if arguments["denoise_category"] == "none":
-            return "noisy"
-        return f"{arguments['evidence']}, {arguments['edit']}"
-
-    names = [says(run["arguments"]) for run in runs]
-    return [name if names.count(name) == 1 else f"{name} ({folder.name})" for name, folder in zip(names, folders)]
 
 
 if __name__ == "__main__":

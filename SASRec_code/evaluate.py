@@ -1,8 +1,12 @@
 """Full-catalogue ranking metrics, tie-aware, in memory that does not grow with rows x items; runs beside each other."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import torch
 from evidence import interval
+from options import InputError
 from torch import Tensor
 
 AT_RANDOM = " at random places"  # what the name of a control ends with
@@ -126,3 +130,31 @@ def table(report: list[dict], columns: tuple[str, ...]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines)]
     lines.insert(1, ["-" * width for width in widths])
     return "".join("| " + " | ".join(text.ljust(width) for text, width in zip(line, widths)) + " |\n" for line in lines)
+
+
+def read_runs(folders: list[Path]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """(users (N,), {what a run did to its rows: its test ranks (S, N)}) of folders of main.py, which must rank the same rows."""
+    runs = []
+    for folder in folders:
+        try:
+            with np.load(folder / "test_ranks.npz", allow_pickle=False) as arrays:
+                runs.append(dict(arrays))
+            arguments = json.loads((folder / "run.json").read_text())["arguments"]
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder}: no run.json and test_ranks.npz of main.py ({error})") from None
+        kind = "clean" if arguments["clean"] else f"{arguments['evidence']}, {arguments['edit']}"
+        runs[-1]["name"] = "noisy" if kind != "clean" and arguments["denoise_category"] == "none" else kind
+        if any(not np.array_equal(runs[-1][rows], runs[0][rows]) for rows in ("users", "targets")):
+            raise InputError(f"{folder}: ranks other test rows than {folders[0]}")
+    names = [run["name"] for run in runs]
+    told_apart = [name if names.count(name) == 1 else f"{name} ({folder.name})" for name, folder in zip(names, folders)]
+    return runs[0]["users"], {name: run["ranks"] for name, run in zip(told_apart, runs)}
+
+
+def sentence(row: dict, first: dict) -> str:
+    """What a row of `compare` says against the first."""
+    low, high = row["difference"]["interval_95"]
+    verdict = "nothing is shown: the interval holds zero"
+    if low > 0 or high < 0:
+        verdict = f"{'higher' if low > 0 else 'lower'}: the interval leaves zero"
+    return f"NDCG@20 of {row['rows']} against {first['rows']}: {verdict}"

@@ -1,6 +1,7 @@
 """SASRec_code/compare.py: finished runs beside each other."""
 
 import compare
+import evaluate
 import main as sasrec
 import numpy as np
 import pytest
@@ -19,13 +20,22 @@ def runs_of(tmp_path, *settings):
 
 def test_compare(tmp_path, capsys):
     write_denoised(tmp_path, rows=(200, 60, 60))
-    found = ["--denoise_category", "all", "--evidence", "collaborative", "--edit", "delete", "--train_noise_filter_threshold", 0.3]
+    found = [
+        "--denoise_category",
+        "all",
+        "--evidence",
+        "collaborative",
+        "--edit",
+        "delete",
+        "--train_noise_filter_threshold",
+        0.3,
+    ]
     folders = runs_of(tmp_path, [], found, ["--clean"])
     capsys.readouterr()
     report = compare.main(list(map(str, folders)))
     printed = capsys.readouterr().out
     assert [row["rows"] for row in report] == ["noisy", "collaborative, delete", "clean"] and "60 test rows, 2 seeds" in printed
-    ranks = [compare.read_ranks(folder)["ranks"] for folder in folders]
+    ranks = [np.load(folder / "test_ranks.npz")["ranks"] for folder in folders]
     gains = [np.where(values < 20, 1 / np.log2(values + 2), 0).mean() for values in ranks]
     for row, gain in zip(report, gains):
         assert row["NDCG@20"]["mean"] == pytest.approx(gain)
@@ -43,12 +53,17 @@ def test_runs_that_cannot_be_compared(tmp_path, capsys):
     write_denoised(tmp_path, rows=(60, 60, 60), seed=1, name="Y_denoise_user0.1_8_1")
     (one,) = runs_of(tmp_path, [])
     (other,) = runs_of(tmp_path, ["--dataset", "Y_denoise_user0.1_8_1"])
-    for folders, message in (([one, other], "ranks other test rows"), ([one, tmp_path], "no test_ranks.npz"), ([one], "two runs")):
+    for folders, message in (
+        ([one, other], "ranks other test rows"),
+        ([one, tmp_path], "no run.json and test_ranks.npz"),
+        ([one], "two runs"),
+    ):
         with pytest.raises(SystemExit):
             compare.main(list(map(str, folders)))
         assert message in capsys.readouterr().err
 
 
-def test_verdicts():
+def test_sentences():
     for interval, word in (([0.1, 0.2], "higher"), ([-0.2, -0.1], "lower"), ([-0.1, 0.1], "nothing is shown")):
-        assert compare.verdict({"interval_95": interval}).startswith(word)
+        row = {"rows": "b", "difference": {"interval_95": interval}}
+        assert evaluate.sentence(row, {"rows": "a"}).startswith(f"NDCG@20 of b against a: {word}")

@@ -1,6 +1,8 @@
-"""Time and memory of co-occurrence and of title vectors as evidence on synthetic windows; must grow linearly with windows.
+"""Time and memory of evidence and of replacements on synthetic windows; must grow linearly with windows.
 
-python tests/benchmarks/bench_evidence.py 100000 300000 1000000
+Replacements by co-occurrence, of 6 % of all positions; `titles`: by title vectors too.
+
+python tests/benchmarks/bench_evidence.py 100000 300000 1000000 titles
 """
 
 import resource
@@ -15,8 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SASRec_code"))
 from counts import Counts  # noqa: E402
 from dataloader import Split  # noqa: E402
 from evidence import collaborative_features, semantic_features  # noqa: E402
+from replacement import Replacer  # noqa: E402
 
-N_ITEMS, WIDTH, WINDOWS_PER_USER, DIMENSIONS = 100_000, 11, 10, 576
+N_ITEMS, WIDTH, WINDOWS_PER_USER, DIMENSIONS, FLAGGED = 100_000, 11, 10, 576, 0.06
 
 
 def synthetic(windows: int) -> Split:
@@ -39,19 +42,28 @@ def measure(windows: int) -> None:
     vectors = np.random.default_rng(0).normal(size=(N_ITEMS + 1, DIMENSIONS)).astype(np.float16)
     made = time.perf_counter()
     semantic_features(split, vectors)
-    seconds = time.perf_counter() - made
+    likened = time.perf_counter()
+    vectors[1:] /= np.linalg.norm(vectors[1:].astype(np.float32), axis=1, keepdims=True)
+    prepared = time.perf_counter()
+    replacer = Replacer(split, N_ITEMS, vectors if "titles" in sys.argv else None)
+    ready = time.perf_counter()
+    flagged = np.random.default_rng(1).random(split.items.shape) < FLAGGED
+    replacer.replacements(split, flagged)
+    replaced = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
-        f"{windows:>10,} {counted - started:>8.1f} {joined - counted:>15.1f} {seconds:>10.1f} {peak:>8.2f}",
+        f"{windows:>10,} {counted - started:>8.1f} {joined - counted:>15.1f} {likened - made:>10.1f} {ready - prepared:>11.1f} "
+        f"{replaced - ready:>9.1f} {flagged.sum():>10,} {peak:>8.2f}",
         flush=True,
     )
 
 
 if __name__ == "__main__":
-    sizes = [int(size) for size in sys.argv[1:]] or [100_000, 300_000, 1_000_000]
+    titles = ["titles"] if "titles" in sys.argv else []
+    sizes = [int(size) for size in sys.argv[1:] if size != "titles"] or [100_000, 300_000, 1_000_000]
     if len(sizes) == 1:
         measure(sizes[0])
     else:
-        print("   windows  count s collaborative s semantic s      GiB")
+        print("   windows  count s collaborative s semantic s neighbours s replace s     places      GiB")
         for size in sizes:
-            subprocess.run([sys.executable, __file__, str(size)], check=True)
+            subprocess.run([sys.executable, __file__, str(size), *titles], check=True)
