@@ -153,14 +153,16 @@ class Replacer:
         return items, shares
 
     def replacements(self, split: Split, flagged: np.ndarray, min_share: float = 0.0) -> np.ndarray:
-        """(N, W): the best item for each flagged place by the row's unflagged editable items.
+        """(N, W): what to put in the flagged places, by the row's unflagged editable items; the best in a row's first place.
 
-        0 elsewhere, and where the best has less than min_share of the probability.
+        0 elsewhere, and where an item has less than min_share of the probability, or none is left.
         """
-        result = np.zeros_like(split.items)
-        row, place = np.nonzero(flagged)
-        known = np.where(split.editable, split.items, 0)
-        rest = np.where(flagged, 0, known)
-        items, shares = self.rank(split.users[row], rest[row], known[row])
-        result[row, place] = np.where(shares >= min_share, items, 0)[:, 0]
+        result, rows = np.zeros_like(split.items), np.flatnonzero(flagged.any(1))
+        if len(rows):
+            known = np.where(split.editable, split.items, 0)[rows]
+            most = int(flagged.sum(1).max())
+            items, shares = self.rank(split.users[rows], np.where(flagged[rows], 0, known), known, most)
+            row, place = np.nonzero(flagged[rows])
+            number = flagged[rows].cumsum(1)[row, place] - 1  # of the row's flagged places: no item stands there twice
+            result[rows[row], place] = np.where(shares >= min_share, items, 0)[row, number]
         return result

@@ -28,6 +28,7 @@ WAY_OF_A_WINDOW = [
     "bert4rec",
     "evaluate",
     "train",
+    "page",
 ]  # then the scripts
 SCRIPTS = {"main", "compare", "sweep", "report", "export"}
 

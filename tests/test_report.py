@@ -14,7 +14,7 @@ def test_report_page(denoised, capsys):
     result = report.main(["--dataset", denoised.name, "--data_root", str(denoised.parent), "--windows", "12"])
     page = (denoised / "report.html").read_text()
     assert "<script" not in page and "&lt;script&gt;" in page
-    assert page.count('class="window"') == 12 and page.count("data:image/png;base64,") == 4 and "http" not in page
+    assert page.count('class="window') == 12 and page.count("data:image/png;base64,") == 4 and "http" not in page
     assert set(result["detection"]) == {"raw", *evidence.FEATURES, "collaborative+semantic", "fused"}
     for kind, (low, high) in result["fused minus"].items():
         assert low <= result["detection"]["fused"]["AUC"] - result["detection"][kind]["AUC"] <= high
