@@ -34,6 +34,7 @@ from denoise_code.objectives import OBJECTIVES
 
 ROOT = Path(__file__).resolve().parent
 # All other arguments shape the examples, the order of the batches or the optimiser's path and may not change on resuming.
+SHOWN = ("loss", "auc", "auc_context", "top1")  # while training; the rest is in run.json
 PLACES = {"data_root", "output_root"}
 MAY_CHANGE = PLACES | {"eval_steps", "logging_steps", "report_to", "resume_from_checkpoint", "cpu_only"}
 
@@ -41,7 +42,7 @@ MAY_CHANGE = PLACES | {"eval_steps", "logging_steps", "report_to", "resume_from_
 def make_trainer(model, tokenizer, objective, output: Path, args, run: dict):
     """The Hugging Face Trainer with the settings of the release."""
     import torch
-    from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
     from transformers.trainer_pt_utils import LengthGroupedSampler
 
     class EpochSampler(LengthGroupedSampler):
@@ -59,6 +60,15 @@ def make_trainer(model, tokenizer, objective, output: Path, args, run: dict):
                 folder = output / f"checkpoint-{state.global_step}"
                 run["prompt"].save(folder)
                 write_run(folder, args, run, state)
+
+    class Progress(ProgressCallback):
+        """One bar, and a short line where the library prints a dictionary."""
+
+        def on_log(self, arguments, state, control, logs=None, **_):
+            shown = {name.removeprefix("eval_"): value for name, value in logs.items() if name.endswith(SHOWN)}
+            if state.is_world_process_zero and self.training_bar is not None and shown:
+                figures = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+                self.training_bar.write(f"step {state.global_step:>6}  {figures}")
 
     class DenoiseTrainer(Trainer):
         def _get_train_sampler(self, train_dataset=None):
@@ -108,6 +118,8 @@ def make_trainer(model, tokenizer, objective, output: Path, args, run: dict):
         compute_metrics=objective.metrics,
         callbacks=[KeepRun()],
     )
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(Progress)
     return trainer
 
 

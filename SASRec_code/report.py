@@ -112,12 +112,12 @@ def facts(measured: Measured, threshold: float, compared: list[dict]) -> list[tu
     noise, flagged = (measured.test.mask == 1)[scored], prob[scored] > threshold
     found = [(f"{flagged.mean():.1%}", f"of {scored.sum():,} history positions have a probability above {threshold}")]
     if noise.any():
-        hits = (flagged & noise).sum()
+        hits, there = (flagged & noise).sum(), f"{noise.mean():.1%} of {scored.sum():,} positions"
         found = [
-            (f"{hits / noise.sum():.0%} found", f"of the injected noise, {noise.mean():.1%} of {scored.sum():,} positions, above {threshold}"),
+            (f"{hits / noise.sum():.0%} found", f"of the injected noise ({there}), above a probability of {threshold}"),
             (f"{(flagged & ~noise).sum() / max((~noise).sum(), 1):.1%} lost", "of the items that belong, flagged with it"),
             (f"{hits / max(flagged.sum(), 1):.0%} right", "of what is flagged is injected noise"),
-        ]  # fmt: skip
+        ]
     for row in compared[1:]:
         mean, (low, high) = row["difference"]["mean"], row["difference"]["interval_95"]
         said = "the interval leaves zero" if low > 0 or high < 0 else "nothing is shown: the interval holds zero"

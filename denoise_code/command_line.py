@@ -43,6 +43,16 @@ def share(text: str) -> float:
     return value
 
 
+def table(header: list[str], rows: list[list]) -> str:
+    """Rows for people, aligned: texts to the left, numbers as they are given to the right."""
+    lines = [header, *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) if place == 0 else cell.rjust(width) for place, (cell, width) in enumerate(zip(line, widths)))
+        for line in lines
+    )
+
+
 def partial_path(path: Path) -> Path:
     """Where this process writes what it will rename to `path`."""
     return path.with_name(f".{path.name}.partial-{os.uname().nodename}-{os.getpid()}")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from denoise_code.command_line import InputError, partial_path, peak_memory_gib, read_json, write_json
+from denoise_code.command_line import InputError, partial_path, peak_memory_gib, read_json, table, write_json
 from denoise_code.dataset import PLANTED, find_train_file, fingerprint
 from denoise_code.grounding import ground
 from denoise_code.language_model import choose_dtype
@@ -201,14 +201,10 @@ def finish(args, output: Path, shards: Shards, splits: dict, counts: dict, catal
         for part, batches in lines.items():
             for record in (record for line in batches.values() for record in line["records"]):
                 records[record.get("split", part)].append(record)
-        for part, costs in run["parts"].items():
-            print_cost(part, costs)
         for split, (table, _) in splits.items():
             done, run["splits"][split] = merge(split, table, records[split], catalogue, nearest)
             write_csv(output / f"{split}.csv", done)
         run["auc_context"] = (run["splits"].get(PLANTED, {}).get("detection") or {}).get("auc_context")
-        for split, measured in run["splits"].items():
-            print_split(split, measured, run["auc_context"])
         for old in set(output.glob("*.csv")) - {output / f"{split}.csv" for split in splits}:
             old.unlink()  # of another job that --overwrite replaces
         for name in ("id2name.json", "id2name4Rec.json"):
@@ -216,9 +212,9 @@ def finish(args, output: Path, shards: Shards, splits: dict, counts: dict, catal
                 shutil.copyfile(args.noise_dataset_path / name, output / name)
         tensors, run["title_vectors"] = vectors()
         save_tensors(output / "title_vectors.safetensors", tensors, run["title_vectors"])
-        print_vectors(run["title_vectors"])
         write_json(output / "run.json", run)
     shutil.rmtree(output / ".work", ignore_errors=True)
+    print_run(run)
     print(f"wrote {output}")
     return True
 
@@ -229,30 +225,33 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     partial.replace(path)
 
 
-def print_cost(part: str, costs: dict) -> None:
-    steps = ", ".join(f"{step} {value} s" for step, value in costs["seconds"].items())
-    print(
-        f"{part}: {costs['rows']:,} windows, {costs['windows_per_second']} windows/s a process, "
-        f"{costs['tokens_per_second']:.0f} tokens/s ({steps}), peak memory {costs['peak_memory_gib']} GiB"
-    )
-
-
-def print_vectors(made: dict) -> None:
-    found = made["auc_context"][str(made["layer"])]
-    print(f"title vectors: layer {made['layer']} of {len(made['auc_context'])}; auc_context {found:.4f} on planted train windows")
-
-
-def print_split(split: str, measured: dict, context: float | None) -> None:
-    print(f"{split}: {measured['rows']:,} rows")
-    if measured["share_grounded_by_embedding"] is not None:
-        print(f"  {measured['share_grounded_by_embedding']:.1%} of the suggestions were no title and went to the nearest one")
-    for name, figures in (("noise", measured["detection"]), ("natural noise", measured["detection_natural"])):
-        if figures:
-            print(
-                f"  detection of the {figures['share_noise']:.1%} {name}: AUC {figures['auc']:.4f} pooled, "
-                f"{figures['auc_window']:.4f} per window, average precision {figures['average_precision']:.4f}; "
-                + ("auc_context unknown (--planted)" if context is None else f"auc_context {context:.4f}")
-            )
+def print_run(run: dict) -> None:
+    """What was read at what cost, and how well it tells the noise; all of it and more is in run.json."""
+    costs = [
+        [part, f"{cost['rows']:,}", cost["windows_per_second"], f"{cost['tokens_per_second']:,.0f}",
+         *(f"{cost['seconds'].get(step, 0):.0f}" for step in ("score", "suggest")), f"{cost['peak_memory_gib']:.1f}"]
+        for part, cost in run["parts"].items()
+    ]  # fmt: skip
+    if costs:
+        print(table(["read by a process", "windows", "windows/s", "tokens/s", "score s", "suggest s", "GiB"], costs) + "\n")
+    found = []
+    for split, measured in run["splits"].items():
+        for kind, figures in (("", measured["detection"]), (", natural noise", measured["detection_natural"])):
+            if figures:
+                values = (figures[name] for name in ("auc", "auc_window", "average_precision", "auc_context") if name in figures)
+                found.append([split + kind, f"{figures['share_noise']:.1%}", *(f"{value:.3f}" for value in values)])
+    if found:
+        width = max(map(len, found))
+        header = ["noise told by noise_prob", "noise", "AUC", "in windows", "precision", "auc_context"][:width]
+        print(table(header, [row + [""] * (width - len(row)) for row in found]))
+        print("precision: average; auc_context: on noise as popular as the rest, where a score that does not read has 0.5\n")
+    shares = ((split, measured["share_grounded_by_embedding"]) for split, measured in run["splits"].items())
+    ungrounded = ", ".join(f"{split} {share:.1%}" for split, share in shares if share is not None)
+    if ungrounded:
+        print(f"suggestions that were no title and went to the nearest one: {ungrounded}")
+    made = run["title_vectors"]
+    context = made["auc_context"][str(made["layer"])]
+    print(f"title vectors of layer {made['layer']}: auc_context {context:.3f} on planted train windows")
 
 
 def describe_job(args) -> dict:

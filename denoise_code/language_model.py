@@ -18,9 +18,11 @@ def quiet_libraries() -> None:
     """Silence what tells a user nothing: bars of file loading, deprecations inside libraries, look-ups on an absent hub."""
     import warnings
 
+    from transformers import modeling_gguf_pytorch_utils as gguf
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    gguf.tqdm = logging.tqdm  # its own bar does not heed that
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     warnings.filterwarnings("ignore", message="Could not find a config file|Unable to fetch remote file", module="peft")
 

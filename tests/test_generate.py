@@ -70,7 +70,9 @@ def test_contract_with_sasrec(tiny_adapters, data, tmp_path):
 def test_progress_and_figures_are_kept(tiny_adapters, data, capsys):
     folder = run(tiny_adapters["llama"], data)
     out = capsys.readouterr().out
-    assert "windows/s" in out and "detection of the" in out and "went to the nearest one" in out
+    assert all(text in out for text in ("windows/s", "noise told by noise_prob", "auc_context", "went to the nearest one: train"))
+    tables = out[out.index("read by a process") :].splitlines()[:-1]  # the last line names the folder
+    assert max(map(len, tables)) <= 100
     measured = json.loads((folder / "run.json").read_text())
     part, test = measured["parts"]["test_5000"], measured["splits"]["test_5000"]
     assert part["tokens"]["score"] > 0 and part["seconds"].keys() == {"score", "suggest"} and part["rows"] == test["rows"] == 40
