@@ -242,13 +242,13 @@ def print_run(run: dict) -> None:
                 found.append([split + kind, f"{figures['share_noise']:.1%}", *(f"{value:.3f}" for value in values)])
     if found:
         width = max(map(len, found))
-        header = ["noise told by noise_prob", "noise", "AUC", "in windows", "precision", "auc_context"][:width]
+        header = ["noise told by noise_prob", "noise", "AUC", "in windows", "avg. prec.", "auc_context"][:width]
         print(table(header, [row + [""] * (width - len(row)) for row in found]))
-        print("precision: average; auc_context: on noise as popular as the rest, where a score that does not read has 0.5\n")
+        print("auc_context: AUC on noise as popular as the rest; 0.5 for a score that does not read the window\n")
     shares = ((split, measured["share_grounded_by_embedding"]) for split, measured in run["splits"].items())
     ungrounded = ", ".join(f"{split} {share:.1%}" for split, share in shares if share is not None)
     if ungrounded:
-        print(f"suggestions that were no title and went to the nearest one: {ungrounded}")
+        print(f"suggested no title (nearest taken): {ungrounded}")
     made = run["title_vectors"]
     context = made["auc_context"][str(made["layer"])]
     print(f"title vectors of layer {made['layer']}: auc_context {context:.3f} on planted train windows")

@@ -54,7 +54,7 @@ def test_pipeline_from_csv_to_ndcg(root, tiny_models, tmp_path):
     adapter = tmp_path / "adapters/Mini_noise_user0.1/batch16_sample64_epoch1/checkpoint-4"
     inference = ["--denoise_model_path", adapter, "--noise_dataset_path", data / "Mini_noise_user0.1", "--planted", 100]
     out = command(python, root / "generate_denoised.py", *inference, "--max_new_tokens", 8)
-    assert "Mini_denoise_user0.1_64_4" in out and "detection of the" in out
+    assert "Mini_denoise_user0.1_64_4" in out and "noise told by noise_prob" in out
     sasrec = [
         "--data_root",
         data,
