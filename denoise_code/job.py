@@ -248,7 +248,7 @@ def print_run(run: dict) -> None:
     shares = ((split, measured["share_grounded_by_embedding"]) for split, measured in run["splits"].items())
     ungrounded = ", ".join(f"{split} {share:.1%}" for split, share in shares if share is not None)
     if ungrounded:
-        print(f"suggested no title (nearest taken): {ungrounded}")
+        print(f"no title, nearest taken: {ungrounded}")
     made = run["title_vectors"]
     context = made["auc_context"][str(made["layer"])]
     print(f"title vectors of layer {made['layer']}: auc_context {context:.3f} on planted train windows")

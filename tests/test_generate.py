@@ -70,7 +70,7 @@ def test_contract_with_sasrec(tiny_adapters, data, tmp_path):
 def test_progress_and_figures_are_kept(tiny_adapters, data, capsys):
     folder = run(tiny_adapters["llama"], data)
     out = capsys.readouterr().out
-    assert all(text in out for text in ("windows/s", "noise told by noise_prob", "auc_context", "nearest taken): train"))
+    assert all(text in out for text in ("windows/s", "noise told by noise_prob", "auc_context", "nearest taken: train"))
     tables = out[out.index("read by a process") :].splitlines()[:-1]  # the last line names the folder
     assert max(map(len, tables)) <= 100
     measured = json.loads((folder / "run.json").read_text())
