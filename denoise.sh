@@ -3,8 +3,9 @@
 set -euo pipefail
 usage() {
     cat >&2 <<TEXT
-./denoise.sh                                        MovieLens-100k with the adapter in this repository, and a report
-./denoise.sh --quick                                the same for 50 users, then SASRec on noisy and denoised rows
+./denoise.sh                                        MovieLens-100k with the adapter in this repository: noise probabilities,
+                                                    SASRec on noisy and denoised rows, a report
+./denoise.sh --quick                                the same in minutes: the language model reads the rows of 25 users only
 ./denoise.sh DENOISE_MODEL_PATH NOISE_DATASET_PATH [OPTION ...]
                                                     train, valid_5000 and test_5000 of any data set; options of
                                                     generate_denoised.py may follow
@@ -14,8 +15,9 @@ TEXT
 start=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 case "$# ${1:-}" in
-    "0 ") default=all root=data part=(--planted 400) ;;
-    "1 --quick") default=quick root=data/quick part=(--planted 200 --users 50 --denoise_data valid_5000 test_5000) ;;
+    "0 ") default=all root=data part=(--planted 400) seeds=5 ;;
+    "1 --quick") default=quick root=data/quick seeds=3
+        part=(--planted 100 --users 25 --denoise_data valid_5000 test_5000) ;;
     [2-9]" "[!-]* | [1-9][0-9]" "[!-]*) default= ;;
     *) usage ;;
 esac
@@ -33,6 +35,7 @@ if [ -z "$default" ]; then
     options=(--denoise_model_path "$(from "$1")" --noise_dataset_path "$(from "$2")" "${@:3}")
 else
     data=ML100K_noise_user0.1
+    echo "== data"
     if [ ! -d "data/$data" ]; then
         $python data/prepare_noise_data.py ml-100k --noise 0.1 --no_year
     fi
@@ -40,29 +43,28 @@ else
     [ -e "$root/$data" ] || ln -s "../$data" "$root/$data"
     options=(--denoise_model_path "save_denoise_model/$data/batch4_sample2400_epoch1/checkpoint-600"
         --noise_dataset_path "data/$data" --output_root "$root" --unit interaction --score likelihood --suggest catalogue "${part[@]}")
+    echo "== noise probabilities and replacements by the language model"
 fi
 
 gpus=$($python -c 'import torch; print(torch.cuda.device_count())')
 launch=("$python")
 [ "$gpus" -gt 1 ] && launch=("$python" -m accelerate.commands.launch --multi_gpu --num_processes "$gpus")
 "${launch[@]}" generate_denoised.py "${options[@]}"
-
 [ -n "$default" ] || exit 0
+
+# What it is worth: all rows, noisy and filtered. What the language model did not read is judged by co-occurrence.
 made=$(basename "$($python generate_denoised.py "${options[@]}" --where)")
-$python SASRec_code/report.py --dataset "$made" --data_root "$root"
-noisy=(SASRec_code/main.py --dataset "$made" --data_root "$root" --denoise_category none)
-denoised=(SASRec_code/main.py --dataset "$made" --data_root "$root" --evidence fused --edit delete
-    --test_noise_filter_threshold 0.3 --test_max_denoise_num 2)
-if [ "$default" = all ]; then
-    denoised+=(--denoise_category all --train_noise_filter_threshold 0.3 --train_max_denoise_num 2)
-else
-    denoised+=(--denoise_category test)
-fi
-if [ "$default" = quick ]; then
-    $python "${noisy[@]}" --num_epochs 8
-    $python "${denoised[@]}" --num_epochs 8
-else
-    echo "SASRec on these rows, noisy and denoised:"
-    echo "  $python ${noisy[*]}"
-    echo "  $python ${denoised[*]}"
-fi
+rows=$made evidence=fused
+[ "$default" = quick ] && rows=$data evidence=collaborative
+cd SASRec_code
+run=(main.py --dataset "$rows" --data_root "../$root" --seeds "$seeds" --loss ce --batchsize 1024 --lr 0.002 --patience 1)
+filter=(--denoise_category all --evidence "$evidence" --edit replace --replace_with neighbours
+    --train_noise_filter_threshold 0.2 --test_noise_filter_threshold 0.2 --train_max_denoise_num 2 --test_max_denoise_num 2)
+echo "== SASRec on noisy rows"
+"../$python" "${run[@]}"
+echo "== SASRec on denoised rows"
+"../$python" "${run[@]}" "${filter[@]}"
+echo "== what it is worth"
+runs=("$("../$python" "${run[@]}" --where)" "$("../$python" "${run[@]}" "${filter[@]}" --where)")
+"../$python" compare.py "${runs[@]}"
+"../$python" report.py --dataset "$made" --data_root "../$root" --runs "${runs[@]}"

@@ -128,7 +128,7 @@ def generate(args) -> None:
     args.base_model = args.base_model or (None if adapter else EMBEDDED_MODEL)
     adapter_run = check_adapter(adapter, args.base_model) if adapter else {"base_model": args.base_model}
     trained_with, base_model = adapter_run.get("arguments", {}), adapter_run["base_model"]
-    if not adapter or trained_with.get("objective") == "contrast":  # nothing that scores windows
+    if not adapter:  # nothing that scores windows
         args.denoise_data, args.planted = [], 0
     name = output_name(Path(os.path.abspath(data)).name, adapter and adapter.resolve(), trained_with.get("sample", 0))  # noqa: PTH100  links stay
     output = (args.output_root or data.resolve().parent) / name
@@ -174,7 +174,7 @@ def generate(args) -> None:
         return nearest_items(embed(model, tokenizer, texts, 4 * args.batch_size), table)
 
     def vectors():
-        return title_vectors(model, tokenizer, catalogue, data, args, adapter_run)
+        return title_vectors(model, tokenizer, catalogue, data, args, base_model)
 
     try:
         counts = {name: denoise_part(name, *part, denoiser, shards, rank, world) for name, part in parts.items()}

@@ -9,8 +9,6 @@ Writes  save_denoise_model/<dataset_name>/batch<B>_sample<N>_epoch<E>/checkpoint
 
     python train_denoise_model.py --dataset_name ML100K_noise_user0.1 --sample 512 --batch_size 16 --num_epochs 1
     CUDA_VISIBLE_DEVICES=0,1,2,3 accelerate launch train_denoise_model.py --dataset_name "Movie_noise_user0.0" --sample 5000
-
---objective contrast trains something else with the same trainer: title vectors in which the items of a window are alike.
 """
 
 import argparse
@@ -21,6 +19,7 @@ from pathlib import Path
 
 from denoise_code.command_line import InputError, Parser, input_errors, peak_memory_gib, positive, read_json, share, write_json
 from denoise_code.dataset import data_fingerprint
+from denoise_code.examples import FOR_METRICS, Collator, load_examples, tokenize
 from denoise_code.language_model import (
     EMBEDDED_MODEL,
     add_adapter,
@@ -30,7 +29,7 @@ from denoise_code.language_model import (
     load_tokenizer,
     quiet_libraries,
 )
-from denoise_code.objectives import OBJECTIVES
+from denoise_code.scores import first_token_scores, held_out_metrics, title_log_likelihoods
 
 ROOT = Path(__file__).resolve().parent
 # All other arguments shape the examples, the order of the batches or the optimiser's path and may not change on resuming.
@@ -39,7 +38,7 @@ PLACES = {"data_root", "output_root"}
 MAY_CHANGE = PLACES | {"eval_steps", "logging_steps", "report_to", "resume_from_checkpoint", "cpu_only"}
 
 
-def make_trainer(model, tokenizer, objective, output: Path, args, run: dict):
+def make_trainer(model, tokenizer, train_set, eval_set, output: Path, args, run: dict):
     """The Hugging Face Trainer with the settings of the release."""
     import torch
     from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
@@ -61,6 +60,11 @@ def make_trainer(model, tokenizer, objective, output: Path, args, run: dict):
                 run["prompt"].save(folder)
                 write_run(folder, args, run, state)
 
+    def noise_scores(logits, labels):
+        """What the metrics read; the whole logits of the held-out windows never leave the device."""
+        first_token = first_token_scores(logits, labels)
+        return first_token if args.loss_on == "answer" else (first_token, title_log_likelihoods(logits, labels))
+
     class Progress(ProgressCallback):
         """One bar, and a short line where the library prints a dictionary."""
 
@@ -73,14 +77,14 @@ def make_trainer(model, tokenizer, objective, output: Path, args, run: dict):
     class DenoiseTrainer(Trainer):
         def _get_train_sampler(self, train_dataset=None):
             grouped = self.args.train_batch_size * self.args.gradient_accumulation_steps
-            return EpochSampler(grouped, lengths=objective.lengths)
+            return EpochSampler(grouped, lengths=list(train_set["length"]))
 
-        def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
-            return objective.loss(super().compute_loss, model, inputs, return_outputs=return_outputs, **kwargs)
+        def compute_loss(self, model, inputs, *args, **kwargs):
+            return super().compute_loss(model, {k: v for k, v in inputs.items() if k not in FOR_METRICS}, *args, **kwargs)
 
     world = int(os.environ.get("WORLD_SIZE", 1))
     metric = ("likelihood_" if args.score == "likelihood" else "") + ("auc" if args.plant == "uniform" else "auc_context")
-    evaluate = {"metric_for_best_model": metric, "greater_is_better": True} if objective.eval_set else {"eval_strategy": "no"}
+    evaluate = {"metric_for_best_model": metric, "greater_is_better": True} if eval_set else {"eval_strategy": "no"}
     every = {"strategy": "steps", "steps": args.eval_steps} if args.eval_steps else {"strategy": "epoch"}
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(output / "tensorboard")
     arguments = TrainingArguments(
@@ -98,7 +102,7 @@ def make_trainer(model, tokenizer, objective, output: Path, args, run: dict):
         logging_steps=args.logging_steps,
         save_only_model=False,
         remove_unused_columns=False,
-        label_names=list(objective.label_names),
+        label_names=["labels", *FOR_METRICS],
         report_to=args.report_to,
         seed=args.seed,
         ddp_find_unused_parameters=False,
@@ -110,12 +114,12 @@ def make_trainer(model, tokenizer, objective, output: Path, args, run: dict):
     trainer = DenoiseTrainer(
         model=model,
         args=arguments,
-        train_dataset=objective.train_set,
-        eval_dataset=objective.eval_set,
+        train_dataset=train_set,
+        eval_dataset=eval_set,
         processing_class=tokenizer,
-        data_collator=objective.collator,
-        preprocess_logits_for_metrics=objective.scores,
-        compute_metrics=objective.metrics,
+        data_collator=Collator(tokenizer.pad_token_id),
+        preprocess_logits_for_metrics=noise_scores,
+        compute_metrics=held_out_metrics,
         callbacks=[KeepRun()],
     )
     trainer.remove_callback(ProgressCallback)
@@ -135,7 +139,6 @@ def write_run(folder: Path, args, run: dict, state) -> None:
             "data_fingerprint": run["fingerprint"],
             "versions": {name: version(name) for name in ("torch", "transformers", "peft", "accelerate", "datasets")},
             "base_model": args.base_model,
-            **run["record"],
             "best_checkpoint": best and Path(best).name,
             "steps": state.global_step,
             "seconds": round(seconds, 1),
@@ -154,7 +157,7 @@ def find_checkpoint(output: Path, wanted: str, args, data: str) -> Path:
     if folder is None or not (folder / "run.json").exists():
         raise InputError(f"--resume_from_checkpoint: no complete checkpoint in {folder or output}")
     before = read_json(folder / "run.json")
-    arguments = {"objective": "naming", "plant": "uniform"} | before["arguments"]  # of a time without these options
+    arguments = {"plant": "uniform"} | before["arguments"]  # of a time without this option
     for key in vars(args).keys() - MAY_CHANGE:
         if arguments.get(key) != getattr(args, key):
             raise InputError(
@@ -188,12 +191,6 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--lora_alpha", type=positive, default=16)
     add("--lora_dropout", type=float, default=0.05)
     add("--lora_target_modules", nargs="+", default=["q_proj", "v_proj"], help="module names, or all-linear")
-    add(
-        "--objective",
-        choices=["naming", "contrast"],
-        default="naming",
-        help="naming: the paper; contrast: title vectors in which items of one window are near each other",
-    )
     add("--plant", choices=["uniform", "popularity"], default="uniform", help="how planted items are drawn (paper: uniform)")
     add("--manual_noise", type=share, help="plant each item with this probability instead of one a window")
     add("--loss_on", choices=["answer", "all", "unplanted"], default="answer", help="tokens that carry loss; release: all")
@@ -217,8 +214,6 @@ def parse_args(argv=None) -> argparse.Namespace:
         )
     if args.score == "likelihood" and args.loss_on == "answer":
         parser.error("--score likelihood needs --loss_on all or unplanted: only then the model learns how likely a title is")
-    if args.objective == "contrast" and (args.score, args.manual_noise) != ("first_token", None):
-        parser.error("--objective contrast has no --score and no --manual_noise: it plants nothing in what it trains on")
     if args.eval_sample < 0:
         parser.error("--eval_sample is negative")
     return args
@@ -252,8 +247,8 @@ def train(args) -> None:
     quiet_libraries()
     # 1. what there is to learn from
     folder = check_environment(args)
-    tokenizer = load_tokenizer(args.base_model)
-    objective = OBJECTIVES[args.objective](folder, args, tokenizer)
+    loaded = load_examples(folder, args.sample, args.eval_sample, args.seed, args.manual_noise, args.plant)
+    prompt, train_examples, held_out = loaded
     output = args.output_root / args.dataset_name / f"batch{args.batch_size}_sample{args.sample}_epoch{args.num_epochs}"
     data, checkpoint = data_fingerprint(folder), None
     if args.resume_from_checkpoint:
@@ -261,27 +256,29 @@ def train(args) -> None:
     elif list(output.glob("checkpoint-*/run.json")):
         raise InputError(f"{output} holds checkpoints: --resume_from_checkpoint continues, another --output_root starts afresh")
 
-    # 2. the model and its adapter
-    check_base_model(args.base_model, objective.longest, args.lora_target_modules)
-    set_seed(args.seed)
-    model = load_base_model(args.base_model, args.dtype, args.load_in_8bit)
-    objective.begin(model, tokenizer)
-    model = add_adapter(model, args, objective.layers)
+    # 2. as tokens
+    tokenizer = load_tokenizer(args.base_model)
+    train_set = tokenize(tokenizer, prompt, train_examples, args.cutoff_len, args.loss_on)
+    measured = "answer" if args.loss_on == "answer" else "all"
+    eval_set = tokenize(tokenizer, prompt, held_out, args.cutoff_len, measured) if held_out else None
 
-    # 3. train, evaluate and save at each epoch
-    run = {"prompt": objective.prompt, "fingerprint": data, "started": time.perf_counter(), "first_step": 0}
-    run |= {"mean_tokens": objective.mean_tokens, "record": objective.record}
+    # 3. the model and its adapter
+    check_base_model(args.base_model, max(train_set["length"]), args.lora_target_modules)
+    set_seed(args.seed)
+    model = add_adapter(load_base_model(args.base_model, args.dtype, args.load_in_8bit), args)
+
+    # 4. train, evaluate and save at each epoch
+    run = {"prompt": prompt, "fingerprint": data, "started": time.perf_counter(), "first_step": 0}
+    run["mean_tokens"] = sum(train_set["length"]) / len(train_set)
     if checkpoint:
         run["first_step"] = int(checkpoint.name.rsplit("-", 1)[-1])
-    trainer = make_trainer(model, tokenizer, objective, output, args, run)
+    trainer = make_trainer(model, tokenizer, train_set, eval_set, output, args, run)
     if trainer.is_world_process_zero():
         trainable, total = model.get_nb_trainable_parameters()
-        print(
-            f"{len(objective.train_set)} windows of {run['mean_tokens']:.0f} tokens; training {trainable:,} of {total:,} parameters"
-        )
+        print(f"{len(train_set)} windows of {run['mean_tokens']:.0f} tokens; training {trainable:,} of {total:,} parameters")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
-    # 4. say what came of it
+    # 5. say what came of it
     if trainer.is_world_process_zero():
         write_run(output, args, run, trainer.state)
         best = trainer.state.best_model_checkpoint

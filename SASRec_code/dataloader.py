@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,6 +52,12 @@ def pick(split: Split, rows: np.ndarray) -> Split:
     """The split with these rows only."""
     arrays = {name: value[rows] for name, value in vars(split).items() if isinstance(value, np.ndarray)}
     return replace(split, **arrays)
+
+
+def half_of(users: np.ndarray) -> np.ndarray:
+    """0 or 1 (N,) for each user: two halves, the same wherever a user is met."""
+    names, inverse = np.unique(users.astype(str), return_inverse=True)
+    return np.array([zlib.crc32(name.encode()) & 1 for name in names], dtype=np.int64)[inverse]
 
 
 def is_train(path: Path) -> bool:

@@ -2,8 +2,8 @@
 
 Planted noise needs no labels, so the weights of all kinds of evidence are fitted on it: a logistic regression on train
 windows with one random item each. `llm` sees the model's noise_prob, `collaborative` how often the items of a window
-occur together elsewhere and how rare each is, `semantic` how alike their titles are to the language model, `fused` all that
-a folder has.
+occur together elsewhere and how rare each is, `semantic` how alike their titles are (similarity.py), `fused` all that a folder
+has.
 
 Reads train.csv and, of a folder that generate_denoised.py made, planted.csv (llm) and title_vectors.safetensors (semantic).
 Used by main.py, sweep.py and report.py; nothing here reads valid or test rows, the mask of injected noise, or clean titles.
@@ -14,7 +14,8 @@ from functools import cached_property
 
 import numpy as np
 from counts import Counts
-from dataloader import DRAWN, InputError, Split, pick
+from dataloader import DRAWN, InputError, Split, half_of, pick
+from similarity import Similarity, learn
 
 FEATURES = {
     "llm": ("noise_prob", "noise_prob in window"),
@@ -68,17 +69,15 @@ def llm_features(split: Split) -> np.ndarray:
     return np.stack([log_odds, prob - total], axis=2)
 
 
-def semantic_features(split: Split, vectors: np.ndarray) -> np.ndarray:
+def semantic_features(split: Split, similarity: Similarity) -> np.ndarray:
     """(N, W, 3): the largest and the mean cosine of an item's title vector with those of the window's other scored items.
 
-    The third is the mean of these with each other.
-
-    vectors (n_items + 1, D), of length 1. An item that stands in the window twice is as like itself as can be.
+    The third is the mean of these with each other. An item that stands in the window twice is as like itself as can be.
     """
     result = np.full((*split.items.shape, 3), np.nan, dtype=np.float32)
     for start in range(0, len(split.items), VECTORS_AT_ONCE):
         rows = slice(start, start + VECTORS_AT_ONCE)
-        own, scored = vectors[split.items[rows]].astype(np.float32), split.editable[rows]
+        own, scored = similarity.of(split.users[rows], split.items[rows]), split.editable[rows]
         similar = own @ own.transpose(0, 2, 1)  # (n, W, W)
         others = pairs_of(scored)
         largest = np.where(others.any(2), np.where(others, similar, -np.inf).max(2), 0)  # alone: no evidence
@@ -125,6 +124,10 @@ class Sources:
     def counts(self) -> Counts:
         return Counts.of(self.train, self.n_items)
 
+    @cached_property
+    def similarity(self) -> Similarity:
+        return learn(self.train, self.vectors)
+
     def kinds(self) -> list[str]:
         """The kinds of evidence there are."""
         there = {"llm": self.planted is not None, "semantic": self.vectors is not None}
@@ -154,7 +157,7 @@ class Sources:
         of = {
             "llm": lambda: llm_features(split),
             "collaborative": lambda: collaborative_features(split, self.counts),
-            "semantic": lambda: semantic_features(split, self.vectors),
+            "semantic": lambda: semantic_features(split, self.similarity),
         }
         return np.concatenate([of[part]() for part in self.parts(kind)], axis=2)
 
@@ -195,11 +198,10 @@ class Evidence:
         return dict(zip(names, map(float, self.model[-1].coef_.ravel())))
 
 
-def halves(planted: Split) -> tuple[Split, Split]:
+def halves(split: Split) -> tuple[Split, Split]:
     """Two disjoint halves by user, to fit on one and check the calibration on the other."""
-    users = np.unique(planted.users, return_inverse=True)[1]
-    first = np.random.default_rng(0).permutation(users.max() + 1)[users] % 2 == 0
-    return pick(planted, first), pick(planted, ~first)
+    half = half_of(split.users)
+    return pick(split, half == 0), pick(split, half == 1)
 
 
 def expected_calibration_error(truth: np.ndarray, prob: np.ndarray, bins: int = 10) -> float:

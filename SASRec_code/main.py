@@ -18,6 +18,7 @@ from options import check_args, input_errors, make_parser, output_folder, save_a
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = make_parser(__doc__)
+    parser.add_argument("--where", action="store_true", help="print the output folder and stop")
     return check_args(parser, parser.parse_args(argv))
 
 
@@ -41,11 +42,14 @@ def experiment(args) -> dict:
     splits, n_items = load(args, FILTERED[args.denoise_category])
     if args.loss == "bce" and n_items <= args.maxlen + 1:
         raise InputError(f"{n_items} items are too few for negatives outside windows of {args.maxlen + 1}: use --loss ce")
+    data = fingerprint(input_files(splits, args))
+    folder = output_folder(args, data, "")
+    if args.where:
+        print(folder)
+        return {}
     device = choose_device(args)
     edited = denoise(splits, weigh(splits, n_items, args), args, make_replacer(splits, n_items, args))
     tensors = {name: torch.from_numpy(windows).to(device) for name, windows in edited.items()}
-    data = fingerprint(input_files(splits, args))
-    folder = output_folder(args, data, "")
     folder.mkdir(parents=True, exist_ok=True)
 
     # 2. one model a seed; test is looked at once, with the weights that valid chose

@@ -16,7 +16,7 @@ PAPER = {  # of each model's paper; SASRec as in the release
 }
 CONTROLS = ("random", "oracle")
 EDITS = ("replace", "delete", "auto")
-PLACES = ("data_root", "output_root", "device", "cuda")  # where it ran, not what
+PLACES = ("data_root", "output_root", "device", "cuda", "where")  # where it ran, not what
 
 
 class InputError(ValueError):

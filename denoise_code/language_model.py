@@ -169,25 +169,17 @@ def layer_outputs(model, layers: list[int]):
             hook.remove()
 
 
-def is_linear(module) -> bool:
-    return type(module).__name__.startswith(("Linear", "Conv1D"))
-
-
-def add_adapter(model, args, layers: int | None = None):
-    """The model with a fresh LoRA adapter, in its first `layers` only if given; only the adapter's weights are trained."""
+def add_adapter(model, args):
+    """The model with a fresh LoRA adapter; only the adapter's weights are trained."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     if args.load_in_8bit:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=args.gradient_checkpointing)
-    targets = "all-linear" if args.lora_target_modules == ["all-linear"] else args.lora_target_modules
-    if layers and targets == "all-linear":  # peft takes this name for all layers only
-        targets = sorted({name.rsplit(".", 1)[-1] for name, m in decoder_of(model).named_modules() if is_linear(m)})
     config = LoraConfig(
         r=args.lora_r,
         lora_alpha=args.lora_alpha,
         lora_dropout=args.lora_dropout,
-        target_modules=targets,
-        layers_to_transform=list(range(layers)) if layers else None,
+        target_modules="all-linear" if args.lora_target_modules == ["all-linear"] else args.lora_target_modules,
         task_type="CAUSAL_LM",
     )
     model.config.use_cache = False  # a training pass reads no keys again

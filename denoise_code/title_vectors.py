@@ -75,10 +75,7 @@ def strangeness(vectors, windows):
 
 
 def choose_layer(model, tokenizer, catalogue: list[str], windows: list[list[int]], rng, batch_size: int) -> dict:
-    """{layer, auc_context of each, mean, std}: the layer that best tells items planted by popularity in train windows.
-
-    Mean and standard deviation (D,) are of the titles of these windows, at that layer.
-    """
+    """{layer, auc_context of each}: the layer that best tells items planted by popularity in train windows."""
     pool = noise_pools(windows, len(catalogue) - 1)["popularity"]
     chosen = [windows[row] for row in rng.choice(len(windows), size=min(LAYER_WINDOWS, len(windows)), replace=False)]
     planted = [plant(items, pool, rng) for items in chosen]
@@ -95,28 +92,21 @@ def choose_layer(model, tokenizer, catalogue: list[str], windows: list[list[int]
         scores = strangeness(standardise(vectors, vectors.mean(0), vectors.std(0)), rows)
         found = [row[-len(items) :].tolist() for row, items in zip(scores, noisy)]
         figures[layer] = round(detection(truths, found)["auc"], 4)
-    layer = max(figures, key=figures.get)
-    return {"layer": layer, "auc_context": figures, "mean": states[layer - 1].mean(0), "std": states[layer - 1].std(0)}
+    return {"layer": max(figures, key=figures.get), "auc_context": figures}
 
 
-def title_vectors(model, tokenizer, catalogue: list[str], folder: Path, args, run: dict) -> tuple[dict, dict]:
+def title_vectors(model, tokenizer, catalogue: list[str], folder: Path, args, base_model: str) -> tuple[dict, dict]:
     """({vectors (n_items, D) float16 of items 1..n, mean, std (D,)}, {layer, auc_context of each}), kept beside the data set.
 
-    By the adapter, at the layer it was trained at, where run (its record) says that it learned title vectors; else by the
-    base model, at the layer chosen on train windows.
+    Of the base model, whatever the adapter, at the layer chosen on train windows.
     """
-    tuned, batch_size = run.get("arguments", {}).get("objective") == "contrast", 4 * args.batch_size
-    source = find_train_file(folder)
-    weights = args.denoise_model_path / "adapter_model.safetensors" if tuned else None
-    made_by = [run["base_model"], str(choose_dtype(args.dtype)), args.load_in_8bit, catalogue, fingerprint([weights or source])]
+    source, batch_size = find_train_file(folder), 4 * args.batch_size
+    made_by = [base_model, str(choose_dtype(args.dtype)), args.load_in_8bit, catalogue, fingerprint([source])]
 
     def make():
-        made = {"layer": run["layer"], "auc_context": run["auc_context"]} if tuned else {}
-        with nullcontext() if tuned or not hasattr(model, "disable_adapter") else model.disable_adapter():
-            if not tuned:
-                windows = read_windows(source, len(catalogue) - 1)["item_ids"].tolist()
-                found = choose_layer(model, tokenizer, catalogue, windows, np.random.default_rng(0), batch_size)
-                made = {"layer": found["layer"], "auc_context": found["auc_context"]}
+        with model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext():
+            windows = read_windows(source, len(catalogue) - 1)["item_ids"].tolist()
+            made = choose_layer(model, tokenizer, catalogue, windows, np.random.default_rng(0), batch_size)
             (states,) = read_titles(model, tokenizer, catalogue[1:], [made["layer"]], batch_size, mean_state)
         mean, std = states.mean(0), states.std(0)
         return {"vectors": standardise(states, mean, std).half(), "mean": mean, "std": std}, made

@@ -1,5 +1,7 @@
 """SASRec_code/compare.py: finished runs beside each other."""
 
+from pathlib import Path
+
 import compare
 import evaluate
 import main as sasrec
@@ -8,13 +10,15 @@ import pytest
 from conftest import sasrec_command, write_denoised
 
 
-def runs_of(tmp_path, *settings):
+def runs_of(capsys, tmp_path, *settings):
     """The folders of runs with these options."""
     folders = []
     for options in settings:
-        before = set((tmp_path / "out").rglob("run.json"))
-        sasrec.main(sasrec_command(tmp_path, "--seeds", 2, *options))
-        folders += [path.parent for path in set((tmp_path / "out").rglob("run.json")) - before]
+        command = sasrec_command(tmp_path, "--seeds", 2, *options)
+        sasrec.main(command)
+        capsys.readouterr()
+        sasrec.main([*command, "--where"])
+        folders.append(Path(capsys.readouterr().out.splitlines()[-1]))
     return folders
 
 
@@ -30,8 +34,7 @@ def test_compare(tmp_path, capsys):
         "--train_noise_filter_threshold",
         0.3,
     ]
-    folders = runs_of(tmp_path, [], found, ["--clean"])
-    capsys.readouterr()
+    folders = runs_of(capsys, tmp_path, [], found, ["--clean"])
     report = compare.main(list(map(str, folders)))
     printed = capsys.readouterr().out
     assert [row["rows"] for row in report] == ["noisy", "collaborative, delete", "clean"] and "60 test rows, 2 seeds" in printed
@@ -51,8 +54,8 @@ def test_compare(tmp_path, capsys):
 def test_runs_that_cannot_be_compared(tmp_path, capsys):
     write_denoised(tmp_path, rows=(60, 60, 60))
     write_denoised(tmp_path, rows=(60, 60, 60), seed=1, name="Y_denoise_user0.1_8_1")
-    (one,) = runs_of(tmp_path, [])
-    (other,) = runs_of(tmp_path, ["--dataset", "Y_denoise_user0.1_8_1"])
+    (one,) = runs_of(capsys, tmp_path, [])
+    (other,) = runs_of(capsys, tmp_path, ["--dataset", "Y_denoise_user0.1_8_1"])
     for folders, message in (
         ([one, other], "ranks other test rows"),
         ([one, tmp_path], "no run.json and test_ranks.npz"),

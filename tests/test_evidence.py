@@ -11,6 +11,7 @@ import pytest
 from conftest import sasrec_command, sasrec_refused, write_denoised
 from dataloader import InputError, Split, read_split, read_titles, read_vectors
 from filter import read_sources
+from similarity import Similarity
 
 
 def split_of(items, users=None, name="train.csv", mask=None):
@@ -190,12 +191,13 @@ def test_collaborative_evidence_on_movielens(ml_100k):
 
 def test_semantic_features_by_hand():
     vectors = np.array([[0, 0], [1, 0], [0.6, 0.8], [0, 1]], dtype=np.float16)
+    alike = Similarity(np.stack([vectors, vectors]))
     asked = split_of([[0, 1, 2, 3], [0, 0, 1, 1]], name="test.csv")
-    found = evidence.semantic_features(asked, vectors)
+    found = evidence.semantic_features(asked, alike)
     assert np.isnan(found[:, [0, 3]]).all() and np.isnan(found[1, 1]).all()  # padding and targets
     assert found[0, 1] == pytest.approx([0.6, 0.6, 0], abs=1e-3) == found[0, 2]  # the target is none of the others
     assert found[1, 2].tolist() == [0, 0, 0]  # alone
-    found = evidence.semantic_features(replace(asked, path=Path("train.csv")), vectors)
+    found = evidence.semantic_features(replace(asked, path=Path("train.csv")), alike)
     assert found[0, 2] == pytest.approx([0.8, 0.7, 0], abs=1e-3) and found[1, 2] == pytest.approx([1, 1, 0])
     assert found[0, 1] == pytest.approx([0.6, 0.3, 0.8], abs=1e-3)
 

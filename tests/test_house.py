@@ -14,12 +14,13 @@ FLOORS = [
     {"examples", "scores", "readings"},
     {"denoiser", "title_vectors"},
     {"grounding"},
-    {"job", "objectives"},
+    {"job"},
 ]
 WAY_OF_A_WINDOW = [
     "options",
     "dataloader",
     "counts",
+    "similarity",
     "evidence",
     "replacement",
     "filter",

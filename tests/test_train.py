@@ -127,7 +127,7 @@ def test_two_processes_train_like_one(genres, tiny_models, tmp_path):
 @pytest.mark.parametrize(
     "extra",
     [
-        ["--seed", 1], ["--manual_noise", 0.5], ["--plant", "popularity"], ["--objective", "contrast"],
+        ["--seed", 1], ["--manual_noise", 0.5], ["--plant", "popularity"],
         ["--loss_on", "all"], ["--loss_on", "unplanted"], ["--lora_r", 4], ["--lora_alpha", 64],
         ["--lora_dropout", 0.5], ["--learning_rate", 0.1], ["--cutoff_len", 60],
         ["--warmup_steps", 5], ["--sample", 40], ["--batch_size", 16],

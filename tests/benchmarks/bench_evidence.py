@@ -18,6 +18,7 @@ from counts import Counts  # noqa: E402
 from dataloader import Split  # noqa: E402
 from evidence import collaborative_features, semantic_features  # noqa: E402
 from replacement import Replacer  # noqa: E402
+from similarity import learn  # noqa: E402
 
 N_ITEMS, WIDTH, WINDOWS_PER_USER, DIMENSIONS, FLAGGED = 100_000, 11, 10, 576, 0.06
 
@@ -41,7 +42,9 @@ def measure(windows: int) -> None:
     joined = time.perf_counter()
     vectors = np.random.default_rng(0).normal(size=(N_ITEMS + 1, DIMENSIONS)).astype(np.float16)
     made = time.perf_counter()
-    semantic_features(split, vectors)
+    similarity = learn(split, vectors)
+    learned = time.perf_counter()
+    semantic_features(split, similarity)
     likened = time.perf_counter()
     vectors[1:] /= np.linalg.norm(vectors[1:].astype(np.float32), axis=1, keepdims=True)
     prepared = time.perf_counter()
@@ -52,7 +55,7 @@ def measure(windows: int) -> None:
     replaced = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
-        f"{windows:>10,} {counted - started:>8.1f} {joined - counted:>15.1f} {likened - made:>10.1f} {ready - prepared:>11.1f} "
+        f"{windows:>10,} {counted - started:>8.1f} {joined - counted:>15.1f} {learned - made:>7.1f} {likened - learned:>10.1f} {ready - prepared:>11.1f} "
         f"{replaced - ready:>9.1f} {flagged.sum():>10,} {peak:>8.2f}",
         flush=True,
     )
@@ -64,6 +67,6 @@ if __name__ == "__main__":
     if len(sizes) == 1:
         measure(sizes[0])
     else:
-        print("   windows  count s collaborative s semantic s neighbours s replace s     places      GiB")
+        print("   windows  count s collaborative s learn s semantic s neighbours s replace s     places      GiB")
         for size in sizes:
             subprocess.run([sys.executable, __file__, str(size), *titles], check=True)
