@@ -54,11 +54,8 @@ def measure(windows: int) -> None:
     replacer.replacements(split, flagged)
     replaced = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(
-        f"{windows:>10,} {counted - started:>8.1f} {joined - counted:>15.1f} {learned - made:>7.1f} {likened - learned:>10.1f} {ready - prepared:>11.1f} "
-        f"{replaced - ready:>9.1f} {flagged.sum():>10,} {peak:>8.2f}",
-        flush=True,
-    )
+    seconds = [counted - started, joined - counted, learned - made, likened - learned, ready - prepared, replaced - ready]
+    print(f"{windows:>10,}" + "".join(f"{value:>12.1f}" for value in seconds) + f"{flagged.sum():>10,} {peak:>8.2f}", flush=True)
 
 
 if __name__ == "__main__":
@@ -67,6 +64,7 @@ if __name__ == "__main__":
     if len(sizes) == 1:
         measure(sizes[0])
     else:
-        print("   windows  count s collaborative s learn s semantic s neighbours s replace s     places      GiB")
+        steps = ("count s", "co-occur s", "learn s", "alike s", "neighbours s", "replace s")
+        print("   windows" + "".join(f"{step:>12s}" for step in steps) + "    places      GiB")
         for size in sizes:
             subprocess.run([sys.executable, __file__, str(size), *titles], check=True)
