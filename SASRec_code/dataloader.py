@@ -260,9 +260,8 @@ def fingerprint(paths: list[Path]) -> str:
 def load(args, filtered: tuple[str, ...]) -> tuple[dict, int]:
     """{split: Split} of the rows as they are, and the number of items; `filtered` splits come with what a filter reads."""
     folder = args.data_root / args.dataset
-    needed = args.evidence in ("raw", "llm") or (
-        args.evidence in ("fused", "random") and scored(folder)
-    )  # other kinds: where there are any
+    kinds, with_llm = set(np.atleast_1d(args.evidence)), scored(folder)  # other kinds: where there are any
+    needed = bool(kinds & {"raw", "llm"}) or (bool(kinds & {"fused", "random"}) and with_llm)
     paths = {split: find_split(args.data_root, args.dataset, split, needed and split in filtered) for split in SPLITS}
     for path in paths.values():
         if path.parent.name != args.dataset:

@@ -66,6 +66,14 @@ def test_shares_and_probabilities_do_not_mix(tmp_path, capsys):
     assert "--evidence raw has shares for thresholds" in capsys.readouterr().err
 
 
+def test_rows_without_scores_are_refused(tmp_path, capsys):
+    write_denoised(tmp_path, name="Y_noise_user0.1", denoised=False)
+    for kinds in (["raw"], ["collaborative", "llm"]):
+        with pytest.raises(SystemExit):
+            sweep.main(sasrec_command(tmp_path, "--evidence", *kinds, name="Y_noise_user0.1"))
+        assert "no column 'noise_prob'" in capsys.readouterr().err
+
+
 def test_settings_are_copied_not_shared(tmp_path):
     args = sasrec_arguments(tmp_path)
     before = copy.copy(vars(args))
