@@ -129,7 +129,7 @@ def test_denoise_sh_explains_itself(root):
 
 
 @needs_smollm2
-@pytest.mark.parametrize("score, suggest", [("first_token", "free"), ("title", "catalogue"), ("likelihood", "catalogue")])
+@pytest.mark.parametrize("score, suggest", [("first_token", "free"), ("likelihood", "catalogue")])
 def test_smollm2_with_the_committed_adapter(root, ml_100k, tmp_path, score, suggest):
     """Real model, real titles: noise_prob equals single prompts, free suggestions equal model.generate."""
     import torch
@@ -161,14 +161,12 @@ def test_smollm2_with_the_committed_adapter(root, ml_100k, tmp_path, score, sugg
         assert all(tokens[: ids.shape[1]] == ids[0].tolist() for tokens in first)  # nothing merges at the seam
         if score == "first_token":
             assert json.loads(row.noise_prob) == pytest.approx([log_probs[t[ids.shape[1]]].item() for t in first], abs=1e-3)
-        elif score == "likelihood":
+        else:
             belongs, spans = [], tokenize_question(tokenizer, prompt, [catalogue[item] for item in items]).spans
             for start, end in spans:
                 belongs.append(all_log_probs[range(start - 1, end - 1), ids[0, start:end]].sum().exp().item() * (len(items) - 1))
             noise = 1 / (len(catalogue) - 1)
             assert json.loads(row.noise_prob) == pytest.approx(np.log(noise / (noise + np.array(belongs))), rel=1e-3)
-        else:
-            assert np.exp(json.loads(row.noise_prob)).sum() == pytest.approx(1, abs=0.01) or len(set(items)) < len(items)
         if suggest == "catalogue":
             assert not set(json.loads(row.suggest_item_ids)) & set(items)
         if suggest == "free":
