@@ -51,7 +51,7 @@ def test_learns_which_part_of_a_title_matters():
     vectors[:, 0] = np.where(np.arange(N_ITEMS + 1) % 2, 0.5, -0.5)
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
     vectors[0] = 0
-    train = rows()
+    train = rows(4000)
     train.items[train.items > N_ITEMS * 3 // 4] -= N_ITEMS // 2  # the last quarter is never seen
     learned = similarity.learn(train, vectors)
     assert learned.vectors.shape == (2, N_ITEMS + 1, 16) and not learned.vectors[:, 0].any()
