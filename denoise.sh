@@ -65,6 +65,7 @@ echo "== SASRec on noisy rows"
 echo "== SASRec on denoised rows"
 "../$python" "${run[@]}" "${filter[@]}"
 echo "== what it is worth"
-runs=("$("../$python" "${run[@]}" --where)" "$("../$python" "${run[@]}" "${filter[@]}" --where)")
+where() { "../$python" "$@" --where | tail -n 1; }
+runs=("$(where "${run[@]}")" "$(where "${run[@]}" "${filter[@]}")")
 "../$python" compare.py "${runs[@]}"
 "../$python" report.py --dataset "$made" --data_root "../$root" --runs "${runs[@]}"

@@ -32,8 +32,8 @@ from denoise_code.language_model import (
 from denoise_code.scores import first_token_scores, held_out_metrics, title_log_likelihoods
 
 ROOT = Path(__file__).resolve().parent
-# All other arguments shape the examples, the order of the batches or the optimiser's path and may not change on resuming.
 SHOWN = ("loss", "auc", "auc_context", "top1")  # while training; the rest is in run.json
+# All other arguments shape the examples, the order of the batches or the optimiser's path and may not change on resuming.
 PLACES = {"data_root", "output_root"}
 MAY_CHANGE = PLACES | {"eval_steps", "logging_steps", "report_to", "resume_from_checkpoint", "cpu_only"}
 

@@ -25,6 +25,8 @@ class BERT4Rec(Recommender):
         self.output, self.last_norm = nn.Linear(hidden_units, hidden_units), nn.LayerNorm(hidden_units)
         self.bias = nn.Parameter(torch.zeros(n_items + 1))
         self.apply(initialise)
+        for layer in self.layers.layers:  # copies of one another, and not a Linear
+            nn.init.normal_(layer.self_attn.in_proj_weight, std=0.02)
 
     def predict(self, windows: Tensor, asked: Tensor) -> Tensor:
         """What items (B, W, D) the places of windows (B, W) call for, those where asked (B, W) being masked."""

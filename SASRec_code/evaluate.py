@@ -63,16 +63,21 @@ def ndcg_per_row(ranks: np.ndarray, k: int = 20) -> np.ndarray:
 
 
 def bootstrap(users: np.ndarray, runs: dict[str, np.ndarray], draws: int = 2000, seed: int = 0) -> dict[str, np.ndarray]:
-    """{run: means (draws,)} of values (S, N) by seed and row: users drawn with all their rows, the same ones for all runs,
-    and for each run its seeds."""
+    """{run: means (draws,)} of values (S, N) by seed and row: users drawn with all their rows, and seeds, the same for all runs.
+
+    The spread of a mean of S drawn seeds is (S - 1) / S of what it should be, and is widened by that; one seed has none.
+    """
     codes = np.unique(users, return_inverse=True)[1]
-    counts, rng, result = np.bincount(codes), np.random.default_rng(seed), {}
+    counts, rng, result, seeds = np.bincount(codes), np.random.default_rng(seed), {}, {}
     drawn = rng.integers(len(counts), size=(draws, len(counts)))
     rows = counts[drawn].sum(1)
     for name, values in runs.items():
+        size = len(values)
         means = np.stack([np.bincount(codes, per_row)[drawn].sum(1) / rows for per_row in values], axis=1)  # (draws, S)
-        chosen = rng.integers(len(values), size=means.shape)
-        result[name] = np.take_along_axis(means, chosen, 1).mean(1)
+        chosen = seeds.setdefault(size, rng.integers(size, size=means.shape))
+        centre = means.mean(1)
+        of_seeds = np.take_along_axis(means, chosen, 1).mean(1) - centre
+        result[name] = centre + of_seeds * (size / max(size - 1, 1)) ** 0.5
     return result
 
 
@@ -102,13 +107,14 @@ def compare(users: np.ndarray, runs: dict[str, np.ndarray]) -> list[dict]:
         draws = (drawn[one] - drawn[first]) / (drawn["clean"] - drawn[first])
         return {"mean": float(mean), "interval_95": interval(draws)}
 
+    gap = "clean" in runs and first != "clean" and difference("clean", first)["interval_95"][0] > 0  # else a share means nothing
     for name, ranks in runs.items():
         row = {"rows": name, **summarise([metrics(of_seed) for of_seed in ranks])}
         if name != first:
             row["difference"] = difference(name, first)
         if f"{name}{AT_RANDOM}" in runs:
             row["to random places"] = difference(name, f"{name}{AT_RANDOM}")
-        if "clean" in runs and name not in (first, "clean"):
+        if gap and name not in (first, "clean"):
             row["gap won back"] = share(name)
         report.append(row)
     return report
@@ -153,8 +159,11 @@ def read_runs(folders: list[Path]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 def sentence(row: dict, first: dict) -> str:
     """What a row of `compare` says against the first."""
-    low, high = row["difference"]["interval_95"]
-    verdict = "nothing is shown: the interval holds zero"
+    return f"NDCG@20 of {row['rows']} against {first['rows']}: {verdict(row['difference'])}"
+
+
+def verdict(difference: dict) -> str:
+    low, high = difference["interval_95"]
     if low > 0 or high < 0:
-        verdict = f"{'higher' if low > 0 else 'lower'}: the interval leaves zero"
-    return f"NDCG@20 of {row['rows']} against {first['rows']}: {verdict}"
+        return f"{'higher' if low > 0 else 'lower'}: the interval leaves zero"
+    return "nothing is shown: the interval holds zero"

@@ -96,8 +96,13 @@ def plant(train: Split, n_items: int, count: int, seed: int = 0, popular: bool =
     items, mask = train.items[rows].copy(), np.zeros_like(train.mask[rows])
     places = random_places(items, rng)
     drawn = rng.choice(pool, size=len(rows))
-    while (clash := (drawn[:, None] == items).any(1)).any():
+    for _ in range(1000):
+        clash = (drawn[:, None] == items).any(1)
+        if not clash.any():
+            break
         drawn[clash] = rng.choice(pool, size=int(clash.sum()))
+    else:
+        raise InputError(f"{train.path}: a window holds nearly all of the {n_items} items, none is left to plant")
     items[np.arange(len(rows)), places] = drawn
     mask[np.arange(len(rows)), places] = 2
     return Split(train.path.with_name("planted"), train.users[rows], items, mask, items, drawn=np.full(len(rows), DRAWN[popular]))
@@ -201,6 +206,8 @@ class Evidence:
 def halves(split: Split) -> tuple[Split, Split]:
     """Two disjoint halves by user, to fit on one and check the calibration on the other."""
     half = half_of(split.users)
+    if not 0 < half.sum() < len(half):
+        raise InputError(f"{split.path}: too few users to learn from one half and check on the other")
     return pick(split, half == 0), pick(split, half == 1)
 
 

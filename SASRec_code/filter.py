@@ -29,9 +29,11 @@ def weigh(splits: dict, n_items: int, args) -> dict[str, np.ndarray]:
 
 
 def shuffled(prob: np.ndarray) -> np.ndarray:
-    """The same probabilities (N, W) at random positions: as many edits, with nothing known of where."""
-    result, scored = prob.copy(), ~np.isnan(prob)
-    result[scored] = np.random.default_rng(0).permutation(prob[scored])
+    """The probabilities (N, W) at random places of their row: as many edits in each, with nothing known of where."""
+    keys = np.where(np.isnan(prob), np.inf, np.random.default_rng(0).random(prob.shape))
+    scored = np.where(np.isnan(prob), np.inf, np.arange(prob.shape[1])).argsort(1, kind="stable")  # scored places first, in order
+    result = np.empty_like(prob)
+    np.put_along_axis(result, scored, np.take_along_axis(prob, keys.argsort(1, kind="stable"), 1), 1)
     return result
 
 
@@ -64,9 +66,13 @@ def denoise(splits: dict, weights: dict, args, replacer: Replacer | None = None)
             flagged = flag_suspects(split, percentile(reference, threshold), most)
         else:
             flagged = flag_probable(weight, threshold, most)
-        min_share = args.min_share if args.edit == "auto" else 0
-        instead = replacer.replacements(split, flagged, min_share) if replacer else replacements(split)
-        windows[name] = apply_edits(split.items, flagged, instead, weight, args.edit == "delete")
+        if args.edit == "delete":
+            instead = np.zeros_like(split.items)
+        elif replacer:
+            instead = replacer.replacements(split, flagged, args.min_share if args.edit == "auto" else 0)
+        else:
+            instead = replacements(split)
+        windows[name] = apply_edits(split.items, flagged, instead, weight)
         print(f"{name}: {flagged.sum():,} of {split.editable.sum():,} positions flagged ({describe_edits(split, flagged)})")
     return windows
 
@@ -109,12 +115,12 @@ def flag_probable(prob: np.ndarray, threshold: float, max_denoise_num: int) -> n
     return (score > -np.inf) & (rank < max_denoise_num)
 
 
-def apply_edits(items, flagged, replacement, prob, delete_all: bool = False) -> np.ndarray:
-    """Windows (N, W) with the flagged positions replaced, or deleted where there is no replacement or all are to go.
+def apply_edits(items, flagged, replacement, prob) -> np.ndarray:
+    """Windows (N, W) with the flagged positions replaced, or deleted where there is no replacement (0).
 
     At least two items of a window stay: of those to delete the ones with the highest prob (N, W) go first.
     """
-    replaced = flagged & (replacement != 0) & (not delete_all)
+    replaced = flagged & (replacement != 0)
     delete = flagged & ~replaced
     order = (-np.where(delete, prob, -np.inf)).argsort(1, kind="stable").argsort(1, kind="stable")
     delete &= order < (items != 0).sum(1, keepdims=True) - 2

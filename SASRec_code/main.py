@@ -1,4 +1,4 @@
-"""Stage 3: train SASRec on noisy or threshold-filtered windows and rank the whole catalogue.
+"""Stage 3: train a recommender on noisy or threshold-filtered windows and rank the whole catalogue.
 
 Reads   data/<dataset>/: a data set folder, or the denoised folder that generate_denoised.py made of it
 Writes  SASRec_code/output/<dataset>/<settings>/: run.json, seed<seed>.safetensors, test_ranks.npz
@@ -32,7 +32,7 @@ def experiment(args) -> dict:
     """Runs all seeds and returns what run.json holds."""
     import numpy as np
     import torch
-    from dataloader import InputError, fingerprint, input_files, load
+    from dataloader import fingerprint, input_files, load
     from evaluate import MEASURED, metrics, rank_targets, summarise, table
     from filter import FILTERED, denoise, make_replacer, weigh
     from safetensors.torch import save_file
@@ -40,8 +40,6 @@ def experiment(args) -> dict:
 
     # 1. rows, filtered
     splits, n_items = load(args, FILTERED[args.denoise_category])
-    if args.loss == "bce" and n_items <= args.maxlen + 1:
-        raise InputError(f"{n_items} items are too few for negatives outside windows of {args.maxlen + 1}: use --loss ce")
     data = fingerprint(input_files(splits, args))
     folder = output_folder(args, data, "")
     if args.where:

@@ -12,7 +12,7 @@ from scipy import sparse
 
 NEIGHBOURS, CANDIDATES = 50, 50  # of an item, of a flagged place, by each kind
 FIT_ON, RIDGE = 3000, 1e-4  # train windows; keeps weights finite where few are found
-PLACES_AT_ONCE = 2000
+PLACES_AT_ONCE = 500
 
 
 def nearest_by_counts(counts: Counts) -> sparse.csr_array:
@@ -126,6 +126,10 @@ class Replacer:
 
     def features(self, users: np.ndarray, rest: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """(F, C, K): with the items of rest, co-occurrence beyond chance (sum); popularity; similarity (largest, mean)."""
+        parts = (slice(start, start + PLACES_AT_ONCE) for start in range(0, len(rest), PLACES_AT_ONCE))
+        return np.concatenate([self.features_at_once(users[part], rest[part], candidates[part]) for part in parts])
+
+    def features_at_once(self, users: np.ndarray, rest: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         single, together, expected = self.counts.between(users, candidates, rest)
         there = (rest != 0)[:, None]
         lift = np.where(there, np.log1p(together) - np.log1p(expected), 0).sum(2)

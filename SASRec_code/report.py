@@ -17,7 +17,7 @@ from options import ROOT, Parser, input_errors, partial_path, ranged, write_json
 THRESHOLDS = (0.1, 0.2, 0.3, 0.5, 0.7)
 KINDS = (
     "<b>raw</b> is the language model's noise probability, <b>llm</b> the same calibrated, <b>collaborative</b> the co-occurrence "
-    "of items in train, <b>semantic</b> how alike titles are to the language model, <b>fused</b> all there are."
+    "of items in train, <b>semantic</b> how alike titles are, <b>fused</b> all there are."
 )
 CONTEXT = (
     "<b>auc_context</b> is the AUC on train windows in which the noise is as popular as the rest: a score that does not read "
@@ -108,6 +108,8 @@ def threshold_rows(truth: np.ndarray, prob: np.ndarray) -> list[list]:
 
 def facts(measured: Measured, threshold: float, compared: list[dict]) -> list[tuple[str, str]]:
     """The answer: how much noise is found, what it costs, what is won."""
+    from evaluate import sentence
+
     scored, prob = measured.test.editable, measured.scores["fused"]
     noise, flagged = (measured.test.mask == 1)[scored], prob[scored] > threshold
     found = [(f"{flagged.mean():.1%}", f"of {scored.sum():,} history positions have a probability above {threshold}")]
@@ -119,10 +121,8 @@ def facts(measured: Measured, threshold: float, compared: list[dict]) -> list[tu
             (f"{hits / max(flagged.sum(), 1):.0%} right", "of what is flagged is injected noise"),
         ]
     for row in compared[1:]:
-        mean, (low, high) = row["difference"]["mean"], row["difference"]["interval_95"]
-        said = "the interval leaves zero" if low > 0 or high < 0 else "nothing is shown: the interval holds zero"
         found.append(
-            (f"{mean:+.4f}", f"NDCG@20 of {row['rows']} against {compared[0]['rows']}, {low:+.4f} to {high:+.4f}; {said}")
+            (f"{row['difference']['mean']:+.4f}", f"{describe(row['difference']['interval_95'])}: {sentence(row, compared[0])}")
         )
     return found
 
@@ -133,6 +133,7 @@ def build(folder: Path, measured: Measured, titles: list[str], instead, args, co
 
     matplotlib.use("Agg")
     import page
+    from evaluate import MEASURED
     from evidence import bootstrap_aucs, interval
 
     test, scored, checks = measured.test, measured.test.editable, measured.checks()
@@ -141,9 +142,8 @@ def build(folder: Path, measured: Measured, titles: list[str], instead, args, co
     drawn = [page.draw_reliability(folder / "report_reliability.png", checks)]
     parts = [page.answer(facts(measured, args.threshold, compared))]
     if compared:
-        columns = ("HR@10", "HR@20", "NDCG@10", "NDCG@20")
-        rows = [[row["rows"], *(f"{row[name]['mean']:.4f} ± {row[name]['std']:.4f}" for name in columns)] for row in compared]
-        parts += ["<h2>What it is worth to the recommender</h2>", page.table(["rows", *columns], rows)]
+        rows = [[row["rows"], *(f"{row[name]['mean']:.4f} ± {row[name]['std']:.4f}" for name in MEASURED)] for row in compared]
+        parts += ["<h2>What it is worth to the recommender</h2>", page.table(["rows", *MEASURED], rows)]
 
     # injected noise
     detection = measured.detection(1)

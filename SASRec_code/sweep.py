@@ -5,8 +5,9 @@ Writes  SASRec_code/output/<dataset>/sweep_<settings>/: sweep.csv (a row a setti
         gap.png (share of the way from noisy to clean)
 
 A model is trained once for each train setting and seed, its epoch chosen by the NDCG@20 of valid with the noisy
-histories; every test setting is then evaluated with it on valid. The best mean over seeds goes to test, and beside it the
-same edits at random places. Trained models are kept and shared between sweeps: a killed sweep goes on where it was.
+histories (main.py: with those it filters); every test setting is then evaluated with it on valid. The best mean over seeds
+goes to test, and beside it (but for raw) as many edits at random places of the same rows. Trained models are kept and shared
+between sweeps: a killed sweep goes on where it was.
 
     python sweep.py --dataset ML100K_noise_user0.1 --evidence collaborative --edit delete --train_thresholds 0.3 --seeds 3
     python sweep.py --dataset Toy_denoise_user0.1_0 --evidence collaborative semantic fused --edit delete replace auto \
@@ -102,7 +103,7 @@ class Bench:
         ).split()
         options = [seed, self.n_items, version("torch"), str(self.device), args.model, args.exclude_history]
         digest = hashlib.sha256(json.dumps([*options, *(getattr(args, name) for name in shaping)]).encode())
-        for code in ("model.py", "gru4rec.py", "bert4rec.py", "train.py"):
+        for code in ("model.py", "gru4rec.py", "bert4rec.py", "train.py", "evaluate.py"):
             digest.update((ROOT / code).read_bytes())
         for tensor in tensors.values():
             digest.update(tensor.cpu().numpy().tobytes())
@@ -119,40 +120,31 @@ class Bench:
         partial.replace(path)
         return model
 
-    def fixed(self, arm, weights: dict, replacer) -> dict:
-        """{split: ranks (S, N)} at the one setting of the arm."""
-        tests = self.edited(arm, weights, replacer, ("valid", "test"))
-        train = self.edited(arm, weights, replacer, ("train",))["train"]
-        noisy = tests["valid"] if arm.clean else self.edited(arm, {}, None, ("valid",))["valid"]
-        return gather([self.ranks(train, noisy, [tests], seed)[0] for seed in self.seeds])
+    def test(self, arm, weights: dict, replacer) -> np.ndarray:
+        """Ranks (S, N) of test at the one setting of the arm."""
+        rows = self.edited(arm, weights, replacer, ("train", "test"))
+        chosen = self.edited(arm, {}, None, ("valid",))["valid"]
+        return np.stack([self.ranks(rows["train"], chosen, [{"test": rows["test"]}], seed)[0]["test"] for seed in self.seeds])
 
 
-def gather(by_seed: list[dict]) -> dict:
-    """[{split: ranks (N,)}] by seed -> {split: ranks (S, N)}."""
-    return {split: np.stack([ranks[split] for ranks in by_seed]) for split in by_seed[0]}
-
-
-def choose(bench: Bench, arm, weights: dict, replacer) -> tuple[list[dict], dict, dict]:
-    """(a row a setting, with its NDCG@20 on valid; the best setting; its ranks {split: (S, N)})."""
+def choose(bench: Bench, arm, weights: dict, replacer) -> tuple[list[dict], dict]:
+    """(a row a setting, with its NDCG@20 on valid; the best setting)."""
     from evaluate import ndcg_per_row
 
-    rows, best = [], (-1.0, {}, {})
-    shares = arm.min_shares if arm.edit == "auto" else [0.0]
-    noisy = bench.edited(arm, {}, None, ("valid",))["valid"]
-    for share in shares:
+    rows, noisy = [], bench.edited(arm, {}, None, ("valid",))["valid"]
+    for share in arm.min_shares if arm.edit == "auto" else [0.0]:
         at_share = with_settings(arm, min_share=share)
-        tests = [(test, with_settings(at_share, **test)) for test in grid(arm, "test")]
-        tensors = [bench.edited(setting, weights, replacer, ("valid", "test")) for _, setting in tests]
+        tests = grid(arm, "test")
+        valid = [bench.edited(with_settings(at_share, **test), weights, replacer, ("valid",)) for test in tests]
         for train in grid(arm, "train"):
             windows = bench.edited(with_settings(at_share, **train), weights, replacer, ("train",))["train"]
-            by_seed = [bench.ranks(windows, noisy, tensors, seed) for seed in bench.seeds]
-            for place, (test, _) in enumerate(tests):
-                ranks = gather([found[place] for found in by_seed])
-                ndcg = ndcg_per_row(ranks["valid"]).mean(1)
+            by_seed = [bench.ranks(windows, noisy, valid, seed) for seed in bench.seeds]
+            for place, test in enumerate(tests):
+                ndcg = np.mean([ndcg_per_row(ranks[place]["valid"]).mean() for ranks in by_seed])
                 setting = {**train, **test, "min_share": share}
-                rows.append({"evidence": arm.evidence, "edit": arm.edit, **setting, "valid NDCG@20": float(ndcg.mean())})
-                best = max(best, (float(ndcg.mean()), setting, ranks), key=lambda found: found[0])
-    return rows, *best[1:]
+                rows.append({"evidence": arm.evidence, "edit": arm.edit, **setting, "valid NDCG@20": float(ndcg)})
+    best = max(rows, key=lambda row: row["valid NDCG@20"])
+    return rows, {name: best[name] for name in setting}
 
 
 def draw(path: Path, report: list[dict]) -> None:
@@ -199,18 +191,19 @@ def sweep(args) -> dict:
     )
     bench = Bench(args, splits, n_items)
     known = any((split.items != split.clean).any() for split in splits.values())
-    tried, chosen = [], {}
-    test_runs = {"noisy": bench.fixed(args, {}, None)["test"]}
+    tried, chosen, runs = [], {}, {"noisy": bench.test(args, {}, None)}
 
     # 2. each kind of evidence with each edit: the best on valid, and as many edits at random places
-    for evidence, edit in product(args.evidence, args.edit):
-        arm, name = with_settings(args, evidence=evidence, edit=edit), f"{evidence}, {edit}"
-        weights = weigh(splits, n_items, arm)
-        rows, setting, ranks = choose(bench, arm, weights, replacer)
-        tried, chosen[name], test_runs[name] = tried + rows, setting, ranks["test"]
-        if evidence != "raw":
-            random = {split: shuffled(prob) for split, prob in weights.items()}
-            test_runs[f"{name}{AT_RANDOM}"] = bench.fixed(with_settings(arm, **setting), random, replacer)["test"]
+    for evidence in args.evidence:
+        weights = weigh(splits, n_items, with_settings(args, evidence=evidence))
+        for edit in args.edit:
+            arm, name = with_settings(args, evidence=evidence, edit=edit), f"{evidence}, {edit}"
+            rows, chosen[name] = choose(bench, arm, weights, replacer)
+            tried, arm = tried + rows, with_settings(arm, **chosen[name])
+            runs[name] = bench.test(arm, weights, replacer)
+            if evidence != "raw":  # its suspects are listed, not weighed
+                at_random = {split: shuffled(prob) for split, prob in weights.items()}
+                runs[f"{name}{AT_RANDOM}"] = bench.test(arm, at_random, replacer)
 
     # 3. the right places, and clean rows
     if known:
@@ -218,15 +211,15 @@ def sweep(args) -> dict:
         everything = thresholds | {f"{part}_max_denoise_num": EVERYTHING for part in ("train", "test")}
         for edit in args.edit:
             oracle = with_settings(args, evidence="oracle", edit=edit, min_share=args.min_shares[0], **everything)
-            test_runs[f"oracle, {edit}"] = bench.fixed(oracle, weigh(splits, n_items, oracle), replacer)["test"]
-        test_runs["clean"] = bench.fixed(with_settings(args, clean=True), {}, None)["test"]
+            runs[f"oracle, {edit}"] = bench.test(oracle, weigh(splits, n_items, oracle), replacer)
+        runs["clean"] = bench.test(with_settings(args, clean=True), {}, None)
 
     # 4. a table, a figure
     data = fingerprint(input_files(splits, args))
     folder = output_folder(args, data, "sweep_")
     folder.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(tried).to_csv(folder / "sweep.csv", index=False)
-    report = compare(splits["test"].users, test_runs)
+    report = compare(splits["test"].users, runs)
     result = {
         "arguments": settings(args),
         "data_fingerprint": data,
@@ -236,7 +229,7 @@ def sweep(args) -> dict:
     }
     write_json(folder / "report.json", result)
     (folder / "report.md").write_text(table(report, ("rows", "HR@20", "NDCG@20", *BESIDE)), encoding="utf-8")
-    if known:
+    if any("gap won back" in row for row in report):
         draw(folder / "gap.png", report)
     print("chosen on valid:", *(f"{name}: {setting}" for name, setting in chosen.items()), sep="\n  ")
     print(table(report, ("rows", "NDCG@20", "difference", "gap won back")) + f"wrote {folder}")

@@ -52,6 +52,9 @@ def fit(model, tensors: dict, args, seed: int, log_dir: Path | None = None) -> d
     from torch.utils.tensorboard import SummaryWriter
     from tqdm import tqdm
 
+    n_items, width = model.items.num_embeddings - 1, tensors["train"].shape[1]
+    if args.loss == "bce" and n_items <= width:
+        raise InputError(f"{n_items} items are too few for negatives outside windows of {width}: use --loss ce")
     generator = torch.Generator(device=tensors["train"].device).manual_seed(seed)
     optimiser = torch.optim.Adam(model.parameters(), args.lr, betas=(0.9, 0.98), weight_decay=args.weight_decay, fused=True)
     chosen, best, best_epoch, weights, curve = tensors[args.select_on], -1.0, 0, None, []

@@ -7,6 +7,7 @@ import evaluate
 import main as sasrec
 import numpy as np
 import pytest
+import report
 from conftest import sasrec_command, write_denoised
 
 
@@ -35,20 +36,23 @@ def test_compare(tmp_path, capsys):
         0.3,
     ]
     folders = runs_of(capsys, tmp_path, [], found, ["--clean"])
-    report = compare.main(list(map(str, folders)))
+    compared = compare.main(list(map(str, folders)))
     printed = capsys.readouterr().out
-    assert [row["rows"] for row in report] == ["noisy", "collaborative, delete", "clean"] and "60 test rows, 2 seeds" in printed
+    assert [row["rows"] for row in compared] == ["noisy", "collaborative, delete", "clean"] and "60 test rows, 2 seeds" in printed
     ranks = [np.load(folder / "test_ranks.npz")["ranks"] for folder in folders]
     gains = [np.where(values < 20, 1 / np.log2(values + 2), 0).mean() for values in ranks]
-    for row, gain in zip(report, gains):
+    for row, gain in zip(compared, gains):
         assert row["NDCG@20"]["mean"] == pytest.approx(gain)
-    for row, gain in zip(report[1:], gains[1:]):
+    for row, gain in zip(compared[1:], gains[1:]):
         assert row["difference"]["mean"] == pytest.approx(gain - gains[0])
         low, high = row["difference"]["interval_95"]
         assert low < gain - gains[0] < high
         says = "higher" if low > 0 else "lower" if high < 0 else "nothing is shown"
         assert f"NDCG@20 of {row['rows']} against noisy: {says}" in printed
     assert max(map(len, printed.splitlines())) <= 100
+    report.main(["--dataset", "Z_denoise_user0.1_8_1", "--data_root", str(tmp_path), "--runs", *map(str, folders)])
+    page = (tmp_path / "Z_denoise_user0.1_8_1" / "report.html").read_text()
+    assert "What it is worth to the recommender" in page and evaluate.sentence(compared[1], compared[0]) in page
 
 
 def test_runs_that_cannot_be_compared(tmp_path, capsys):

@@ -60,10 +60,21 @@ def test_bootstrap_draws_whole_users():
 
 
 def test_bootstrap_knows_that_seeds_differ():
-    """Rows that are all alike, seeds that are not: the spread is that of a mean of five seeds."""
-    seeds = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
-    drawn = evaluate.bootstrap(np.arange(30), {"runs": np.repeat(seeds[:, None], 30, 1)})["runs"]
-    assert drawn.mean() == pytest.approx(2, abs=0.1) and drawn.std() == pytest.approx(seeds.std() / 5**0.5, rel=0.1)
+    """Rows that are all alike, seeds that are not: the spread is that of a mean of five seeds, and none between equal runs."""
+    runs = np.repeat(np.array([0.0, 1.0, 2.0, 3.0, 4.0])[:, None], 30, 1)
+    drawn = evaluate.bootstrap(np.arange(30), {"one": runs, "same": runs, "single": runs[:1]})
+    assert drawn["one"].mean() == pytest.approx(2, abs=0.1) and (drawn["one"] == drawn["same"]).all()
+    assert drawn["one"].std() == pytest.approx(np.std([0, 1, 2, 3, 4], ddof=1) / 5**0.5, rel=0.1) and not drawn["single"].any()
+
+
+def test_a_share_of_no_gap_is_not_reported():
+    users, ranks = np.arange(200), np.random.default_rng(0).integers(0, 40, size=(3, 200)).astype(float)
+    better = np.maximum(ranks - 15, 0)
+    rows = {row["rows"]: row for row in evaluate.compare(users, {"noisy": ranks, "a": better, "clean": better})}
+    assert rows["a"]["gap won back"] == {"mean": 1.0, "interval_95": [1.0, 1.0]}
+    rows = {row["rows"]: row for row in evaluate.compare(users, {"noisy": ranks, "a": better, "clean": ranks})}
+    assert "gap won back" not in rows["a"] and rows["clean"]["difference"] == {"mean": 0.0, "interval_95": [0.0, 0.0]}
+    assert "gap won back" not in evaluate.compare(users, {"clean": better, "noisy": ranks})[1]
 
 
 def test_million_items_stay_in_memory(monkeypatch):

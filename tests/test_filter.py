@@ -60,9 +60,9 @@ def test_edit_and_delete_by_hand():
     assert flagged.sum(1).tolist() == [2, 1, 3] and not flagged[2, 0]
     replacement = np.where(items == 1, 30, 0)
     assert apply_edits(items, flagged, replacement, prob).tolist() == [[0, 0, 30, 3, 9], [0, 0, 0, 4, 9], [0, 0, 0, 5, 9]]
-    deleted = apply_edits(items, flagged, replacement, prob, True)
+    deleted = apply_edits(items, flagged, np.zeros_like(items), prob)
     assert deleted.tolist() == [[0, 0, 0, 3, 9], [0, 0, 0, 4, 9], [0, 0, 0, 5, 9]]
-    everything = apply_edits(items, items != 0, np.zeros_like(items), np.where(items != 0, items, np.nan) / 10.0, True)
+    everything = apply_edits(items, items != 0, np.zeros_like(items), np.where(items != 0, items, np.nan) / 10.0)
     assert (everything != 0).sum(1).tolist() == [2, 2, 2]
 
 
@@ -77,3 +77,14 @@ def test_thresholds_come_from_the_right_rows(tmp_path, reference):
     by = {"train": splits["train"], "valid": splits["valid"], "test": splits["valid" if reference == "valid" else "test"]}
     for name, share in (("train", 0.6), ("valid", 0.7), ("test", 0.7)):
         assert (edited[name] == slow_filter(splits[name], np.nanquantile(by[name].noise_prob, share), 3)).all()
+
+
+def test_random_places_are_as_many_in_each_row():
+    rng = np.random.default_rng(3)
+    prob = np.where(rng.random((500, 8)) < 0.3, np.nan, rng.random((500, 8)))
+    moved = filter.shuffled(prob)
+    assert (np.isnan(moved) == np.isnan(prob)).all() and (np.sort(moved, 1) == np.sort(prob, 1))[
+        ~np.isnan(np.sort(prob, 1))
+    ].all()
+    here, there = (flag_probable(values, 0.6, 2) for values in (prob, moved))
+    assert (here.sum(1) == there.sum(1)).all() and 0.2 < (here & there).sum() / here.sum() < 0.6

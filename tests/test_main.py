@@ -45,7 +45,7 @@ OPTIONS = {
     "--dropout_rate": 0.1, "--weight_decay": 0.1, "--maxlen": 4, "--seed": 7, "--loss": "ce", "--exclude_history": None,
     "--denoise_category": "train", "--train_noise_filter_threshold": 0.5, "--test_noise_filter_threshold": 0.5,
     "--train_max_denoise_num": 1, "--test_max_denoise_num": 1, "--threshold_from": "split", "--evidence": "collaborative",
-    "--edit": "delete",
+    "--edit": "delete", "--replace_with": "neighbours", "--model": "GRU4Rec",
 }  # fmt: skip
 
 

@@ -109,14 +109,15 @@ def test_weights_say_what_predicts_the_held_out_item():
     assert weights["co-occurrence"] > 0.2 and abs(weights["mean similarity"]) < 0.2 * weights["co-occurrence"]
 
 
-ARMS = [("fused", "neighbours"), ("collaborative", "neighbours"), ("semantic", "neighbours"), ("fused", "suggested"),
+ARMS = [("fused", "neighbours"), ("fused", "auto"), ("collaborative", "neighbours"), ("semantic", "neighbours"), ("fused", "suggested"),
         ("raw", "suggested"), ("llm", "neighbours"), ("random", "neighbours"), ("oracle", "neighbours")]  # fmt: skip
 
 
 @pytest.mark.parametrize("evidence, source", ARMS)
 def test_nothing_of_an_edited_history_knows_the_target(denoised, evidence, source):
     """All targets of valid and test exchanged: the edited histories stay as they are, for every evidence and replacement."""
-    options = ["--denoise_category", "all", "--evidence", evidence, "--replace_with", source]
+    edit = ["--edit", "auto", "--replace_with", "neighbours"] if source == "auto" else ["--replace_with", source]
+    options = ["--denoise_category", "all", "--evidence", evidence, *edit]
     options += ["--train_noise_filter_threshold", 0.3, "--test_noise_filter_threshold", 0.3]
     args = sasrec_arguments(denoised.parent, *options)
     splits, n_items = load(args, threshold_filter.FILTERED["all"])
