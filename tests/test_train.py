@@ -20,11 +20,10 @@ from denoise_code.prompt import Prompt
 from denoise_code.scores import detection_metrics, first_token_scores
 
 
-@pytest.mark.parametrize("kind", ["llama"])
-def test_learns_what_does_not_belong(genres, tiny_models, tmp_path, kind):
+def test_learns_what_does_not_belong(genres, tiny_models, tmp_path):
     extra = ["--sample", 300, "--batch_size", 16, "--micro_batch_size", 16, "--num_epochs", 5, "--eval_sample", 64]
     args = tiny_args(
-        genres, tiny_models[kind], tmp_path / "out", *extra, "--lora_target_modules", "all-linear", "--eval_steps", 15
+        genres, tiny_models["llama"], tmp_path / "out", *extra, "--lora_target_modules", "all-linear", "--eval_steps", 15
     )
     train.main(args)
     output = tmp_path / "out" / genres.name / "batch16_sample300_epoch5"
@@ -33,7 +32,7 @@ def test_learns_what_does_not_belong(genres, tiny_models, tmp_path, kind):
     assert aucs[-1] > 0.95, aucs
     best = json.loads((output / run["best_checkpoint"] / "run.json").read_text())
     assert max(aucs) == [entry["eval_auc"] for entry in best["history"] if "eval_auc" in entry][-1]
-    before = untrained_auc(genres, tiny_models[kind])
+    before = untrained_auc(genres, tiny_models["llama"])
     assert 0.3 < before < 0.7, before
 
 
