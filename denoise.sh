@@ -58,14 +58,17 @@ rows=$made evidence=fused
 [ "$default" = quick ] && rows=$data evidence=collaborative
 cd SASRec_code
 run=(main.py --dataset "$rows" --data_root "../$root" --seeds "$seeds" --loss ce --batchsize 1024 --lr 0.002 --patience 1)
-filter=(--denoise_category all --evidence "$evidence" --edit replace --replace_with neighbours
+filter=(--denoise_category all --edit delete
     --train_noise_filter_threshold 0.2 --test_noise_filter_threshold 0.2 --train_max_denoise_num 2 --test_max_denoise_num 2)
 echo "== SASRec on noisy rows"
 "../$python" "${run[@]}"
-echo "== SASRec on denoised rows"
-"../$python" "${run[@]}" "${filter[@]}"
+echo "== SASRec on rows without what is suspected ($evidence)"
+"../$python" "${run[@]}" "${filter[@]}" --evidence "$evidence"
+echo "== SASRec on rows without as many items at random places"
+"../$python" "${run[@]}" "${filter[@]}" --evidence random
 echo "== what it is worth"
 where() { "../$python" "$@" --where | tail -n 1; }
-runs=("$(where "${run[@]}")" "$(where "${run[@]}" "${filter[@]}")")
+runs=("$(where "${run[@]}")" "$(where "${run[@]}" "${filter[@]}" --evidence "$evidence")"
+    "$(where "${run[@]}" "${filter[@]}" --evidence random)")
 "../$python" compare.py "${runs[@]}"
 "../$python" report.py --dataset "$made" --data_root "../$root" --runs "${runs[@]}"

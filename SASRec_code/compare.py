@@ -23,7 +23,8 @@ def main(argv=None) -> list[dict]:
         users, runs = read_runs(args.runs)
     report = compare(users, runs)
     print(f"{len(users):,} test rows, {min(map(len, runs.values()))} seeds")
-    print(table(report, ("rows", "HR@20", "NDCG@20", "difference")))
+    beside = [name for name in ("difference", "to random places") if any(name in row for row in report)]
+    print(table(report, ("rows", "NDCG@20", *beside)))
     print("\n".join(sentence(row, report[0]) for row in report[1:]))
     return report
 

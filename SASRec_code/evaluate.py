@@ -112,8 +112,9 @@ def compare(users: np.ndarray, runs: dict[str, np.ndarray]) -> list[dict]:
         row = {"rows": name, **summarise([metrics(of_seed) for of_seed in ranks])}
         if name != first:
             row["difference"] = difference(name, first)
-        if f"{name}{AT_RANDOM}" in runs:
-            row["to random places"] = difference(name, f"{name}{AT_RANDOM}")
+        controls = {f"{name}{AT_RANDOM}", f"random, {name.split(', ')[-1]}"} - {name}  # of sweep.py, of main.py
+        for control in controls & runs.keys():
+            row["to random places"] = difference(name, control)
         if gap and name not in (first, "clean"):
             row["gap won back"] = share(name)
         report.append(row)
@@ -159,7 +160,10 @@ def read_runs(folders: list[Path]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 def sentence(row: dict, first: dict) -> str:
     """What a row of `compare` says against the first."""
-    return f"NDCG@20 of {row['rows']} against {first['rows']}: {verdict(row['difference'])}"
+    said = f"NDCG@20 of {row['rows']} against {first['rows']}: {verdict(row['difference'])}"
+    if "to random places" in row:
+        said += f"; against as many edits at random places: {verdict(row['to random places'])}"
+    return said
 
 
 def verdict(difference: dict) -> str:

@@ -35,10 +35,16 @@ def test_compare(tmp_path, capsys):
         "--train_noise_filter_threshold",
         0.3,
     ]
-    folders = runs_of(capsys, tmp_path, [], found, ["--clean"])
+    at_random = [*found, "--evidence", "random"]
+    folders = runs_of(capsys, tmp_path, [], found, at_random, ["--clean"])
     compared = compare.main(list(map(str, folders)))
     printed = capsys.readouterr().out
-    assert [row["rows"] for row in compared] == ["noisy", "collaborative, delete", "clean"] and "60 test rows, 2 seeds" in printed
+    assert [row["rows"] for row in compared] == [
+        "noisy",
+        "collaborative, delete",
+        "random, delete",
+        "clean",
+    ] and "60 test rows, 2 seeds" in printed
     ranks = [np.load(folder / "test_ranks.npz")["ranks"] for folder in folders]
     gains = [np.where(values < 20, 1 / np.log2(values + 2), 0).mean() for values in ranks]
     for row, gain in zip(compared, gains):
@@ -49,7 +55,10 @@ def test_compare(tmp_path, capsys):
         assert low < gain - gains[0] < high
         says = "higher" if low > 0 else "lower" if high < 0 else "nothing is shown"
         assert f"NDCG@20 of {row['rows']} against noisy: {says}" in printed
-    assert max(map(len, printed.splitlines())) <= 100
+    assert compared[1]["to random places"]["mean"] == pytest.approx(gains[1] - gains[2])
+    assert ["to random places" in row for row in compared] == [False, True, False, False]
+    assert "against as many edits at random places: " in printed
+    assert max(len(line) for line in printed.splitlines() if line.startswith("|")) <= 110
     report.main(["--dataset", "Z_denoise_user0.1_8_1", "--data_root", str(tmp_path), "--runs", *map(str, folders)])
     page = (tmp_path / "Z_denoise_user0.1_8_1" / "report.html").read_text()
     assert "What it is worth to the recommender" in page and evaluate.sentence(compared[1], compared[0]) in page
