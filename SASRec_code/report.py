@@ -211,24 +211,25 @@ def main(argv=None) -> dict:
     )
     parser.add_argument("--runs", type=Path, nargs="*", default=[], help="folders of main.py, the noisy one first")
     args = parser.parse_args(argv)
-    from dataloader import find_split, read_split, read_titles, read_vectors, scored
+    from dataloader import find_split, read_split, read_titles, scored
     from evaluate import compare, read_runs
     from filter import read_sources, replacements
     from replacement import Replacer
 
     with input_errors(__file__):
         folder = args.data_root / args.dataset
+        titles, with_llm = read_titles(folder), scored(folder)
+        n_items, columns = len(titles) - 1, {True: "needed", False: "ignored"}
         train, test = (
-            read_split(find_split(args.data_root, args.dataset, split, needed), read_titles(folder), 10, "needed" if needed else "ignored")
-            for split, needed in (("train", False), ("test", scored(folder)))
-        )  # fmt: skip
-        titles = read_titles(folder)
-        measured = Measured(test, read_sources(folder, train, len(titles) - 1, 10))
+            read_split(find_split(args.data_root, args.dataset, split, needed), titles, 10, columns[needed])
+            for split, needed in (("train", False), ("test", with_llm))
+        )
+        measured = Measured(test, read_sources(folder, train, n_items, 10))
 
         def instead(flagged):
             if test.suspects is not None:
                 return replacements(test)
-            return Replacer(train, len(titles) - 1, read_vectors(folder, len(titles) - 1)).replacements(test, flagged)
+            return Replacer(train, n_items, measured.sources.vectors).replacements(test, flagged)
 
         compared = compare(*read_runs(args.runs)) if args.runs else []
         result = build(folder, measured, titles, instead, args, compared)

@@ -153,9 +153,10 @@ def draw(path: Path, report: list[dict]) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from page import save_figure
 
     rows = [row for row in reversed(report) if "gap won back" in row]
-    figure, axes = plt.subplots(figsize=(6.4, 0.9 + 0.3 * len(rows)), dpi=160)
+    figure, axes = plt.subplots(figsize=(6.4, 0.9 + 0.3 * len(rows)))
     for place, row in enumerate(rows):
         mean, (low, high) = row["gap won back"]["mean"], row["gap won back"]["interval_95"]
         colour = "0.6" if "random" in row["rows"] else "#d1495b" if "oracle" not in row["rows"] else "#3b6fb6"
@@ -165,10 +166,7 @@ def draw(path: Path, report: list[dict]) -> None:
     axes.axvline(100, color="0.8", linewidth=1, linestyle=":")
     axes.set_yticks(range(len(rows)), [row["rows"] for row in rows], fontsize=8)
     axes.set_xlabel("share of the gap from noisy to clean rows, %")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(path)
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def main(argv=None) -> dict:
