@@ -78,7 +78,8 @@ def contrast_loss(vectors, windows, log_counts):
     here, own = windows >= 0, windows.clamp(min=0)
     inside = torch.zeros(len(windows), len(vectors), dtype=torch.bool)
     inside[here.nonzero()[:, 0], windows[here]] = True  # (B, U)
-    others = logits[own].masked_fill(inside[:, None], -torch.inf).logsumexp(-1)  # (B, W)
-    pairs = logits[own[:, :, None], own[:, None, :]]  # (B, W, W)
+    logits = torch.nn.functional.embedding(own, logits)  # (B, W, U); indexing would add its gradient in any order of threads
+    others = logits.masked_fill(inside[:, None], -torch.inf).logsumexp(-1)  # (B, W)
+    pairs = logits.gather(2, own[:, None, :].expand(-1, own.shape[1], -1))  # (B, W, W)
     different = here[:, :, None] & here[:, None, :] & (own[:, :, None] != own[:, None, :])
     return torch.nn.functional.softplus(others[:, :, None] - pairs)[different].mean()
