@@ -11,196 +11,32 @@ Writes  data/<Name>_noise_user<rate>/: train.csv valid.csv test.csv, seeded samp
 """
 
 import argparse
-import json
-import os
 import re
 import resource
-import shutil
 import time
-from contextlib import contextmanager
-from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-from sources import DataError, Log, clean_titles, read_amazon, read_csv_log, read_ml_100k, read_movielens, read_recbole
+from files import publish, write_data_set
+from log import DataError, Log
+from sources import read_amazon, read_csv_log, read_ml_100k, read_movielens, read_recbole
+from titles import clean_titles
+from windows import (
+    INJECTED,
+    NATURAL,
+    drop_low_ratings,
+    drop_untitled,
+    inject_noise,
+    k_core,
+    mark_noise,
+    need_ratings,
+    number_and_sort,
+    sample_items,
+    time_split,
+    window_bounds,
+)
 
 DATA_ROOT = Path(__file__).resolve().parent
-MIN_WINDOWS = 10  # an 8:1:1 split of fewer leaves a split empty
-TRAIN_SAMPLES = (1000, 5000)  # the samples that the release ships
-EVAL_SAMPLE = 5000
-CHUNK_ROWS = 100_000  # rows turned into text at once: bounds the memory of writing
-INJECTED, NATURAL = 1, 3  # marks of the column mask
-
-
-def drop_untitled(log: Log) -> Log:
-    kept = log.pick(np.array([title is not None for title in log.titles])[log.items])
-    if not len(kept.users):
-        raise DataError("no interaction is left: none of its items has a title (or none is rated --min_rating)")
-    return kept
-
-
-def drop_low_ratings(log: Log, least: float) -> Log:
-    """Keep the interactions rated `least` and more."""
-    return log.pick(need_ratings(log, "min_rating") >= least)
-
-
-def need_ratings(log: Log, option: str) -> np.ndarray:
-    if log.ratings is None:
-        raise DataError(f"--{option}: this source has no ratings, or not for every interaction")
-    return log.ratings
-
-
-def sample_items(log: Log, count: int, rng: np.random.Generator) -> Log:
-    """Keep the interactions of `count` random items (the paper samples 20,000 movies before the k-core)."""
-    present = np.unique(log.items)
-    if count > len(present):
-        raise DataError(f"--sample_items {count}: only {len(present)} items with a title have interactions")
-    chosen = np.zeros(len(log.titles), dtype=bool)
-    chosen[rng.choice(present, size=count, replace=False)] = True
-    return log.pick(chosen[log.items])
-
-
-def k_core(log: Log, k: int) -> Log:
-    """Drop users and items with fewer than k interactions until none is left."""
-    while len(log.users):
-        keep = (np.bincount(log.users)[log.users] >= k) & (np.bincount(log.items)[log.items] >= k)
-        if keep.all():
-            return log
-        log = log.pick(keep)
-    raise DataError(f"--k_core {k} removes every interaction")
-
-
-def number_and_sort(log: Log) -> Log:
-    """Ids from 1 in order of first appearance; rows by user, then time, then place in the file.
-
-    titles[i] of the result is the title of item i; titles[0] is the padding item's, empty.
-    """
-    users = pd.factorize(log.users)[0] + 1
-    items, keys = pd.factorize(log.items)
-    order = np.lexsort((log.times, users))  # a stable sort: equal times keep the order of the file
-    numbered = replace(log, users=users, items=items + 1, titles=["", *(log.titles[key] for key in keys)])
-    return numbered.pick(order)
-
-
-def window_bounds(users: np.ndarray, window: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
-    """First and last row (W,) of each window, `users` (N,) being sorted.
-
-    A user of n >= window interactions has a window ending at each `stride`-th interaction from the window-th on,
-    one of 2 <= n < window a single window of them all.
-    """
-    starts = np.flatnonzero(np.r_[True, users[1:] != users[:-1]])
-    counts = np.diff(np.r_[starts, len(users)])
-    starts, counts = starts[counts >= 2], counts[counts >= 2]
-    windows_per_user = np.maximum(counts - window, 0) // stride + 1
-    nth = np.arange(windows_per_user.sum()) - np.repeat(np.cumsum(windows_per_user) - windows_per_user, windows_per_user)
-    lengths = np.repeat(np.minimum(counts, window), windows_per_user)
-    first = np.repeat(starts, windows_per_user) + nth * stride
-    return first, first + lengths - 1
-
-
-def time_split(target_times: np.ndarray) -> dict[str, np.ndarray]:
-    """Window numbers of train, valid and test: 8:1:1 of all windows in the order of their targets' times."""
-    total = len(target_times)
-    if total < MIN_WINDOWS:
-        raise DataError(f"only {total} windows: not enough users or interactions for an 8:1:1 split")
-    order = np.argsort(target_times, kind="stable")
-    train, valid = total * 8 // 10, total * 9 // 10
-    return {"train": order[:train], "valid": order[train:valid], "test": order[valid:]}
-
-
-def inject_noise(items: np.ndarray, n_items: int, rate: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Replace each interaction with probability `rate` by an item drawn uniformly from 1..n_items.
-
-    Returns the noisy items and the mask (both (N,)); a draw may hit the original item and still counts as noise.
-    """
-    mask = rng.random(len(items)) < rate
-    noisy = items.copy()
-    noisy[mask] = rng.integers(1, n_items + 1, size=int(mask.sum()))
-    return noisy, mask
-
-
-def mark_noise(injected: np.ndarray, log: Log, natural: float | None) -> np.ndarray:
-    """(N,) 1 where noise was injected, else 3 where the rating is `natural` or less, else 0."""
-    low = np.zeros(len(injected), dtype=bool) if natural is None else need_ratings(log, "natural_noise") <= natural
-    return np.where(injected, INJECTED, np.where(low, NATURAL, 0))
-
-
-def json_list(texts: np.ndarray, lengths: np.ndarray) -> list[str]:
-    """Join consecutive runs of already encoded JSON values into one JSON list a row."""
-    ends = np.cumsum(lengths)
-    texts = texts.tolist()
-    return ["[" + ", ".join(texts[end - length : end]) + "]" for end, length in zip(ends.tolist(), lengths.tolist())]
-
-
-def write_rows(path: Path, log: Log, noisy, mask, first, last, clean_target: bool) -> None:
-    """Write the windows [first, last] as CSV rows; see data/README.md for the columns."""
-    first_of_user = np.r_[0, np.flatnonzero(log.users[1:] != log.users[:-1]) + 1]
-    encoded = np.array([json.dumps(title, ensure_ascii=False) for title in log.titles], dtype=object)
-    digits = np.array([str(number) for number in range(max(len(log.titles), NATURAL + 1))], dtype=object)
-    for start in range(0, max(len(first), 1), CHUNK_ROWS):
-        heads, tails = first[start : start + CHUNK_ROWS], last[start : start + CHUNK_ROWS]
-        lengths = tails - heads + 1
-        ends = np.cumsum(lengths)
-        rows = np.arange(lengths.sum()) + np.repeat(heads - (ends - lengths), lengths)  # flat row numbers of the log
-        items, masked = noisy[rows], mask[rows]
-        if clean_target and len(ends):
-            injected_target = ends[mask[tails] == INJECTED] - 1
-            items[ends - 1], masked[injected_target] = log.items[tails], 0
-        injected = masked == INJECTED
-        injected_per_row = np.add.reduceat(injected, ends - lengths, dtype=np.int64) if len(ends) else lengths
-        table = pd.DataFrame(
-            {
-                "user_id": log.users[tails],
-                "item_ids": json_list(digits[items], lengths),
-                "mask": json_list(digits[masked], lengths),
-                "item_titles": json_list(encoded[items], lengths),
-                "replaced_item_titles": json_list(encoded[log.items[rows[injected]]], injected_per_row),
-                "timestamp": written_times(log.times[tails], log.decimals),
-                "start": heads - first_of_user[np.searchsorted(first_of_user, heads, side="right") - 1],
-            }
-        )
-        with naming(path):
-            table.to_csv(path, mode="a", header=start == 0, index=False)
-
-
-def written_times(times: np.ndarray, decimals: int) -> np.ndarray | list[str]:
-    return times if not decimals else [str(Decimal(moment).scaleb(-decimals)) for moment in times.tolist()]
-
-
-@contextmanager
-def naming(path: Path):
-    """Failing to write says which file."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{path.name} cannot be written in {path.parent.parent}: {error.strerror or error}") from None
-
-
-def write_titles(folder: Path, titles: list[str]) -> None:
-    """id2name4Rec.json names every item; in id2name.json the first id of a repeated title wins."""
-    every = {str(item): title for item, title in enumerate(titles) if item}
-    first_of = {title: item for item, title in reversed(every.items())}
-    distinct = {item: title for item, title in every.items() if first_of[title] == item}
-    for name, content in (("id2name4Rec.json", every), ("id2name.json", distinct)):
-        with naming(folder / name):
-            (folder / name).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-
-
-def write_data_set(folder: Path, log: Log, noisy, mask, bounds, splits: dict, seed: int) -> None:
-    """Write all files of the data set into `folder`."""
-    folder.mkdir(parents=True)
-    first, last = bounds
-    write_titles(folder, log.titles)
-    for number, (split, rows) in enumerate(splits.items()):
-        samples = {f"{split}_{size}": size for size in (TRAIN_SAMPLES if split == "train" else (EVAL_SAMPLE,))}
-        for name, size in {split: len(rows), **samples}.items():
-            chosen = rows
-            if size < len(rows):
-                rng = np.random.default_rng([seed, 2, number, size])
-                chosen = rows[np.sort(rng.choice(len(rows), size=size, replace=False))]
-            write_rows(folder / f"{name}.csv", log, noisy, mask, first[chosen], last[chosen], clean_target=split != "train")
 
 
 def summary(log: Log, mask: np.ndarray, bounds, splits: dict) -> str:
@@ -301,24 +137,6 @@ def parse_args(argv=None) -> argparse.Namespace:
     if args.folder_out.exists() and not args.overwrite:
         parser.error(f"{args.folder_out} exists; --overwrite replaces it")
     return args
-
-
-def publish(folder: Path, write) -> None:
-    """Let `write` fill a folder beside `folder`, then move it into place: nobody ever sees half a data set."""
-    partial = folder.with_name(f".{folder.name}.partial{os.getpid()}")
-    replaced = folder.with_name(f".{folder.name}.replaced{os.getpid()}")
-    try:
-        write(partial)
-        if folder.exists():
-            folder.rename(replaced)
-        partial.rename(folder)
-    except BaseException:
-        if replaced.exists() and not folder.exists():
-            replaced.rename(folder)
-        raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def main(argv=None) -> None:

@@ -1,62 +1,23 @@
-"""Files of others as one interaction log: users, items, times and ratings as arrays, titles as text a model can read.
+"""Files of others as one interaction log: users, items, times and ratings as arrays, titles.
 
 Knows nothing of windows, noise and of our own files.
 """
 
 import array
 import ast
-import csv
 import gzip
-import html
 import importlib.util
 import json
 import re
 import zlib
-from dataclasses import dataclass, replace
-from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
+from log import DataError, Log
+from tables import columns_of, read_columns, read_table, shortest
+from titles import article_first
 
-ARTICLES = "The|A|An|La|Le|Les|L'|Il|Lo|I|Gli|El|Los|Las|Der|Die|Das|Det|Den|De|Het|O|Os|As"
-TRAILING_ARTICLE = re.compile(rf"^(?P<head>.+?), (?P<article>{ARTICLES})(?P<rest>( \(.*)?)$")
 VHS_SUFFIX = re.compile(r"\s*[\[(]?\bVHS\b( Tape)?[\])]?\s*$", re.IGNORECASE)
-TAGS = "a|abbr|b|big|body|br|button|center|div|em|font|form|h[1-6]|head|hr|html|i|iframe|img|input|label|li|link|meta|noscript|ol"
-TAGS += "|p|s|script|small|span|strike|strong|style|sub|sup|svg|table|tbody|td|th|title|tr|tt|u|ul"
-TAG = re.compile(rf"<(script|style)\b.*?(</\1\s*>|$)|<!--.*?(-->|$)|</?({TAGS})(\s[^<>]*)?/?>", re.IGNORECASE | re.DOTALL)
-# Some titles of Amazon's 2018 metadata are the page's own script, untagged
-PAGE_CODE = re.compile(
-    r"(\bvar\s+[\w$]+\s*=|\bfunction\s*\w*\s*\([\w\s,]*\)\s*\{|\bwindow\.\w+\s*=|\.getTime\s*\(\)).*", re.DOTALL
-)
-
-
-class DataError(ValueError):
-    """Input that cannot be used; the message names file, line or option."""
-
-
-@dataclass(frozen=True)
-class Log:
-    """Interactions in file order: users, items and times are (N,) int64; titles[item] is None where unknown.
-
-    times are whole numbers of 10^-decimals of the file's unit; ratings are (N,) float64, None where a source has none.
-    """
-
-    users: np.ndarray
-    items: np.ndarray
-    times: np.ndarray
-    titles: list
-    ratings: np.ndarray | None = None
-    decimals: int = 0
-
-    def pick(self, rows: np.ndarray) -> "Log":
-        """The log with these rows only, all titles kept."""
-        ratings = None if self.ratings is None else self.ratings[rows]
-        return replace(self, users=self.users[rows], items=self.items[rows], times=self.times[rows], ratings=ratings)
-
-    def named(self, titles: dict) -> "Log":
-        """The log whose titles so far were the items' keys, with the titles by key."""
-        return replace(self, titles=[titles.get(key) for key in self.titles])
 
 
 def read_ml_100k(args) -> Log:
@@ -200,89 +161,6 @@ def read_csv_log(args) -> Log:
     return log.named(dict(zip(*named.values())))
 
 
-def read_table(path: Path, user, item, moment, rating=None, separator=",", encoding="utf-8") -> Log:
-    """Interactions of a delimited file; `user`, `item`, … are column names, or positions when it has no header."""
-    names = [user, item, moment, *([] if rating is None else [rating])]
-    columns = read_columns(path, names, separator, encoding)
-    first_line = 1 + isinstance(user, str)
-    for name in (user, item):
-        if len(empty := np.flatnonzero(columns[name] == "")):
-            raise DataError(f"{path}:{empty[0] + first_line}: column {name!r} is empty")
-    times, decimals = parse_times(path, columns[moment], first_line)
-    ratings = None
-    if rating is not None:
-        ratings = pd.to_numeric(pd.Series(columns[rating]), errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-        if len(bad := np.flatnonzero(~np.isfinite(ratings))):
-            raise DataError(f"{path}:{bad[0] + first_line}: rating {columns[rating][bad[0]]!r} is not a number")
-    item_codes, item_keys = pd.factorize(columns[item])
-    user_codes, _ = pd.factorize(columns[user])
-    return Log(user_codes.astype(np.int64), item_codes.astype(np.int64), times, list(item_keys), ratings, decimals)
-
-
-def parse_times(path: Path, texts: np.ndarray, first_line: int) -> tuple[np.ndarray, int]:
-    """(times, decimals) of whole or fractional numbers, or of ISO 8601 dates (no zone: UTC; in seconds since 1970)."""
-    texts = pd.Series(texts, dtype=str).str.strip()
-    numbers = pd.to_numeric(texts, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    if np.isnan(numbers[0]):
-        dates = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
-        bad, (times, decimals) = dates.isna().to_numpy(), (dates.dt.as_unit("ns").astype("int64").to_numpy(), 9)
-    else:
-        bad, decimals = ~np.isfinite(numbers), 0
-        if not bad.any():
-            if (numbers == np.floor(numbers)).all() and np.abs(numbers).max() < 2**53:
-                return numbers.astype(np.int64), 0
-            exact = [Decimal(text) for text in texts]  # a float keeps 16 digits, a time in nanoseconds has 19
-            decimals = max(0, min(9, 18 - max(number.adjusted() + 1 for number in exact)))
-            times = np.array([int(number.scaleb(decimals)) for number in exact], dtype=np.int64)
-    if bad.any():
-        line = np.flatnonzero(bad)[0]
-        raise DataError(f"{path}:{line + first_line}: timestamp {texts[line]!r} is neither a number nor an ISO 8601 date")
-    return shortest(times, decimals)
-
-
-def shortest(times: np.ndarray, decimals: int) -> tuple[np.ndarray, int]:
-    """The same times with as few decimals as they need."""
-    while decimals and not (times % 10).any():
-        times, decimals = times // 10, decimals - 1
-    return times, decimals
-
-
-def read_columns(path: Path, columns: list, separator: str = ",", encoding: str = "utf-8") -> dict:
-    """{column: (N,) array of str} of a delimited file, cells as they are written, missing ones empty."""
-    header = isinstance(columns[0], str)
-    found = columns_of(path, separator, encoding, header)
-    if missing := [column for column in columns if column not in found]:
-        raise DataError(f"{path}: no column {missing[0]!r}, found {', '.join(map(repr, found))}")
-    options = {"usecols": columns, "dtype": str, "keep_default_na": False, "skip_blank_lines": False}
-    table = parse(path, separator, encoding, header, **options)
-    if table.empty:
-        raise DataError(f"{path}: no rows below the header")
-    return {column: table[column].fillna("").to_numpy(dtype=object) for column in columns}
-
-
-def columns_of(path: Path, separator: str = ",", encoding: str = "utf-8", header: bool = True) -> list:
-    return list(parse(path, separator, encoding, header, nrows=1).columns)
-
-
-def parse(path: Path, separator: str, encoding: str, header: bool, **options) -> pd.DataFrame:
-    if not path.exists():
-        raise DataError(f"{path}: no such file")
-    options |= {"sep": separator, "encoding": encoding, "header": 0 if header else None}
-    if len(separator) > 1:
-        options |= {"sep": re.escape(separator), "engine": "python"}
-    elif separator == "\t":
-        options["quoting"] = csv.QUOTE_NONE  # a quotation mark between tabs is part of a title
-    try:
-        return pd.read_csv(path, **options)
-    except pd.errors.EmptyDataError:
-        raise DataError(f"{path}: the file is empty") from None
-    except UnicodeDecodeError as error:
-        hint = f"{path}: is not {encoding} ({error.reason} {error.object[error.start : error.start + 1]!r})"
-        raise DataError(f"{hint}: --encoding of the source csv names another, e.g. latin-1") from None
-    except (pd.errors.ParserError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: {' '.join(str(error).split())}") from None
-
-
 def read_records(path: Path):
     """Yield (file:line, dict) of a file of JSON or Python-literal lines, gzipped when its name ends in .gz."""
     if not path.exists():
@@ -310,40 +188,3 @@ def parse_record(path: Path, number: int, line: str) -> dict:
     if not isinstance(record, dict):
         raise DataError(f"{path}:{number}: neither a JSON object nor a Python dict: {line[:60]!r}")
     return record
-
-
-def article_first(title: str) -> str:
-    """'Hunt for Red October, The (1990)' -> 'The Hunt for Red October (1990)', as MovieLens does not write it."""
-    found = TRAILING_ARTICLE.match(title)
-    if not found:
-        return title
-    article = found["article"]
-    return f"{article}{'' if article.endswith(chr(39)) else ' '}{found['head']}{found['rest']}"
-
-
-def clean_titles(log: Log, words: int = 0) -> tuple[Log, str]:
-    """The log with titles as text, untitled items None, and what was done in a line. words: keep the first so many; 0: all."""
-    folded = [title if title is None else fold(title) for title in log.titles]
-    clean = [clean_title(title) or None if title else None for title in folded]
-    cut = [title and " ".join(title.split()[: words or None]) for title in clean]
-    emptied = sum(bool(before) and not after for before, after in zip(folded, clean))
-    changed = sum(before != after for before, after in zip(folded, clean) if after)
-    said = f"{changed:,} titles cleaned, {emptied:,} without text"
-    if words:
-        lost = len(set(filter(None, clean))) - len(set(filter(None, cut)))
-        shorter = sum(before != after for before, after in zip(clean, cut))
-        said += f"; {shorter:,} cut to {words} words, {lost:,} of them coincide with another since"
-    return replace(log, titles=cut), said
-
-
-def clean_title(title: str) -> str:
-    """Entities decoded (also those encoded again and again), tags and the page's own code left out, white space folded."""
-    while (decoded := html.unescape(title)) != title:
-        title = decoded
-    return fold(PAGE_CODE.sub("", TAG.sub(" ", title)))
-
-
-def fold(title: str) -> str:
-    """White space and control characters folded to single spaces; halves of broken characters left out."""
-    text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", title)
-    return " ".join(text.encode("utf-8", "ignore").decode().split())

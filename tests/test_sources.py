@@ -1,4 +1,4 @@
-"""data/sources.py: files in the shapes that people really have, titles as text, errors that name file and line."""
+"""data/: files in the shapes that people really have, titles as text, errors that name file and line."""
 
 import gzip
 import json
@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import prepare_noise_data as prepare
 import pytest
-import sources
+import titles
 from conftest import SPLITS, good_rows, prepare_refused, prepare_run, write_log
 
 from denoise_code.dataset import read_catalogue, read_windows
@@ -46,15 +46,15 @@ TITLES = {
 
 @pytest.mark.parametrize("title", TITLES)
 def test_titles_become_text(title):
-    assert sources.clean_title(title) == TITLES[title]
-    assert sources.clean_title(sources.clean_title(title)) == TITLES[title]
+    assert titles.clean_title(title) == TITLES[title]
+    assert titles.clean_title(titles.clean_title(title)) == TITLES[title]
 
 
 def test_titles_are_counted_and_cut():
-    log = sources.Log(*(np.zeros(1, dtype=np.int64),) * 3, ["a  b", "<b>a b c</b>", "<br>", None, "a b d"])
-    clean, said = sources.clean_titles(log)
+    log = prepare.Log(*(np.zeros(1, dtype=np.int64),) * 3, ["a  b", "<b>a b c</b>", "<br>", None, "a b d"])
+    clean, said = titles.clean_titles(log)
     assert clean.titles == ["a b", "a b c", None, None, "a b d"] and said == "1 titles cleaned, 1 without text"
-    cut, said = sources.clean_titles(log, 2)
+    cut, said = titles.clean_titles(log, 2)
     assert cut.titles == ["a b", "a b", None, None, "a b"]
     assert said.endswith("2 cut to 2 words, 2 of them coincide with another since")
 
@@ -251,4 +251,3 @@ def test_the_cases_that_people_report(cases, tmp_path, case):
         assert {'"Deluxe" Wash & Wear Kit', "Drill Bits", "Screws 'n Bolts", "Café Mühle", "工具 箱"} <= set(catalogue)
     if case == "ml-100k":
         assert "The Café 1 (1995)" in catalogue
-    assert prepare.Log is sources.Log

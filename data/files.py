@@ -1,0 +1,114 @@
+"""The data set folder: rows and titles as data/README.md describes them, complete or not there at all.
+
+Knows nothing of where the interactions came from.
+"""
+
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from log import DataError, Log
+from windows import INJECTED, NATURAL
+
+TRAIN_SAMPLES = (1000, 5000)  # the samples that the release ships
+EVAL_SAMPLE = 5000
+CHUNK_ROWS = 100_000  # rows turned into text at once: bounds the memory of writing
+
+
+def json_list(texts: np.ndarray, lengths: np.ndarray) -> list[str]:
+    """Join consecutive runs of already encoded JSON values into one JSON list a row."""
+    ends = np.cumsum(lengths)
+    texts = texts.tolist()
+    return ["[" + ", ".join(texts[end - length : end]) + "]" for end, length in zip(ends.tolist(), lengths.tolist())]
+
+
+def write_rows(path: Path, log: Log, noisy, mask, first, last, clean_target: bool) -> None:
+    """Write the windows [first, last] as CSV rows; see data/README.md for the columns."""
+    first_of_user = np.r_[0, np.flatnonzero(log.users[1:] != log.users[:-1]) + 1]
+    encoded = np.array([json.dumps(title, ensure_ascii=False) for title in log.titles], dtype=object)
+    digits = np.array([str(number) for number in range(max(len(log.titles), NATURAL + 1))], dtype=object)
+    for start in range(0, max(len(first), 1), CHUNK_ROWS):
+        heads, tails = first[start : start + CHUNK_ROWS], last[start : start + CHUNK_ROWS]
+        lengths = tails - heads + 1
+        ends = np.cumsum(lengths)
+        rows = np.arange(lengths.sum()) + np.repeat(heads - (ends - lengths), lengths)  # flat row numbers of the log
+        items, masked = noisy[rows], mask[rows]
+        if clean_target and len(ends):
+            injected_target = ends[mask[tails] == INJECTED] - 1
+            items[ends - 1], masked[injected_target] = log.items[tails], 0
+        injected = masked == INJECTED
+        injected_per_row = np.add.reduceat(injected, ends - lengths, dtype=np.int64) if len(ends) else lengths
+        table = pd.DataFrame(
+            {
+                "user_id": log.users[tails],
+                "item_ids": json_list(digits[items], lengths),
+                "mask": json_list(digits[masked], lengths),
+                "item_titles": json_list(encoded[items], lengths),
+                "replaced_item_titles": json_list(encoded[log.items[rows[injected]]], injected_per_row),
+                "timestamp": written_times(log.times[tails], log.decimals),
+                "start": heads - first_of_user[np.searchsorted(first_of_user, heads, side="right") - 1],
+            }
+        )
+        with naming(path):
+            table.to_csv(path, mode="a", header=start == 0, index=False)
+
+
+def written_times(times: np.ndarray, decimals: int) -> np.ndarray | list[str]:
+    return times if not decimals else [str(Decimal(moment).scaleb(-decimals)) for moment in times.tolist()]
+
+
+@contextmanager
+def naming(path: Path):
+    """Failing to write says which file."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path.name} cannot be written in {path.parent.parent}: {error.strerror or error}") from None
+
+
+def write_titles(folder: Path, titles: list[str]) -> None:
+    """id2name4Rec.json names every item; in id2name.json the first id of a repeated title wins."""
+    every = {str(item): title for item, title in enumerate(titles) if item}
+    first_of = {title: item for item, title in reversed(every.items())}
+    distinct = {item: title for item, title in every.items() if first_of[title] == item}
+    for name, content in (("id2name4Rec.json", every), ("id2name.json", distinct)):
+        with naming(folder / name):
+            (folder / name).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def write_data_set(folder: Path, log: Log, noisy, mask, bounds, splits: dict, seed: int) -> None:
+    """Write all files of the data set into `folder`."""
+    folder.mkdir(parents=True)
+    first, last = bounds
+    write_titles(folder, log.titles)
+    for number, (split, rows) in enumerate(splits.items()):
+        samples = {f"{split}_{size}": size for size in (TRAIN_SAMPLES if split == "train" else (EVAL_SAMPLE,))}
+        for name, size in {split: len(rows), **samples}.items():
+            chosen = rows
+            if size < len(rows):
+                rng = np.random.default_rng([seed, 2, number, size])
+                chosen = rows[np.sort(rng.choice(len(rows), size=size, replace=False))]
+            write_rows(folder / f"{name}.csv", log, noisy, mask, first[chosen], last[chosen], clean_target=split != "train")
+
+
+def publish(folder: Path, write) -> None:
+    """Let `write` fill a folder beside `folder`, then move it into place: nobody ever sees half a data set."""
+    partial = folder.with_name(f".{folder.name}.partial{os.getpid()}")
+    replaced = folder.with_name(f".{folder.name}.replaced{os.getpid()}")
+    try:
+        write(partial)
+        if folder.exists():
+            folder.rename(replaced)
+        partial.rename(folder)
+    except BaseException:
+        if replaced.exists() and not folder.exists():
+            replaced.rename(folder)
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
