@@ -39,9 +39,7 @@ class BERT4Rec(Recommender):
         windows = F.pad(history, (0, 1))  # what comes next: a mask at the end
         asked = torch.zeros_like(windows, dtype=torch.bool)
         asked[:, -1] = True
-        scores = self.predict(windows, asked)[:, -1] @ self.items.weight.T + self.bias
-        scores[:, 0] = -torch.inf
-        return scores
+        return self.score(self.predict(windows, asked)[:, -1], self.bias)
 
     def ce_loss(self, windows: Tensor) -> Tensor:
         """Cross-entropy of the masked items of windows (B, W) over the whole catalogue."""

@@ -88,7 +88,10 @@ class Recommender(nn.Module):
 
     def scores(self, history: Tensor) -> Tensor:
         """Score (B, n_items + 1) of every item as the next one; the padding item's is -inf."""
-        scores = self(history)[:, -1] @ self.items.weight.T
+        return self.score(self(history)[:, -1])
+
+    def score(self, hidden: Tensor, bias: Tensor | float = 0.0) -> Tensor:
+        scores = hidden @ self.items.weight.T + bias
         scores[:, 0] = -torch.inf
         return scores
 

@@ -116,6 +116,11 @@ def plant(items: list[int], pool: np.ndarray, rng: np.random.Generator, rate: fl
     raise InputError(f"too few items to plant random ones in windows of {len(items)}: the catalogue has hardly any others")
 
 
+def put(items: list[int], planted: dict[int, int]) -> list[int]:
+    """A window with the planted items in their places."""
+    return [planted.get(place, item) for place, item in enumerate(items)]
+
+
 class Window(NamedTuple):
     """A row as the model sees it: the scored items, oldest first. The target of a valid or test row is not among them."""
 
@@ -171,9 +176,9 @@ def planted_rows(folder: Path, catalogue: list[str], count: int, adapter_run: di
     table = table.iloc[np.sort(rng.choice(unseen, size=count, replace=False))].reset_index(drop=True)
     table["drawn"] = [list(pools)[row % 2] for row in range(count)]
     for row in range(count):
-        for position, item in plant(table.at[row, "item_ids"], pools[table.at[row, "drawn"]], rng).items():
-            table.at[row, "item_ids"][position] = item
-            table.at[row, "mask"][position] = 2
+        planted = plant(table.at[row, "item_ids"], pools[table.at[row, "drawn"]], rng)
+        table.at[row, "item_ids"] = put(table.at[row, "item_ids"], planted)
+        table.at[row, "mask"] = put(table.at[row, "mask"], dict.fromkeys(planted, 2))
     if "item_titles" in table:
         table["item_titles"] = [
             json.dumps([catalogue[item] for item in items], ensure_ascii=False) for items in table["item_ids"]
@@ -191,7 +196,10 @@ def fingerprint(paths: list[Path]) -> str:
 
 
 def data_fingerprint(folder: Path) -> str:
-    return fingerprint([find_train_file(folder), folder / "id2name4Rec.json", folder / "TDMD" / "train.json"])
+    """SHA-256 of what an adapter learns from: the items of the train rows, the titles, the examples of the release."""
+    items = json.dumps(read_windows(find_train_file(folder))["item_ids"].tolist())
+    others = fingerprint([folder / "id2name4Rec.json", folder / "TDMD" / "train.json"])
+    return hashlib.sha256(f"{items}{others}".encode()).hexdigest()
 
 
 def output_name(dataset: str, model_path: Path | None, sample: int) -> str:

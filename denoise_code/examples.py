@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from denoise_code.command_line import InputError
-from denoise_code.dataset import find_train_file, noise_pools, plant, read_catalogue, read_windows, split_rows
+from denoise_code.dataset import find_train_file, noise_pools, plant, put, read_catalogue, read_windows, split_rows
 from denoise_code.prompt import IGNORED, Prompt, continue_tokens, tokenize_question
 
 FOR_METRICS = ("answer_length", "candidates", "planted", "popular", "title_starts", "title_ends")  # what only measuring reads
@@ -20,9 +20,8 @@ FOR_METRICS = ("answer_length", "candidates", "planted", "popular", "title_start
 def make_example(items: list[int], catalogue: list[str], pool: np.ndarray, rng: np.random.Generator, rate: float | None = None):
     """{titles, pairs} of a window with planted noise; `pairs` are (planted title, the title that stood there)."""
     planted = plant(items, pool, rng, rate)
-    noisy = [planted.get(position, item) for position, item in enumerate(items)]
     pairs = [(catalogue[new], catalogue[items[position]]) for position, new in planted.items()]
-    return {"titles": [catalogue[item] for item in noisy], "pairs": pairs}
+    return {"titles": [catalogue[item] for item in put(items, planted)], "pairs": pairs}
 
 
 def read_tdmd(path: Path) -> tuple[str, list[dict]]:

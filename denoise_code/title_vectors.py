@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from denoise_code.command_line import partial_path
-from denoise_code.dataset import find_train_file, fingerprint, noise_pools, plant, read_windows
+from denoise_code.dataset import find_train_file, fingerprint, noise_pools, plant, put, read_windows
 from denoise_code.examples import pad_left, pad_texts
 from denoise_code.language_model import check_length, choose_dtype, decoder_of, layer_outputs
 from denoise_code.prompt import clean_title
@@ -79,7 +79,7 @@ def choose_layer(model, tokenizer, catalogue: list[str], windows: list[list[int]
     pool = noise_pools(windows, len(catalogue) - 1)["popularity"]
     chosen = [windows[row] for row in rng.choice(len(windows), size=min(LAYER_WINDOWS, len(windows)), replace=False)]
     planted = [plant(items, pool, rng) for items in chosen]
-    noisy = [[new.get(place, item) for place, item in enumerate(items)] for items, new in zip(chosen, planted)]
+    noisy = [put(items, new) for items, new in zip(chosen, planted)]
     truths = [[int(place in new) for place in range(len(items))] for items, new in zip(chosen, planted)]
     read = sorted(set().union(*noisy))
     titles = [catalogue[item] for item in read]

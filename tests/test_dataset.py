@@ -64,6 +64,16 @@ def test_planted_rows_were_not_trained_on(tiny_adapters, data, tmp_path):
     assert not set(table.timestamp) & set(used) and len(table) == 40
 
 
+def test_fingerprint_is_of_what_is_learned_from(data):
+    before, path = data_fingerprint(data), data / "train.csv"
+    rows = pd.read_csv(path, dtype=str)
+    rows.drop(columns="item_titles").to_csv(path, index=False)
+    assert data_fingerprint(data) == before
+    rows.loc[3, "item_ids"] = json.dumps(json.loads(rows.item_ids[3])[::-1])
+    rows.to_csv(path, index=False)
+    assert data_fingerprint(data) != before
+
+
 def test_reader_on_the_release(released):
     catalogue = read_catalogue(released)
     train, test = (read_windows(released / f"{name}.csv", len(catalogue) - 1) for name in ("train_5000", "test_5000"))
