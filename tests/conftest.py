@@ -45,6 +45,16 @@ def ml_100k(tmp_path_factory) -> Path:
     return out / "ML100K_noise_user0.1"
 
 
+@pytest.fixture(scope="session")
+def few_movies(ml_100k, tmp_path_factory) -> Path:
+    """ML100K_noise_user0.1 with 200 of its items: soon read by a real language model."""
+    import prepare_noise_data
+
+    out = tmp_path_factory.mktemp("few")
+    prepare_noise_data.main(["ml-100k", "--noise", "0.1", "--no_year", "--sample_items", "200", "--output_root", str(out)])
+    return out / "ML100K_noise_user0.1"
+
+
 # Titles that break careless code: quotes, commas, entities, other scripts, one the start of another, two of one name.
 HARD_TITLES = [
     "Heat", "Heat Wave", "Heat Wave 2", 'The "Quoted" One', "It's, a, List", "Munch &amp; Crunch", "映画の夜", "Ünïcode",

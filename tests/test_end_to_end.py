@@ -128,34 +128,36 @@ def test_denoise_sh_explains_itself(root):
     assert done.returncode == 2 and "--quick" in done.stderr
 
 
+@pytest.fixture(scope="module")
+def fine_tuned(root):
+    """SmolLM2 with the committed adapter, loaded by the library's own means."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(load_base_model(EMBEDDED_MODEL, "float32"), root / EMBEDDED).eval()
+
+
 @needs_smollm2
 @pytest.mark.parametrize("score, suggest", [("first_token", "free"), ("likelihood", "catalogue")])
-def test_smollm2_with_the_committed_adapter(root, ml_100k, tmp_path, score, suggest):
+def test_smollm2_with_the_committed_adapter(root, few_movies, fine_tuned, tmp_path, score, suggest):
     """Real model, real titles: noise_prob equals single prompts, free suggestions equal model.generate."""
     import torch
-    from peft import PeftModel
 
     adapter = root / EMBEDDED
     options = ["--denoise_data", "test_5000", "--limit", "6", "--planted", "0", "--score", score, "--suggest", suggest]
     if suggest == "free":  # nearest titles need no table of 1,348 embeddings here
         options += ["--max_new_tokens", "16"]
     generate.main(
-        ["--denoise_model_path", str(adapter), "--noise_dataset_path", str(ml_100k), "--output_root", str(tmp_path), *options]
+        ["--denoise_model_path", str(adapter), "--noise_dataset_path", str(few_movies), "--output_root", str(tmp_path), *options]
     )
     rows = list(pd.read_csv(next(tmp_path.rglob("test_5000.csv"))).itertuples())
     assert len(rows) == 6
-    prompt, catalogue, tokenizer = (
-        Prompt.load(adapter),
-        read_catalogue(ml_100k),
-        load_tokenizer(EMBEDDED_MODEL),
-    )
-    model = PeftModel.from_pretrained(load_base_model(EMBEDDED_MODEL, "float32"), adapter).eval()
+    prompt, catalogue, tokenizer = Prompt.load(adapter), read_catalogue(few_movies), load_tokenizer(EMBEDDED_MODEL)
     for row in rows[:3]:
         items = json.loads(row.item_ids)[:-1]
         question = prompt.question([catalogue[item] for item in items])
         ids = torch.tensor([tokenizer(question)["input_ids"]])
         with torch.no_grad():
-            all_log_probs = model(input_ids=ids).logits[0].log_softmax(-1)
+            all_log_probs = fine_tuned(input_ids=ids).logits[0].log_softmax(-1)
         log_probs = all_log_probs[-1]
         first = [tokenizer(question + prompt.title(catalogue[item]))["input_ids"] for item in items]
         assert all(tokens[: ids.shape[1]] == ids[0].tolist() for tokens in first)  # nothing merges at the seam
@@ -173,7 +175,7 @@ def test_smollm2_with_the_committed_adapter(root, ml_100k, tmp_path, score, sugg
             text = question + prompt.title(catalogue[json.loads(row.noise_items)[0]]) + prompt.suggest_cue
             ids = torch.tensor([tokenizer(text)["input_ids"]])
             greedy = {"do_sample": False, "max_new_tokens": 16, "pad_token_id": tokenizer.pad_token_id}
-            out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **greedy)
+            out = fine_tuned.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **greedy)
             answer = clean_title(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).split("\n")[0])
             if answer in catalogue:
                 assert json.loads(row.suggest_item_titles)[0] == answer

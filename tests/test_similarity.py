@@ -65,7 +65,17 @@ def test_learns_which_part_of_a_title_matters():
         assert (own @ own.T)[same].mean() - (own @ own.T)[~same].mean() > (before @ before.T)[same].mean() - (before @ before.T)[
             ~same
         ].mean()
-    assert np.array_equal(similarity.learn(train, vectors).vectors, learned.vectors)  # the same command gives the same file
+
+
+def test_the_same_command_gives_the_same_file(monkeypatch):
+    """Also where threads add gradients side by side."""
+    monkeypatch.setattr(similarity, "STEPS", 100)
+    vectors, threads = np.random.default_rng(0).normal(size=(N_ITEMS + 1, 16)), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert len({similarity.learn(rows(4000), vectors).vectors.tobytes() for _ in range(3)}) == 1
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_users_rows_are_seen_by_what_others_taught():
