@@ -95,7 +95,7 @@ def make_parser(description: str, several: bool = False) -> argparse.ArgumentPar
     """The same, and how the recommender is trained: the options of main.py and sweep.py."""
     parser = filter_parser(description, several)
     add, count = parser.add_argument, ranged(int, 0)
-    add("--model", choices=[*PAPER], default="SASRec")
+    add("--model", choices=[*PAPER], default=["SASRec"] if several else "SASRec", **({"nargs": "+"} if several else {}))
     add("--batchsize", type=ranged(int, 1), default=256)
     add("--lr", type=ranged(float, 1e-9), default=0.001)
     add("--hidden_units", type=ranged(int, 1), help=f"default: {of_paper('hidden_units')}")
@@ -125,10 +125,17 @@ def check_filter(parser, args) -> argparse.Namespace:
     return args
 
 
+def with_settings(args, **changed) -> argparse.Namespace:
+    return argparse.Namespace(**(vars(args) | changed))
+
+
+def of_model(args, model: str) -> argparse.Namespace:
+    """The arguments for this model, with what its paper sets where nothing is given."""
+    return with_settings(args, model=model, **{key: value for key, value in PAPER[model].items() if getattr(args, key) is None})
+
+
 def check_args(parser, args) -> argparse.Namespace:
-    for name, value in PAPER[args.model].items():
-        if getattr(args, name) is None:
-            setattr(args, name, value)
+    args = of_model(args, args.model)
     if args.model == "BERT4Rec" and args.loss == "bce":
         parser.error("--model BERT4Rec predicts masked items over the whole catalogue: use it with --loss ce")
     if args.hidden_units % args.num_heads:

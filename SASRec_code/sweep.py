@@ -1,4 +1,4 @@
-"""Compare kinds of evidence and edits: settings chosen on valid, then each once on test beside noisy, random and clean.
+"""Compare kinds of evidence, edits and recommenders: settings chosen on valid, then each once on test beside noisy, random and clean.
 
 Reads   data/<dataset>/: a data set folder, or one that generate_denoised.py made of it
 Writes  SASRec_code/output/<dataset>/sweep_<settings>/: sweep.csv (a row a setting, valid only), report.json, report.md,
@@ -11,10 +11,9 @@ between sweeps: a killed sweep goes on where it was.
 
     python sweep.py --dataset ML100K_noise_user0.1 --evidence collaborative --edit delete --train_thresholds 0.3 --seeds 3
     python sweep.py --dataset Toy_denoise_user0.1_0 --evidence collaborative semantic fused --edit delete replace auto \
-        --replace_with neighbours --loss ce --batchsize 1024 --lr 0.002
+        --replace_with neighbours --model SASRec GRU4Rec --loss ce --batchsize 1024 --lr 0.002
 """
 
-import copy
 import hashlib
 import json
 import sys
@@ -23,7 +22,19 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from options import ROOT, check_args, input_errors, make_parser, output_folder, partial_path, ranged, settings, write_json
+from options import (
+    ROOT,
+    check_args,
+    input_errors,
+    make_parser,
+    of_model,
+    output_folder,
+    partial_path,
+    ranged,
+    settings,
+    with_settings,
+    write_json,
+)
 
 SHARES, PROBABILITIES = [0.5, 0.7, 0.9], [0.2, 0.3, 0.5]  # grids of thresholds for raw and for calibrated evidence
 EVERYTHING = 10**6  # edits a row
@@ -37,7 +48,9 @@ def parse_args(argv=None):
         add(f"--{part}_thresholds", type=share, nargs="*", help=f"grid for {part} rows; none given: not edited")
         add(f"--{part}_caps", type=count, nargs="*", default=[1, 3], help=f"grid of most edits in {part} rows")
     add("--min_shares", type=share, nargs="+", default=[0.05, 0.1, 0.2], help="grid of --min_share for auto")
-    args = check_args(parser, parser.parse_args(argv))
+    args = parser.parse_args(argv)
+    for model in args.model:
+        check_args(parser, with_settings(args, model=model))
     fixed = {"--denoise_category", "--clean", "--state_dict_path", "--select_on", "--min_share"}
     fixed |= {f"--{name}" for part in ("train", "test") for name in (f"{part}_noise_filter_threshold", f"{part}_max_denoise_num")}
     given = fixed & {argument.split("=")[0] for argument in (argv if argv is not None else sys.argv[1:])}
@@ -49,13 +62,6 @@ def parse_args(argv=None):
         if getattr(args, f"{part}_thresholds") is None:
             setattr(args, f"{part}_thresholds", SHARES if args.evidence == ["raw"] else PROBABILITIES)
     return args
-
-
-def with_settings(args, **settings):
-    changed = copy.copy(args)
-    for key, value in settings.items():
-        setattr(changed, key, value)
-    return changed
 
 
 def grid(args, part: str) -> list[dict]:
@@ -147,6 +153,34 @@ def choose(bench: Bench, arm, weights: dict, replacer) -> tuple[list[dict], dict
     return rows, {name: best[name] for name in setting}
 
 
+def arms(bench: Bench, weights: dict, replacer) -> tuple[list[dict], dict, dict]:
+    """(rows of `choose`, {arm: its setting}, {arm: ranks (S, N) of test}) of every kind of evidence with every edit."""
+    from evaluate import AT_RANDOM
+    from filter import shuffled
+
+    args = bench.args
+    tried, chosen, runs = [], {}, {"noisy": bench.test(args, {}, None)}
+    # as the evidence says, and as many edits at random places
+    for evidence, edit in product(args.evidence, args.edit):
+        arm, name = with_settings(args, evidence=evidence, edit=edit), f"{evidence}, {edit}"
+        rows, chosen[name] = choose(bench, arm, weights[evidence], replacer)
+        tried, arm = tried + rows, with_settings(arm, **chosen[name])
+        runs[name] = bench.test(arm, weights[evidence], replacer)
+        if evidence != "raw":  # its suspects are listed, not weighed
+            at_random = {split: shuffled(prob) for split, prob in weights[evidence].items()}
+            runs[f"{name}{AT_RANDOM}"] = bench.test(arm, at_random, replacer)
+    if "oracle" not in weights:
+        return tried, chosen, runs
+    # the right places, and clean rows
+    thresholds = {f"{part}_noise_filter_threshold": 0.5 for part in ("train", "test")}
+    everything = thresholds | {f"{part}_max_denoise_num": EVERYTHING for part in ("train", "test")}
+    for edit in args.edit:
+        oracle = with_settings(args, evidence="oracle", edit=edit, min_share=args.min_shares[0], **everything)
+        runs[f"oracle, {edit}"] = bench.test(oracle, weights["oracle"], replacer)
+    runs["clean"] = bench.test(with_settings(args, clean=True), {}, None)
+    return tried, chosen, runs
+
+
 def draw(path: Path, report: list[dict]) -> None:
     """Share of the gap between noisy and clean that each arm wins back, with its interval."""
     import matplotlib
@@ -164,7 +198,7 @@ def draw(path: Path, report: list[dict]) -> None:
         axes.plot(100 * mean, place, "o", color=colour)
     axes.axvline(0, color="0.8", linewidth=1)
     axes.axvline(100, color="0.8", linewidth=1, linestyle=":")
-    axes.set_yticks(range(len(rows)), [row["rows"] for row in rows], fontsize=8)
+    axes.set_yticks(range(len(rows)), [f"{row['model']}: {row['rows']}" for row in rows], fontsize=8)
     axes.set_xlabel("share of the gap from noisy to clean rows, %")
     save_figure(figure, path)
 
@@ -178,59 +212,46 @@ def main(argv=None) -> dict:
 def sweep(args) -> dict:
     import pandas as pd
     from dataloader import fingerprint, input_files, load
-    from evaluate import AT_RANDOM, BESIDE, compare, table
-    from filter import FILTERED, make_replacer, shuffled, weigh
+    from evaluate import BESIDE, compare, table
+    from filter import FILTERED, make_replacer, weigh
 
-    # 1. rows, and the two ends: noisy, and clean where the rows before noise are known
+    # 1. rows, what is suspected in them by each kind of evidence, and what could stand there instead
     args = with_settings(args, denoise_category="all" if args.train_thresholds else "test", select_on="valid")
     splits, n_items = load(args, FILTERED[args.denoise_category])
-    replacer = make_replacer(
-        splits, n_items, with_settings(args, edit=next((edit for edit in args.edit if edit != "delete"), "delete"))
-    )
-    bench = Bench(args, splits, n_items)
     known = any((split.items != split.clean).any() for split in splits.values())
-    tried, chosen, runs = [], {}, {"noisy": bench.test(args, {}, None)}
+    weights = {
+        kind: weigh(splits, n_items, with_settings(args, evidence=kind))
+        for kind in (*args.evidence, *(["oracle"] if known else []))
+    }
+    replacing = next((edit for edit in args.edit if edit != "delete"), "delete")
+    replacer = make_replacer(splits, n_items, with_settings(args, edit=replacing))
 
-    # 2. each kind of evidence with each edit: the best on valid, and as many edits at random places
-    for evidence in args.evidence:
-        weights = weigh(splits, n_items, with_settings(args, evidence=evidence))
-        for edit in args.edit:
-            arm, name = with_settings(args, evidence=evidence, edit=edit), f"{evidence}, {edit}"
-            rows, chosen[name] = choose(bench, arm, weights, replacer)
-            tried, arm = tried + rows, with_settings(arm, **chosen[name])
-            runs[name] = bench.test(arm, weights, replacer)
-            if evidence != "raw":  # its suspects are listed, not weighed
-                at_random = {split: shuffled(prob) for split, prob in weights.items()}
-                runs[f"{name}{AT_RANDOM}"] = bench.test(arm, at_random, replacer)
+    # 2. what each model makes of them
+    tried, chosen, report = [], {}, []
+    for model in args.model:
+        rows, chosen[model], runs = arms(Bench(of_model(args, model), splits, n_items), weights, replacer)
+        tried += [{"model": model} | row for row in rows]
+        report += [{"model": model} | row for row in compare(splits["test"].users, runs)]
 
-    # 3. the right places, and clean rows
-    if known:
-        thresholds = {f"{part}_noise_filter_threshold": 0.5 for part in ("train", "test")}
-        everything = thresholds | {f"{part}_max_denoise_num": EVERYTHING for part in ("train", "test")}
-        for edit in args.edit:
-            oracle = with_settings(args, evidence="oracle", edit=edit, min_share=args.min_shares[0], **everything)
-            runs[f"oracle, {edit}"] = bench.test(oracle, weigh(splits, n_items, oracle), replacer)
-        runs["clean"] = bench.test(with_settings(args, clean=True), {}, None)
-
-    # 4. a table, a figure
+    # 3. a table, a figure
     data = fingerprint(input_files(splits, args))
     folder = output_folder(args, data, "sweep_")
     folder.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(tried).to_csv(folder / "sweep.csv", index=False)
-    report = compare(splits["test"].users, runs)
     result = {
         "arguments": settings(args),
         "data_fingerprint": data,
         "chosen": chosen,
-        "seeds": list(bench.seeds),
+        "seeds": list(range(args.seed, args.seed + args.seeds)),
         "report": report,
     }
     write_json(folder / "report.json", result)
-    (folder / "report.md").write_text(table(report, ("rows", "HR@20", "NDCG@20", *BESIDE)), encoding="utf-8")
+    (folder / "report.md").write_text(table(report, ("model", "rows", "HR@20", "NDCG@20", *BESIDE)), encoding="utf-8")
     if any("gap won back" in row for row in report):
         draw(folder / "gap.png", report)
-    print("chosen on valid:", *(f"{name}: {setting}" for name, setting in chosen.items()), sep="\n  ")
-    print(table(report, ("rows", "NDCG@20", "difference", "gap won back")) + f"wrote {folder}")
+    for model, settings_of in chosen.items():
+        print(f"{model}, chosen on valid:", *(f"{name}: {setting}" for name, setting in settings_of.items()), sep="\n  ")
+    print(table(report, ("model", "rows", "NDCG@20", "difference", "gap won back")) + f"wrote {folder}")
     return result
 
 

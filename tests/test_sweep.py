@@ -28,7 +28,7 @@ def test_sweep(tmp_path):
     assert len(table) == 4 * 2 * 3
     for edit in EDITS:
         best = table.loc[table[table.edit == edit]["valid NDCG@20"].idxmax()]
-        chosen = result["chosen"][f"collaborative, {edit}"]
+        chosen = result["chosen"]["SASRec"][f"collaborative, {edit}"]
         assert chosen == {key: best[key] for key in chosen}
     names = [f"collaborative, {edit}{places}" for edit in EDITS for places in ("", " at random places")]
     assert [row["rows"] for row in result["report"]] == ["noisy", *names, *(f"oracle, {edit}" for edit in EDITS), "clean"]
@@ -61,6 +61,17 @@ def test_sweep_goes_on_and_test_chooses_nothing(tmp_path):
     other, folder = run(tmp_path, *raw)
     assert (folder / "sweep.csv").read_bytes() == table_before and other["report"] != result["report"]
     assert other["chosen"] == result["chosen"]
+
+
+def test_models_beside_each_other(tmp_path):
+    """Each model's part is what it has alone."""
+    write_denoised(tmp_path, rows=(200, 60, 60))
+    few = ["--evidence", "collaborative", "--edit", "delete", "--loss", "ce"]
+    both, folder = run(tmp_path, *few, "--model", "GRU4Rec", "SASRec")
+    alone, _ = run(tmp_path, *few)
+    assert [row for row in both["report"] if row["model"] == "SASRec"] == alone["report"]
+    assert [row["model"] for row in both["report"]] == ["GRU4Rec"] * 5 + ["SASRec"] * 5
+    assert set(both["chosen"]) == set(pd.read_csv(folder / "sweep.csv").model) == {"GRU4Rec", "SASRec"}
 
 
 def test_shares_and_probabilities_do_not_mix(tmp_path, capsys):
