@@ -5,9 +5,11 @@ import json
 import evidence
 import pandas as pd
 import report
+import similarity
 
 
-def test_report_page(denoised, capsys):
+def test_report_page(denoised, monkeypatch):
+    monkeypatch.setattr(similarity, "STEPS", 20)
     titles = json.loads((denoised / "id2name4Rec.json").read_text())
     titles["5"] = '<script>alert("x")</script> & co'
     (denoised / "id2name4Rec.json").write_text(json.dumps(titles))
