@@ -219,39 +219,52 @@ def expected_calibration_error(truth: np.ndarray, prob: np.ndarray, bins: int = 
     return float(gap.sum() / max(size.sum(), 1))
 
 
-def detection_row(truth: np.ndarray, score: np.ndarray, groups: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """AUC and average precision over all positions (N,), the mean over windows, and recall where precision is 0.5."""
+def detection_row(truth: np.ndarray, score: np.ndarray, scored: np.ndarray) -> dict[str, float]:
+    """AUC and average precision over the scored positions of (N, W), their means over windows, and recall where precision is 0.5."""
     from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-    mixed = [(t, s) for t, s in groups if 0 < t.sum() < len(t)]
-    precision, recall, _ = precision_recall_curve(truth, score)
+    precision, recall, _ = precision_recall_curve(truth[scored], score[scored])
+    in_windows, ap_in_windows = within_windows(truth & scored, score, scored)
     return {
-        "AUC": float(roc_auc_score(truth, score)),
-        "AP": float(average_precision_score(truth, score)),
-        "AUC in window": float(np.mean([roc_auc_score(t, s) for t, s in mixed])),
-        "AP in window": float(np.mean([average_precision_score(t, s) for t, s in mixed])),
+        "AUC": float(roc_auc_score(truth[scored], score[scored])),
+        "AP": float(average_precision_score(truth[scored], score[scored])),
+        "AUC in window": float(in_windows.mean()),
+        "AP in window": float(ap_in_windows.mean()),
         "recall at precision 0.5": float(recall[precision >= 0.5].max()),
     }
 
 
-def groups_of(truth, score, scored) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [(t[s], v[s]) for t, v, s in zip(truth, score, scored)]
+def within_windows(truth: np.ndarray, score: np.ndarray, scored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """AUC and average precision (M,) of each window of (N, W) that holds both kinds."""
+    mixed = truth.any(1) & (scored & ~truth).any(1)
+    truth, score, scored = truth[mixed], score[mixed], scored[mixed]
+    one, other, both = score[:, :, None], score[:, None, :], scored[:, :, None] & scored[:, None, :]  # (M, W, W)
+    pairs = both & truth[:, :, None] & ~truth[:, None, :]
+    auc = (((one > other) + (one == other) / 2) * pairs).sum((1, 2)) / pairs.sum((1, 2))
+    reached = both & (other >= one)
+    precision = (reached & truth[:, None, :]).sum(2) / np.maximum(reached.sum(2), 1)
+    return auc, (precision * truth).sum(1) / truth.sum(1)
 
 
 def bootstrap_aucs(split, mark: int, scores: dict[str, np.ndarray], draws: int = 300) -> dict[str, np.ndarray]:
     """{kind: AUC (draws,) over all positions}, users being drawn with all their windows, the same ones for all kinds."""
-    from sklearn.metrics import roc_auc_score
-
     rng, scored = np.random.default_rng(0), split.editable
     users = np.unique(split.users, return_inverse=True)[1]
     owners, truth = users[np.nonzero(scored)[0]], (split.mask == mark)[scored]
+    levels = {kind: np.unique(score[scored], return_inverse=True)[1] for kind, score in scores.items()}
     aucs = {kind: [] for kind in scores}
     for _ in range(draws):
         times = rng.multinomial(users.max() + 1, np.full(users.max() + 1, 1 / (users.max() + 1)))[owners]  # drawn
-        if 0 < truth[times > 0].sum() < (times > 0).sum():
-            for kind, score in scores.items():
-                aucs[kind].append(roc_auc_score(truth, score[scored], sample_weight=times))
+        if 0 < times[truth].sum() < times.sum():
+            for kind, level in levels.items():
+                aucs[kind].append(weighted_auc(truth, level, times))
     return {kind: np.array(values) for kind, values in aucs.items()}
+
+
+def weighted_auc(truth: np.ndarray, level: np.ndarray, times: np.ndarray) -> float:
+    """AUC of scores that are whole numbers from 0 (N,), each counted so many times; sklearn's sorts them anew for each draw."""
+    noise, clean = (np.bincount(level, times * kind, level.max() + 1) for kind in (truth, ~truth))
+    return float((noise * (clean.cumsum() - clean / 2)).sum() / (noise.sum() * clean.sum()))
 
 
 def interval(values: np.ndarray) -> list[float]:

@@ -72,15 +72,12 @@ class Measured:
 
     def detection(self, mark: int) -> dict:
         """{kind: figures} of what the mask of test marks, {} where it marks nothing."""
-        from evidence import detection_row, groups_of
+        from evidence import detection_row
 
         truth, scored = self.test.mask == mark, self.test.editable
         if not truth[scored].any():
             return {}
-        return {
-            kind: detection_row(truth[scored], score[scored], groups_of(truth, score, scored))
-            for kind, score in self.scores.items()
-        }
+        return {kind: detection_row(truth, score, scored) for kind, score in self.scores.items()}
 
 
 def calibration(checks: dict) -> dict:

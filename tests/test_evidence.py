@@ -237,3 +237,18 @@ def test_bad_vectors(tmp_path, vectors, message):
     (tmp_path / "title_vectors.safetensors").write_bytes(b"junk")
     with pytest.raises(InputError, match="not the title vectors"):
         read_vectors(tmp_path, 2)
+
+
+def test_detection_figures_equal_the_librarys():
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    rng = np.random.default_rng(0)
+    truth, scored = rng.random((60, 8)) < 0.2, rng.random((60, 8)) < 0.8
+    score = np.where(scored, rng.integers(5, size=(60, 8)), np.nan)  # many ties
+    mixed = [(t[s], v[s]) for t, v, s in zip(truth, score, scored) if 0 < t[s].sum() < s.sum()]
+    auc, precision = evidence.within_windows(truth & scored, score, scored)
+    assert auc == pytest.approx([roc_auc_score(t, v) for t, v in mixed])
+    assert precision == pytest.approx([average_precision_score(t, v) for t, v in mixed])
+    times = rng.integers(3, size=scored.sum())
+    expected = roc_auc_score(truth[scored], score[scored], sample_weight=times)
+    assert evidence.weighted_auc(truth[scored], score[scored].astype(int), times) == pytest.approx(expected)
