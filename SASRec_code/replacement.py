@@ -170,3 +170,21 @@ class Replacer:
             number = flagged[rows].cumsum(1)[row, place] - 1  # of the row's flagged places: no item stands there twice
             result[rows[row], place] = np.where(shares >= min_share, items, 0)[row, number]
         return result
+
+
+def hits(replacer: Replacer, split: Split) -> dict[str, dict[str, float]]:
+    """{ranking: for how many of the injected items the true one comes first, or among ten}: the replacer's, and popularity alone."""
+    noise = (split.mask == 1) & split.editable
+    row, place = np.nonzero(noise)
+    true, known = split.clean[row, place][:, None], np.where(split.editable, split.items, 0)[row]
+    popular = np.argsort(-replacer.counts.items, kind="stable")[: 10 + known.shape[1]]
+    allowed = (popular[:, None] != known[:, None, :]).all(2)  # (F, 10 + W): never an item of the row
+    order = np.argsort(~allowed, axis=1, kind="stable")[:, :10]
+    ranked = {
+        "neighbours": replacer.rank(split.users[row], np.where(noise[row], 0, known), known, 10)[0],
+        "popularity": np.where(np.take_along_axis(allowed, order, 1), popular[order], 0),
+    }
+    return {
+        kind: {"first": float((items[:, :1] == true).mean()), "among ten": float((items == true).any(1).mean())}
+        for kind, items in ranked.items()
+    }

@@ -124,14 +124,16 @@ def facts(measured: Measured, threshold: float, compared: list[dict]) -> list[tu
     return found
 
 
-def build(folder: Path, measured: Measured, titles: list[str], instead, args, compared: list[dict]) -> dict:
-    """Writes the figures and report.html into the folder; returns the figures of the report. instead: flagged -> items (N, W)."""
+def build(folder: Path, measured: Measured, titles: list[str], replacer, args, compared: list[dict]) -> dict:
+    """Writes the figures and report.html into the folder; returns the figures of the report."""
     import matplotlib
 
     matplotlib.use("Agg")
     import page
     from evaluate import MEASURED
     from evidence import bootstrap_aucs, interval
+    from filter import replacements
+    from replacement import hits
 
     test, scored, checks = measured.test, measured.test.editable, measured.checks()
     result = {"calibration": calibration(checks), "auc_context": measured.context(), "runs": compared}
@@ -166,6 +168,14 @@ def build(folder: Path, measured: Measured, titles: list[str], instead, args, co
             "<h2>What a threshold on the fused probability does</h2>",
             page.table(["threshold", "precision", "recall", "share flagged"], threshold_rows(truth, flat["fused"])),
         ]
+        result["replacements"] = hits(replacer, test)
+        parts += [
+            f"<h2>Finding what stood there</h2><p>For how many of the {truth.sum():,} injected items the true one comes first, or "
+            "among ten, by the rest of the history.</p>",
+            page.table(
+                ["ranking", "first", "among ten"], [[kind, *found.values()] for kind, found in result["replacements"].items()]
+            ),
+        ]
     natural = measured.detection(3)
     if natural:
         result["detection_natural"], share = natural, (test.mask == 3)[scored].mean()
@@ -179,7 +189,8 @@ def build(folder: Path, measured: Measured, titles: list[str], instead, args, co
     header, rows = ["evidence", *result["calibration"]["fused"]], [[k, *row.values()] for k, row in result["calibration"].items()]
     chosen = np.linspace(0, len(test.items) - 1, min(args.windows, len(test.items))).astype(int)
     prob = measured.scores["fused"]
-    replacement = instead(np.nan_to_num(prob) > args.threshold)
+    flagged = np.nan_to_num(prob) > args.threshold
+    replacement = replacements(test) if test.suspects is not None else replacer.replacements(test, flagged)
     parts += [
         "<h2>Are the probabilities right?</h2><p>Fitted on one half of the users of planted windows, checked on the other.</p>",
         page.table(header, rows),
@@ -210,7 +221,7 @@ def main(argv=None) -> dict:
     args = parser.parse_args(argv)
     from dataloader import find_split, read_split, read_titles, scored
     from evaluate import compare, read_runs
-    from filter import read_sources, replacements
+    from filter import read_sources
     from replacement import Replacer
 
     with input_errors(__file__):
@@ -222,14 +233,9 @@ def main(argv=None) -> dict:
             for split, needed in (("train", False), ("test", with_llm))
         )
         measured = Measured(test, read_sources(folder, train, n_items, 10))
-
-        def instead(flagged):
-            if test.suspects is not None:
-                return replacements(test)
-            return Replacer(train, n_items, measured.sources.vectors).replacements(test, flagged)
-
+        replacer = Replacer(train, n_items, measured.sources.vectors)
         compared = compare(*read_runs(args.runs)) if args.runs else []
-        result = build(folder, measured, titles, instead, args, compared)
+        result = build(folder, measured, titles, replacer, args, compared)
     write_json(folder / "report.json", result)
     for figure, text in facts(measured, args.threshold, compared)[:3]:
         print(f"{figure:>10s} {text}")

@@ -113,6 +113,27 @@ ARMS = [("fused", "neighbours"), ("fused", "auto"), ("collaborative", "neighbour
         ("raw", "suggested"), ("llm", "neighbours"), ("random", "neighbours"), ("oracle", "neighbours")]  # fmt: skip
 
 
+def test_hits_against_a_loop():
+    train, test = random_rows(0), random_rows(1, name="test.csv")
+    clean, mask = test.items.copy(), np.zeros_like(test.items)
+    mask[:, 3] = test.items[:, 3] != 0
+    clean[:, 3] = np.where(mask[:, 3], 1 + np.arange(len(clean)) % N_ITEMS, 0)
+    test = replace(test, mask=mask, clean=clean)
+    replacer = replacement.Replacer(train, N_ITEMS, None)
+    by_count = sorted(range(1, N_ITEMS + 1), key=lambda item: -replacer.counts.items[item])
+    hits = {"neighbours": [], "popularity": []}
+    for row in np.flatnonzero(mask[:, 3]):
+        history, rest = test.items[row : row + 1, :-1].copy(), test.items[row : row + 1].copy()
+        rest[0, [3, -1]] = 0
+        ranked = {"popularity": [item for item in by_count if item not in history[0]][:10]}
+        ranked["neighbours"] = replacer.rank(test.users[row : row + 1], rest, history, 10)[0][0].tolist()
+        for kind, items in ranked.items():
+            hits[kind].append([items[0] == clean[row, 3], clean[row, 3] in items])
+    for kind, found in replacement.hits(replacer, test).items():
+        assert list(found.values()) == pytest.approx(np.mean(hits[kind], axis=0).tolist())
+        assert 0 < found["among ten"] < 1
+
+
 @pytest.mark.parametrize("evidence, source", ARMS)
 def test_nothing_of_an_edited_history_knows_the_target(denoised, evidence, source):
     """All targets of valid and test exchanged: the edited histories stay as they are, for every evidence and replacement."""

@@ -21,6 +21,8 @@ def test_report_page(denoised, monkeypatch):
     for kind, (low, high) in result["fused minus"].items():
         assert low <= result["detection"]["fused"]["AUC"] - result["detection"][kind]["AUC"] <= high
     assert result["auc_context"].keys() == result["detection"].keys() and "auc_context" in page
+    for found in result["replacements"].values():
+        assert 0 <= found["first"] <= found["among ten"] <= 1
     assert 'class="injected"' in page and "→" in page
     assert "natural noise" not in page and "detection_natural" not in result
     test = pd.read_csv(denoised / "test_5000.csv")
