@@ -54,21 +54,21 @@ launch=("$python")
 
 # What it is worth: all rows, noisy and filtered. What the language model did not read is judged by co-occurrence.
 made=$(basename "$($python generate_denoised.py "${options[@]}" --where)")
-rows=$made evidence=fused
-[ "$default" = quick ] && rows=$data evidence=collaborative
+rows=$made
+[ "$default" = quick ] && rows=$data
 cd SASRec_code
 run=(main.py --dataset "$rows" --data_root "../$root" --seeds "$seeds" --loss ce --batchsize 1024 --lr 0.002 --patience 1)
 filter=(--denoise_category all --edit delete
     --train_noise_filter_threshold 0.2 --test_noise_filter_threshold 0.2 --train_max_denoise_num 2 --test_max_denoise_num 2)
 echo "== SASRec on noisy rows"
 "../$python" "${run[@]}"
-echo "== SASRec on rows without what is suspected ($evidence)"
-"../$python" "${run[@]}" "${filter[@]}" --evidence "$evidence"
+echo "== SASRec on rows without what is suspected"
+"../$python" "${run[@]}" "${filter[@]}" --evidence fused
 echo "== SASRec on rows without as many items at random places"
 "../$python" "${run[@]}" "${filter[@]}" --evidence random
 echo "== what it is worth"
 where() { "../$python" "$@" --where | tail -n 1; }
-runs=("$(where "${run[@]}")" "$(where "${run[@]}" "${filter[@]}" --evidence "$evidence")"
+runs=("$(where "${run[@]}")" "$(where "${run[@]}" "${filter[@]}" --evidence fused)"
     "$(where "${run[@]}" "${filter[@]}" --evidence random)")
 "../$python" compare.py "${runs[@]}"
 "../$python" report.py --dataset "$made" --data_root "../$root" --runs "${runs[@]}"

@@ -10,12 +10,12 @@ Writes  data/<Name>_denoise_user<rate>_<sample>[_<step>]/: the same rows with no
 
     python generate_denoised.py --noise_dataset_path data/ML100K_noise_user0.1
     python generate_denoised.py --denoise_model_path save_denoise_model/ML100K_noise_user0.1/batch4_sample2400_epoch1/checkpoint-600 \
-        --noise_dataset_path data/ML100K_noise_user0.1 --denoise_data test_5000 --limit 64
+        --noise_dataset_path data/ML100K_noise_user0.1 --denoise_data test_5000 --limit 64 --planted 0
     accelerate launch generate_denoised.py --noise_dataset_path data/Movie_noise_user0.0 \
         --denoise_model_path save_denoise_model/Movie_noise_user0.0/batch128_sample5000_epoch50/checkpoint-2000
 
-Every process takes each WORLD_SIZE-th batch (RANK and WORLD_SIZE alone decide, so array jobs on one file system work
-too), appends what it finished to a file of its own, and the last one to finish puts the rows together. Started again
+Batches are dealt by their tokens, each to the process with the least so far (RANK and WORLD_SIZE alone decide, so array
+jobs on one file system work too); a process appends what it finished to a file of its own, and the last one to finish puts the rows together. Started again
 after a kill, it goes on where it was.
 """  # noqa: E501
 

@@ -257,12 +257,21 @@ def fingerprint(paths: list[Path]) -> str:
     return digest.hexdigest()
 
 
+def needs_llm(args) -> bool:
+    """Whether the evidence reads what a language model said of windows; fused and random do where it said something."""
+    kinds = set(np.atleast_1d(args.evidence))
+    return bool(kinds & {"raw", "llm"}) or (bool(kinds & {"fused", "random"}) and scored(args.data_root / args.dataset))
+
+
+def find_files(args, filtered: tuple[str, ...]) -> dict[str, Path]:
+    """{split: its file}."""
+    needed = needs_llm(args)
+    return {split: find_split(args.data_root, args.dataset, split, needed and split in filtered) for split in SPLITS}
+
+
 def load(args, filtered: tuple[str, ...]) -> tuple[dict, int]:
     """{split: Split} of the rows as they are, and the number of items; `filtered` splits come with what a filter reads."""
-    folder = args.data_root / args.dataset
-    kinds, with_llm = set(np.atleast_1d(args.evidence)), scored(folder)  # other kinds: where there are any
-    needed = bool(kinds & {"raw", "llm"}) or (bool(kinds & {"fused", "random"}) and with_llm)
-    paths = {split: find_split(args.data_root, args.dataset, split, needed and split in filtered) for split in SPLITS}
+    needed, paths = needs_llm(args), find_files(args, filtered)
     for path in paths.values():
         if path.parent.name != args.dataset:
             print(f"{args.dataset} has no {path.name}: reading {path.parent.name}")
@@ -273,13 +282,12 @@ def load(args, filtered: tuple[str, ...]) -> tuple[dict, int]:
 
 def scored(folder: Path) -> bool:
     """Whether a language model scored the folder's planted windows: without those its scores cannot be calibrated."""
-    path = folder / "planted.csv"
-    return path.exists() and "noise_prob" in pd.read_csv(path, nrows=0).columns
+    return (folder / "planted.csv").exists()
 
 
-def input_files(splits: dict, args) -> list[Path]:
-    """All files that a result depends on."""
-    folders = {split.path.parent for split in splits.values()} | {args.data_root / args.dataset}
+def input_files(paths: dict[str, Path], args) -> list[Path]:
+    """All files that a result depends on; paths: of the splits."""
+    folders = {path.parent for path in paths.values()} | {args.data_root / args.dataset}
     names = ("id2name4Rec.json", "planted.csv", "title_vectors.safetensors")
     beside = [folder / name for folder in sorted(folders) for name in names]
-    return [*(split.path for split in splits.values()), *(path for path in beside if path.exists())]
+    return [*paths.values(), *(path for path in beside if path.exists())]

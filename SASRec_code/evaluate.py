@@ -112,9 +112,8 @@ def compare(users: np.ndarray, runs: dict[str, np.ndarray]) -> list[dict]:
         row = {"rows": name, **summarise([metrics(of_seed) for of_seed in ranks])}
         if name != first:
             row["difference"] = difference(name, first)
-        controls = {f"{name}{AT_RANDOM}", f"random, {name.split(', ')[-1]}"} - {name}  # of sweep.py, of main.py
-        for control in controls & runs.keys():
-            row["to random places"] = difference(name, control)
+        if f"{name}{AT_RANDOM}" in runs:
+            row["to random places"] = difference(name, f"{name}{AT_RANDOM}")
         if gap and name not in (first, "clean"):
             row["gap won back"] = share(name)
         report.append(row)
@@ -140,8 +139,11 @@ def table(report: list[dict], columns: tuple[str, ...]) -> str:
 
 
 def read_runs(folders: list[Path]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """(users (N,), {what a run did to its rows: its test ranks (S, N)}) of folders of main.py, which must rank the same rows."""
-    runs = []
+    """(users (N,), {what a run did to its rows: its test ranks (S, N)}) of folders of main.py, which must rank the same rows.
+
+    Evidence `random` is that of a `fused` run at random places, where there is one that differs in nothing else.
+    """
+    runs, settings = [], []
     for folder in folders:
         try:
             with np.load(folder / "test_ranks.npz", allow_pickle=False) as arrays:
@@ -149,10 +151,14 @@ def read_runs(folders: list[Path]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             arguments = json.loads((folder / "run.json").read_text())["arguments"]
         except (OSError, ValueError) as error:
             raise InputError(f"{folder}: no run.json and test_ranks.npz of main.py ({error})") from None
+        settings.append(arguments)
         kind = "clean" if arguments["clean"] else f"{arguments['evidence']}, {arguments['edit']}"
         runs[-1]["name"] = "noisy" if kind != "clean" and arguments["denoise_category"] == "none" else kind
         if any(not np.array_equal(runs[-1][rows], runs[0][rows]) for rows in ("users", "targets")):
             raise InputError(f"{folder}: ranks other test rows than {folders[0]}")
+    for run, arguments in zip(runs, settings):
+        if arguments["evidence"] == "random" and arguments | {"evidence": "fused"} in settings:
+            run["name"] = f"fused, {arguments['edit']}{AT_RANDOM}"
     names = [run["name"] for run in runs]
     told_apart = [name if names.count(name) == 1 else f"{name} ({folder.name})" for name, folder in zip(names, folders)]
     return runs[0]["users"], {name: run["ranks"] for name, run in zip(told_apart, runs)}

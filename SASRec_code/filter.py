@@ -13,8 +13,11 @@ from replacement import Replacer
 FILTERED = {"none": (), "train": ("train",), "test": ("valid", "test"), "all": SPLITS}  # --denoise_category
 
 
-def weigh(splits: dict, n_items: int, args) -> dict[str, np.ndarray]:
-    """{split: how strongly each position (N, W) is suspected}, NaN where nothing is scored, for the rows to filter."""
+def weigh(splits: dict, n_items: int, args, sources: Sources | None = None) -> dict[str, np.ndarray]:
+    """{split: how strongly each position (N, W) is suspected}, NaN where nothing is scored, for the rows to filter.
+
+    sources: where they were read before.
+    """
     filtered = FILTERED[args.denoise_category]
     chosen = {name: split for name, split in splits.items() if name in filtered}
     if args.evidence == "raw" or not chosen:
@@ -22,7 +25,7 @@ def weigh(splits: dict, n_items: int, args) -> dict[str, np.ndarray]:
     if args.evidence == "oracle":
         return {name: np.where(split.editable, split.mask == 1, np.nan) for name, split in chosen.items()}
     kind = "fused" if args.evidence == "random" else args.evidence
-    evidence = Evidence(kind, read_sources(args.data_root / args.dataset, splits["train"], n_items, args.maxlen))
+    evidence = Evidence(kind, sources or read_sources(args.data_root / args.dataset, splits["train"], n_items, args.maxlen))
     print(f"evidence {kind}: " + ", ".join(f"{name} {value:+.2f}" for name, value in evidence.coefficients().items()))
     found = {name: evidence.probabilities(split) for name, split in chosen.items()}
     return {name: shuffled(prob) for name, prob in found.items()} if args.evidence == "random" else found
@@ -56,13 +59,11 @@ def denoise(splits: dict, weights: dict, args, replacer: Replacer | None = None)
     """{split: windows (N, W)} after the threshold filter, or before noise with --clean."""
     windows = {name: split.clean if args.clean else split.items for name, split in splits.items()}
     for name, weight in weights.items():
-        if name not in splits:
-            continue
         split = splits[name]
         part = "train" if name == "train" else "test"
         threshold, most = getattr(args, f"{part}_noise_filter_threshold"), getattr(args, f"{part}_max_denoise_num")
         if args.evidence == "raw":
-            reference = splits.get("valid", split) if name == "test" and args.threshold_from == "valid" else split
+            reference = splits["valid"] if name == "test" and args.threshold_from == "valid" else split
             flagged = flag_suspects(split, percentile(reference, threshold), most)
         else:
             flagged = flag_probable(weight, threshold, most)

@@ -32,19 +32,18 @@ def experiment(args) -> dict:
     """Runs all seeds and returns what run.json holds."""
     import numpy as np
     import torch
-    from dataloader import fingerprint, input_files, load
+    from dataloader import find_files, fingerprint, input_files, load
     from evaluate import MEASURED, metrics, rank_targets, summarise, table
     from filter import FILTERED, denoise, make_replacer, weigh
-    from safetensors.torch import save_file
-    from train import choose_device, fit, load_weights, make_model
+    from train import choose_device, fit, load_weights, make_model, save_weights
 
     # 1. rows, filtered
-    splits, n_items = load(args, FILTERED[args.denoise_category])
-    data = fingerprint(input_files(splits, args))
+    data = fingerprint(input_files(find_files(args, FILTERED[args.denoise_category]), args))
     folder = output_folder(args, data, "")
     if args.where:
         print(folder)
         return {}
+    splits, n_items = load(args, FILTERED[args.denoise_category])
     device = choose_device(args)
     edited = denoise(splits, weigh(splits, n_items, args), args, make_replacer(splits, n_items, args))
     tensors = {name: torch.from_numpy(windows).to(device) for name, windows in edited.items()}
@@ -58,7 +57,7 @@ def experiment(args) -> dict:
             load_weights(model, args.state_dict_path)
         else:
             fits.append({"seed": seed} | fit(model, tensors, args, seed, folder / f"tensorboard_seed{seed}"))
-            save_file(model.state_dict(), folder / f"seed{seed}.safetensors")
+            save_weights(model, folder / f"seed{seed}.safetensors")
         for split, by_seed in ranks.items():
             windows = tensors[split]
             by_seed.append(rank_targets(model, windows[:, :-1], windows[:, -1], args.exclude_history))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 KINDS = ("raw", "llm", "collaborative", "semantic", "collaborative+semantic", "fused", "random", "oracle")
-PAPER = {  # of each model's paper; SASRec as in the release
+PAPER = {  # width, blocks, heads and dropout of each model's paper; SASRec as in the release
     "SASRec": {"hidden_units": 64, "num_blocks": 2, "num_heads": 1, "dropout_rate": 0.5},
     "GRU4Rec": {"hidden_units": 100, "num_blocks": 1, "num_heads": 1, "dropout_rate": 0.5},
     "BERT4Rec": {"hidden_units": 64, "num_blocks": 2, "num_heads": 2, "dropout_rate": 0.2},
@@ -59,7 +59,13 @@ def filter_parser(description: str, several: bool = False) -> argparse.ArgumentP
     add("--output_root", type=Path, default=ROOT / "output")
     add("--maxlen", type=ranged(int, 1), default=10, help="longest history")
     add("--denoise_category", choices=["none", "train", "test", "all"], default="none", help="rows to filter; test: valid too")
-    add("--train_noise_filter_threshold", type=share, default=0.9, help="train rows: share of positions below the threshold")
+    add(
+        "--train_noise_filter_threshold",
+        type=share,
+        default=0.9,
+        help="train rows; raw: share of positions below the threshold, "
+        "other evidence: the probability above which an item is edited (0.2 to 0.5; 0.9 is hardly ever reached)",
+    )
     add("--test_noise_filter_threshold", type=share, default=0.9, help="the same for the histories of valid and test rows")
     add("--train_max_denoise_num", type=count, default=3, help="most edits in a train row")
     add("--test_max_denoise_num", type=count, default=3, help="most edits in a history of valid or test")
@@ -67,7 +73,7 @@ def filter_parser(description: str, several: bool = False) -> argparse.ArgumentP
         "--threshold_from",
         choices=["valid", "split"],
         default="valid",
-        help="rows of test's percentile (release: split)",
+        help="raw: rows whose percentile is taken for test (release: split)",
     )
     kinds = [kind for kind in KINDS if not (several and kind in CONTROLS)]
     some = {"nargs": "+"} if several else {}

@@ -175,7 +175,7 @@ class Replacer:
 def hits(replacer: Replacer, split: Split) -> dict[str, dict[str, float]]:
     """{ranking: for how many of the injected items the true one comes first, or among ten}: the replacer's, and popularity alone."""
     noise = (split.mask == 1) & split.editable
-    row, place = np.nonzero(noise)
+    row, place = np.nonzero(noise & (split.clean != split.items))  # else what stood there is not known
     true, known = split.clean[row, place][:, None], np.where(split.editable, split.items, 0)[row]
     popular = np.argsort(-replacer.counts.items, kind="stable")[: 10 + known.shape[1]]
     allowed = (popular[:, None] != known[:, None, :]).all(2)  # (F, 10 + W): never an item of the row

@@ -9,6 +9,7 @@ Writes  data/<dataset>/report.html, self-contained, report.json and the figures 
 
 import argparse
 import html
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +126,7 @@ def facts(measured: Measured, threshold: float, compared: list[dict]) -> list[tu
 
 
 def build(folder: Path, measured: Measured, titles: list[str], replacer, args, compared: list[dict]) -> dict:
-    """Writes the figures and report.html into the folder; returns the figures of the report."""
+    """Writes the figures and report.html into the folder; returns the figures of the report. replacer: () -> Replacer."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -168,13 +169,13 @@ def build(folder: Path, measured: Measured, titles: list[str], replacer, args, c
             "<h2>What a threshold on the fused probability does</h2>",
             page.table(["threshold", "precision", "recall", "share flagged"], threshold_rows(truth, flat["fused"])),
         ]
-        result["replacements"] = hits(replacer, test)
+    if detection and (test.clean != test.items)[scored].any():
+        result["replacements"] = hits(replacer(), test)
+        rows = [[kind, *found.values()] for kind, found in result["replacements"].items()]
         parts += [
-            f"<h2>Finding what stood there</h2><p>For how many of the {truth.sum():,} injected items the true one comes first, or "
-            "among ten, by the rest of the history.</p>",
-            page.table(
-                ["ranking", "first", "among ten"], [[kind, *found.values()] for kind, found in result["replacements"].items()]
-            ),
+            "<h2>Finding what stood there</h2><p>For how many of the injected items the true one comes first, or among ten, by "
+            "the rest of the history.</p>",
+            page.table(["ranking", "first", "among ten"], rows),
         ]
     natural = measured.detection(3)
     if natural:
@@ -190,7 +191,7 @@ def build(folder: Path, measured: Measured, titles: list[str], replacer, args, c
     chosen = np.linspace(0, len(test.items) - 1, min(args.windows, len(test.items))).astype(int)
     prob = measured.scores["fused"]
     flagged = np.nan_to_num(prob) > args.threshold
-    replacement = replacements(test) if test.suspects is not None else replacer.replacements(test, flagged)
+    replacement = replacements(test) if test.suspects is not None else replacer().replacements(test, flagged)
     parts += [
         "<h2>Are the probabilities right?</h2><p>Fitted on one half of the users of planted windows, checked on the other.</p>",
         page.table(header, rows),
@@ -233,7 +234,7 @@ def main(argv=None) -> dict:
             for split, needed in (("train", False), ("test", with_llm))
         )
         measured = Measured(test, read_sources(folder, train, n_items, 10))
-        replacer = Replacer(train, n_items, measured.sources.vectors)
+        replacer = cache(lambda: Replacer(train, n_items, measured.sources.vectors))
         compared = compare(*read_runs(args.runs)) if args.runs else []
         result = build(folder, measured, titles, replacer, args, compared)
     write_json(folder / "report.json", result)

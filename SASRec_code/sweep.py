@@ -4,10 +4,10 @@ Reads   data/<dataset>/: a data set folder, or one that generate_denoised.py mad
 Writes  SASRec_code/output/<dataset>/sweep_<settings>/: sweep.csv (a row a setting, valid only), report.json, report.md,
         gap.png (share of the way from noisy to clean)
 
-A model is trained once for each train setting and seed, its epoch chosen by the NDCG@20 of valid with the noisy
-histories (main.py: with those it filters); every test setting is then evaluated with it on valid. The best mean over seeds
-goes to test, and beside it (but for raw) as many edits at random places of the same rows. Trained models are kept and shared
-between sweeps: a killed sweep goes on where it was.
+A model is trained once for each train setting and seed, its epoch chosen by the NDCG@20 of valid with the noisy histories
+(of clean rows with clean ones; main.py: with those it filters); every test setting is then evaluated with it on valid. The
+best mean over seeds goes to test, and beside it (but for raw) as many edits at random places of the same rows. Trained
+models are kept and shared between sweeps: a killed sweep goes on where it was.
 
     python sweep.py --dataset ML100K_noise_user0.1 --evidence collaborative --edit delete --train_thresholds 0.3 --seeds 3
     python sweep.py --dataset Toy_denoise_user0.1_0 --evidence collaborative semantic fused --edit delete replace auto \
@@ -29,7 +29,6 @@ from options import (
     make_parser,
     of_model,
     output_folder,
-    partial_path,
     ranged,
     settings,
     with_settings,
@@ -85,8 +84,9 @@ class Bench:
         import torch
         from filter import denoise
 
-        rows = denoise({name: self.splits[name] for name in names}, weights, arm, replacer)
-        return {name: torch.from_numpy(windows).to(self.device) for name, windows in rows.items()}
+        weights = {name: weight for name, weight in weights.items() if name in names}
+        rows = denoise(self.splits, weights, arm, replacer)
+        return {name: torch.from_numpy(rows[name]).to(self.device) for name in names}
 
     def ranks(self, train, chosen, evaluated: list[dict], seed: int) -> list[dict]:
         """{split: ranks (N,)} for each {split: windows}, by a model trained on train, its epoch chosen by the windows chosen."""
@@ -100,8 +100,7 @@ class Bench:
 
     def trained(self, tensors: dict, seed: int):
         """A model fitted to these windows, or its weights from an earlier sweep over the same windows and settings."""
-        from safetensors.torch import save_file
-        from train import fit, load_weights, make_model
+        from train import fit, load_weights, make_model, save_weights
 
         args = self.args
         shaping = (
@@ -121,9 +120,7 @@ class Bench:
             return model
         fit(model, tensors, args, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = partial_path(path)
-        save_file(model.state_dict(), partial)
-        partial.replace(path)
+        save_weights(model, path)
         return model
 
     def test(self, arm, weights: dict, replacer) -> np.ndarray:
@@ -211,16 +208,17 @@ def main(argv=None) -> dict:
 
 def sweep(args) -> dict:
     import pandas as pd
-    from dataloader import fingerprint, input_files, load
+    from dataloader import find_files, fingerprint, input_files, load
     from evaluate import BESIDE, compare, table
-    from filter import FILTERED, make_replacer, weigh
+    from filter import FILTERED, make_replacer, read_sources, weigh
 
     # 1. rows, what is suspected in them by each kind of evidence, and what could stand there instead
     args = with_settings(args, denoise_category="all" if args.train_thresholds else "test", select_on="valid")
     splits, n_items = load(args, FILTERED[args.denoise_category])
     known = any((split.items != split.clean).any() for split in splits.values())
+    sources = read_sources(args.data_root / args.dataset, splits["train"], n_items, args.maxlen)
     weights = {
-        kind: weigh(splits, n_items, with_settings(args, evidence=kind))
+        kind: weigh(splits, n_items, with_settings(args, evidence=kind), sources)
         for kind in (*args.evidence, *(["oracle"] if known else []))
     }
     replacing = next((edit for edit in args.edit if edit != "delete"), "delete")
@@ -234,7 +232,7 @@ def sweep(args) -> dict:
         report += [{"model": model} | row for row in compare(splits["test"].users, runs)]
 
     # 3. a table, a figure
-    data = fingerprint(input_files(splits, args))
+    data = fingerprint(input_files(find_files(args, FILTERED[args.denoise_category]), args))
     folder = output_folder(args, data, "sweep_")
     folder.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(tried).to_csv(folder / "sweep.csv", index=False)

@@ -10,6 +10,7 @@ from dataloader import InputError
 from evaluate import metrics, rank_targets
 from gru4rec import GRU4Rec
 from model import SASRec, sample_negatives
+from options import partial_path
 
 MODELS = {"SASRec": SASRec, "GRU4Rec": GRU4Rec, "BERT4Rec": BERT4Rec}  # --model
 
@@ -82,6 +83,14 @@ def fit(model, tensors: dict, args, seed: int, log_dir: Path | None = None) -> d
     model.load_state_dict(weights)
     seconds = round(time.perf_counter() - started, 2)
     return {"epochs": len(curve), "best_epoch": best_epoch, "seconds": seconds, "selection_NDCG@20": curve}
+
+
+def save_weights(model, path: Path) -> None:
+    from safetensors.torch import save_file
+
+    partial = partial_path(path)
+    save_file(model.state_dict(), partial)
+    partial.replace(path)
 
 
 def load_weights(model, path: Path) -> None:

@@ -29,7 +29,7 @@ def test_compare(tmp_path, capsys):
         "--denoise_category",
         "all",
         "--evidence",
-        "collaborative",
+        "fused",
         "--edit",
         "delete",
         "--train_noise_filter_threshold",
@@ -41,8 +41,8 @@ def test_compare(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert [row["rows"] for row in compared] == [
         "noisy",
-        "collaborative, delete",
-        "random, delete",
+        "fused, delete",
+        "fused, delete at random places",
         "clean",
     ] and "60 test rows, 2 seeds" in printed
     ranks = [np.load(folder / "test_ranks.npz")["ranks"] for folder in folders]
@@ -77,6 +77,17 @@ def test_runs_that_cannot_be_compared(tmp_path, capsys):
         with pytest.raises(SystemExit):
             compare.main(list(map(str, folders)))
         assert message in capsys.readouterr().err
+
+
+def test_controls_that_control_something_else(tmp_path, capsys):
+    """A random run with another threshold, or of other evidence, says nothing of a run."""
+    write_denoised(tmp_path, rows=(200, 60, 60))
+    found = ["--denoise_category", "all", "--edit", "delete", "--train_noise_filter_threshold"]
+    settings = [[], [*found, 0.3, "--evidence", "fused"], [*found, 0.4, "--evidence", "random"]]
+    settings.append([*found, 0.4, "--evidence", "collaborative"])
+    compared = compare.main(list(map(str, runs_of(capsys, tmp_path, *settings))))
+    assert [row["rows"] for row in compared] == ["noisy", "fused, delete", "random, delete", "collaborative, delete"]
+    assert not any("to random places" in row for row in compared)
 
 
 def test_sentences():

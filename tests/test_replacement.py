@@ -122,7 +122,7 @@ def test_hits_against_a_loop():
     replacer = replacement.Replacer(train, N_ITEMS, None)
     by_count = sorted(range(1, N_ITEMS + 1), key=lambda item: -replacer.counts.items[item])
     hits = {"neighbours": [], "popularity": []}
-    for row in np.flatnonzero(mask[:, 3]):
+    for row in np.flatnonzero(mask[:, 3] & (clean[:, 3] != test.items[:, 3])):  # the rest drew what stood there
         history, rest = test.items[row : row + 1, :-1].copy(), test.items[row : row + 1].copy()
         rest[0, [3, -1]] = 0
         ranked = {"popularity": [item for item in by_count if item not in history[0]][:10]}

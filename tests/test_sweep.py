@@ -3,6 +3,8 @@
 import copy
 import json
 
+import dataloader
+import filter as threshold_filter
 import main as sasrec
 import pandas as pd
 import pytest
@@ -61,6 +63,22 @@ def test_sweep_goes_on_and_test_chooses_nothing(tmp_path):
     other, folder = run(tmp_path, *raw)
     assert (folder / "sweep.csv").read_bytes() == table_before and other["report"] != result["report"]
     assert other["chosen"] == result["chosen"]
+
+
+def test_shares_of_test_are_counted_in_valid(tmp_path):
+    """As in main.py: at the setting that valid chose, the same metrics."""
+    write_denoised(tmp_path, rows=(200, 60, 60))
+    result, _ = run(tmp_path, "--train_thresholds", "--test_thresholds", 0.5, "--test_caps", 2)
+    chosen = result["chosen"]["SASRec"]["raw, replace"]
+    assert chosen["test_noise_filter_threshold"] == 0.5, "choose other rows: valid must prefer to edit"
+    options = ["--denoise_category", "test", "--test_noise_filter_threshold", 0.5, "--test_max_denoise_num", 2]
+    args = sasrec_arguments(tmp_path, *options)
+    splits, n_items = dataloader.load(args, ("valid", "test"))
+    expected = threshold_filter.denoise(splits, threshold_filter.weigh(splits, n_items, args), args)["test"]
+    bench = sweep.Bench(args, splits, n_items)
+    arm = sweep.with_settings(args, **chosen)
+    edited = bench.edited(arm, threshold_filter.weigh(splits, n_items, args), None, ("train", "test"))
+    assert (edited["test"].numpy() == expected).all() and (expected != splits["test"].items).any()
 
 
 def test_models_beside_each_other(tmp_path):

@@ -12,7 +12,7 @@ weights, the cache of a batch, and in training the activations of a micro batch.
 
 import argparse
 
-# GPU rows: an A100 80 GB computes bfloat16 at 312 TFLOP/s at best; 40 % of that is what large batches reach
+# GPU rows: an A100 80 GB computes bfloat16 at 312 TFLOP/s at best; assumed are 40 % for Llama, 19 % for SmolLM2's small matrices
 CASES = {
     "Toy, Llama-3-8B, 4 x A100": dict(windows=47_900, title_tokens=14, parameters=8.0e9, flops=1.25e14, gpus=4),
     "Movie, Llama-3-8B, 4 x A100": dict(windows=124_000, title_tokens=8, parameters=8.0e9, flops=1.25e14, gpus=4),
