@@ -21,6 +21,7 @@ after a kill, it goes on where it was.
 
 import argparse
 import os
+from functools import cache
 from pathlib import Path
 
 from denoise_code.command_line import InputError, Parser, input_errors, positive, share
@@ -157,6 +158,11 @@ def generate(args) -> None:
         parts[name] = works, [list(map(titles.question, work.texts())) for work in works]
         asked = [question for of_work in parts[name][1] for question in of_work]
         longest = max(longest, titles.longest(texts, asked, written))
+        around = max(min(2 * work.window - 1, len(work.items)) for work in works)
+        if args.suggest == "catalogue" and len(catalogue) - 1 <= around:
+            raise InputError(
+                f"--suggest catalogue: {len(catalogue) - 1} items are too few, up to {around} stand around a suspect"
+            )
     check_base_model(base_model, longest)
     shards = Shards(open_output(args, output, job), rank)
 
@@ -167,14 +173,15 @@ def generate(args) -> None:
     denoiser = Denoiser(model, titles, args)
 
     # 4. score and suggest, batch by batch; the last process to finish puts the rows together, grounds and reports
+    vectors, table = (  # read once, also where the data set's folder cannot keep them
+        cache(lambda make=make: make(model, tokenizer, catalogue, data, args, base_model))
+        for make in (title_vectors, title_table)
+    )
+
     def nearest(texts):
         if args.ground == "title_vectors":
             return nearest_by_vectors(model, tokenizer, texts, 4 * args.batch_size, *vectors())
-        table = title_table(model, tokenizer, catalogue, data, args, base_model)
-        return nearest_items(embed(model, tokenizer, texts, 4 * args.batch_size), table)
-
-    def vectors():
-        return title_vectors(model, tokenizer, catalogue, data, args, base_model)
+        return nearest_items(embed(model, tokenizer, texts, 4 * args.batch_size), table())
 
     try:
         counts = {name: denoise_part(name, *part, denoiser, shards, rank, world) for name, part in parts.items()}

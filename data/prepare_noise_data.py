@@ -11,6 +11,7 @@ Writes  data/<Name>_noise_user<rate>/: train.csv valid.csv test.csv, seeded samp
 """
 
 import argparse
+import codecs
 import re
 import resource
 import time
@@ -131,6 +132,12 @@ def parse_args(argv=None) -> argparse.Namespace:
         parser.error(f"--name is needed with the source {args.source}")
     if args.source == "csv":
         args.separator = {"tab": "\t", "\\t": "\t"}.get(args.separator, args.separator)
+        if not args.separator:
+            parser.error("--separator is empty")
+        try:
+            codecs.lookup(args.encoding)
+        except LookupError:
+            parser.error(f"--encoding {args.encoding}: no such encoding")
     if not re.fullmatch(r"[\w.-]+", args.name) or "noise" in args.name:
         parser.error(f"--name {args.name!r}: letters, digits, dot, dash and underscore only, and not the word 'noise'")
     args.folder_out = Path(args.output_root) / f"{args.name}_noise_user{args.noise}"

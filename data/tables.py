@@ -35,21 +35,23 @@ def parse_times(path: Path, texts: np.ndarray, first_line: int) -> tuple[np.ndar
     """(times, decimals) of whole or fractional numbers, or of ISO 8601 dates (no zone: UTC; in seconds since 1970)."""
     texts = pd.Series(texts, dtype=str).str.strip()
     numbers = pd.to_numeric(texts, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    if np.isnan(numbers[0]):
+    if are_dates := np.isnan(numbers[0]):
         dates = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
-        bad, (times, decimals) = dates.isna().to_numpy(), (dates.dt.as_unit("ns").astype("int64").to_numpy(), 9)
+        good = dates.between(pd.Timestamp.min.tz_localize("UTC"), pd.Timestamp.max.tz_localize("UTC")).to_numpy()
     else:
-        bad, decimals = ~np.isfinite(numbers), 0
-        if not bad.any():
-            if (numbers == np.floor(numbers)).all() and np.abs(numbers).max() < 2**53:
-                return numbers.astype(np.int64), 0
-            exact = [Decimal(text) for text in texts]  # a float keeps 16 digits, a time in nanoseconds has 19
-            decimals = max(0, min(9, 18 - max(number.adjusted() + 1 for number in exact)))
-            times = np.array([int(number.scaleb(decimals)) for number in exact], dtype=np.int64)
-    if bad.any():
-        line = np.flatnonzero(bad)[0]
-        raise DataError(f"{path}:{line + first_line}: timestamp {texts[line]!r} is neither a number nor an ISO 8601 date")
-    return shortest(times, decimals)
+        good = np.abs(numbers) < 2**63
+    if not good.all():
+        line = np.flatnonzero(~good)[0]
+        raise DataError(
+            f"{path}:{line + first_line}: timestamp {texts[line]!r} is neither a number of 64 bits nor an ISO 8601 date up to 2262"
+        )
+    if are_dates:
+        return shortest(dates.dt.as_unit("ns").astype("int64").to_numpy(), 9)
+    if (numbers == np.floor(numbers)).all() and np.abs(numbers).max() < 2**53:
+        return numbers.astype(np.int64), 0
+    exact = [Decimal(text) for text in texts]  # a float keeps 16 digits, a time in nanoseconds has 19
+    decimals = max(0, min(9, 18 - max(number.adjusted() + 1 for number in exact)))
+    return shortest(np.array([int(number.scaleb(decimals)) for number in exact], dtype=np.int64), decimals)
 
 
 def shortest(times: np.ndarray, decimals: int) -> tuple[np.ndarray, int]:

@@ -164,7 +164,7 @@ def planted_rows(folder: Path, catalogue: list[str], count: int, adapter_run: di
     path, n_items = find_train_file(folder), len(catalogue) - 1
     table = read_windows(path, n_items)
     arguments, seen = adapter_run.get("arguments", {}), np.array([], dtype=int)
-    if adapter_run.get("data_fingerprint") == data_fingerprint(folder) and not (folder / "TDMD" / "train.json").exists():
+    if adapter_run.get("data_fingerprint") == data_fingerprint(folder, table) and not (folder / "TDMD" / "train.json").exists():
         seen = np.concatenate(split_rows(len(table), *(arguments[key] for key in ("sample", "eval_sample", "seed"))))
     else:
         print(f"{folder} is not what the adapter was trained on: planted rows may be among its training windows")
@@ -195,11 +195,14 @@ def fingerprint(paths: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def data_fingerprint(folder: Path) -> str:
-    """SHA-256 of what an adapter learns from: the items of the train rows, the titles, the examples of the release."""
-    items = json.dumps(read_windows(find_train_file(folder))["item_ids"].tolist())
+def data_fingerprint(folder: Path, table: pd.DataFrame | None = None) -> str:
+    """SHA-256 of what an adapter learns from: the items of the train rows, the titles, the examples of the release.
+
+    table: the train rows, where they were read before.
+    """
+    items = read_windows(find_train_file(folder))["item_ids"] if table is None else table["item_ids"]
     others = fingerprint([folder / "id2name4Rec.json", folder / "TDMD" / "train.json"])
-    return hashlib.sha256(f"{items}{others}".encode()).hexdigest()
+    return hashlib.sha256(f"{json.dumps(items.tolist())}{others}".encode()).hexdigest()
 
 
 def output_name(dataset: str, model_path: Path | None, sample: int) -> str:

@@ -102,7 +102,10 @@ class Denoiser:
         return [record for record, _ in records]
 
     def score(self, questions: list[Question], texts: list[tuple]) -> tuple[Reader, list[list[float]]]:
-        """Read some texts (work, items, first scored): (what reads on, a score for each item of each text, NaN before the first)."""
+        """Read some texts (work, items, first scored): (what reads on, a score for each item of each text).
+
+        A likelihood is NaN before the first scored.
+        """
         pieces = [question.ids[self.shared :] for question in questions]
         reader = self.start.copies(len(pieces), 2 * max(map(len, pieces)))  # as much again for the answers
         self.tokens["score"] += sum(map(len, pieces))

@@ -29,7 +29,7 @@ NEW_COLUMNS = ["noise_prob", "noise_items", "noise_items_prob", "suggest_item_ti
 
 
 class Shards:
-    """The finished batches of a job: one file of JSON lines a split and process, appended to, never rewritten."""
+    """The finished batches of a job: one file of JSON lines a split and process, appended to."""
 
     def __init__(self, folder: Path, rank: int):
         self.folder, self.rank = folder, rank
@@ -198,9 +198,9 @@ def finish(args, output: Path, shards: Shards, splits: dict, counts: dict, catal
         run = {"job": job, "versions": {name: version(name) for name in ("torch", "transformers", "peft")}, "splits": {}}
         run["parts"] = {part: cost(batches) for part, batches in lines.items()}
         records = {split: [] for split in splits}
-        for part, batches in lines.items():
+        for batches in lines.values():
             for record in (record for line in batches.values() for record in line["records"]):
-                records[record.get("split", part)].append(record)
+                records[record["split"]].append(record)
         for split, (table, _) in splits.items():
             done, run["splits"][split] = merge(split, table, records[split], catalogue, nearest)
             write_csv(output / f"{split}.csv", done)

@@ -7,7 +7,7 @@ import sys
 import main as sasrec
 import numpy as np
 import pandas as pd
-from conftest import DENOISED, TITLES, arguments, csvs, refused, run
+from conftest import DENOISED, FRUIT, TITLES, arguments, csvs, refused, run, write_tiny_data
 
 import generate_denoised as generate
 from denoise_code.job import NEW_COLUMNS
@@ -77,6 +77,16 @@ def test_progress_and_figures_are_kept(tiny_adapters, data, capsys):
     part, test = measured["parts"]["test_5000"], measured["splits"]["test_5000"]
     assert part["tokens"]["score"] > 0 and part["seconds"].keys() == {"score", "suggest"} and part["rows"] == test["rows"] == 40
     assert test["detection"]["share_noise"] > 0 and test["detection_natural"] is None
+
+
+def test_a_catalogue_as_large_as_a_window(tiny_adapters, tmp_path, capsys):
+    """A history of ten of eleven items leaves one to suggest, a train row of eleven none."""
+    data = write_tiny_data(tmp_path / "Few_noise_user0.1", FRUIT[:11], {"train": 5, "test_5000": 5})
+    adapter, few = tiny_adapters["llama"], ["--planted", 0, "--suggest", "catalogue", "--denoise_data"]
+    refused(capsys, arguments(adapter, data, *few, "train"), "11 items are too few, up to 11 stand around a suspect")
+    rows = pd.read_csv(run(adapter, data, *few, "test_5000") / "test_5000.csv")
+    for items, suggested in zip(rows.item_ids.map(json.loads), rows.suggest_item_ids.map(json.loads)):
+        assert set(suggested) == {items[-1]}
 
 
 def test_bad_rows_and_options(tiny_adapters, data, tmp_path, capsys):

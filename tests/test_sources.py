@@ -198,6 +198,20 @@ def test_bad_reviews(tmp_path, capsys, content, message):
     prepare_refused(capsys, tmp_path, [*source, "--output_root", tmp_path], message)
 
 
+@pytest.mark.parametrize("moments", [("2020-01-01", "9999-12-31"), ("5", "1e22")])
+def test_times_that_64_bits_do_not_hold(tmp_path, capsys, moments):
+    write_log(tmp_path / "log.csv", [("u", "i", moment, "A") for moment in moments])
+    source = ["csv", "--interactions", tmp_path / "log.csv", "--name", "Z", "--output_root", tmp_path]
+    prepare_refused(capsys, tmp_path, source, f"log.csv:3: timestamp {moments[1]!r} is neither")
+
+
+def test_options_that_read_nothing(tmp_path, capsys):
+    write_log(tmp_path / "log.csv", [("u", "i", 1, "A")])
+    source = ["csv", "--interactions", tmp_path / "log.csv", "--name", "Z", "--output_root", tmp_path]
+    prepare_refused(capsys, tmp_path, [*source, "--encoding", "nosuch"], "--encoding nosuch: no such encoding")
+    prepare_refused(capsys, tmp_path, [*source, "--separator", ""], "--separator is empty")
+
+
 def test_bad_atomic_files(tmp_path, capsys):
     folder = tmp_path / "shop"
     folder.mkdir()
