@@ -80,13 +80,15 @@ def test_progress_and_figures_are_kept(tiny_adapters, data, capsys):
 
 
 def test_a_catalogue_as_large_as_a_window(tiny_adapters, tmp_path, capsys):
-    """A history of ten of eleven items leaves one to suggest, a train row of eleven none."""
-    data = write_tiny_data(tmp_path / "Few_noise_user0.1", FRUIT[:11], {"train": 5, "test_5000": 5})
-    adapter, few = tiny_adapters["llama"], ["--planted", 0, "--suggest", "catalogue", "--denoise_data"]
-    refused(capsys, arguments(adapter, data, *few, "train"), "11 items are too few, up to 11 stand around a suspect")
-    rows = pd.read_csv(run(adapter, data, *few, "test_5000") / "test_5000.csv")
+    """A train row of eleven of twelve items leaves one to suggest, of eleven none."""
+    adapter, few = tiny_adapters["llama"], ["--planted", 0, "--suggest", "catalogue", "--denoise_data", "train"]
+    data = write_tiny_data(tmp_path / "Few_noise_user0.1", FRUIT[:11], {"train": 5})
+    refused(capsys, arguments(adapter, data, *few), "11 items are too few, up to 11 stand around a suspect")
+    data = write_tiny_data(tmp_path / "More_noise_user0.1", FRUIT[:12], {"train": 5})
+    run(adapter, data, *few)
+    rows = pd.read_csv(next(tmp_path.glob("More_denoise*")) / "train.csv")
     for items, suggested in zip(rows.item_ids.map(json.loads), rows.suggest_item_ids.map(json.loads)):
-        assert set(suggested) == {items[-1]}
+        assert set(suggested) == set(range(1, 13)) - set(items)
 
 
 def test_bad_rows_and_options(tiny_adapters, data, tmp_path, capsys):
