@@ -15,8 +15,8 @@ Writes  data/<Name>_denoise_user<rate>_<sample>[_<step>]/: the same rows with no
         --denoise_model_path save_denoise_model/Movie_noise_user0.0/batch128_sample5000_epoch50/checkpoint-2000
 
 Batches are dealt by their tokens, each to the process with the least so far (RANK and WORLD_SIZE alone decide, so array
-jobs on one file system work too); a process appends what it finished to a file of its own, and the last one to finish puts the rows together. Started again
-after a kill, it goes on where it was.
+jobs on one file system work too); a process appends what it finished to a file of its own, and the last one to finish puts
+the rows together. Started again after a kill, it goes on where it was.
 """  # noqa: E501
 
 import argparse
@@ -173,10 +173,9 @@ def generate(args) -> None:
     denoiser = Denoiser(model, titles, args)
 
     # 4. score and suggest, batch by batch; the last process to finish puts the rows together, grounds and reports
-    vectors, table = (  # read once, also where the data set's folder cannot keep them
-        cache(lambda make=make: make(model, tokenizer, catalogue, data, args, base_model))
-        for make in (title_vectors, title_table)
-    )
+    read_from = (model, tokenizer, catalogue, data, args, base_model)
+    vectors = cache(lambda: title_vectors(*read_from))  # once, also where the data set's folder cannot keep them
+    table = cache(lambda: title_table(*read_from))
 
     def nearest(texts):
         if args.ground == "title_vectors":

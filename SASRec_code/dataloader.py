@@ -250,13 +250,6 @@ def read_vectors(folder: Path, n_items: int) -> np.ndarray | None:
     return np.concatenate([np.zeros((1, vectors.shape[1]), np.float16), vectors.astype(np.float16)])
 
 
-def fingerprint(paths: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
 def needs_llm(args) -> bool:
     """Whether the evidence reads what a language model said of windows; fused and random do where it said something."""
     kinds = set(np.atleast_1d(args.evidence))
@@ -285,9 +278,12 @@ def scored(folder: Path) -> bool:
     return (folder / "planted.csv").exists()
 
 
-def input_files(paths: dict[str, Path], args) -> list[Path]:
-    """All files that a result depends on; paths: of the splits."""
-    folders = {path.parent for path in paths.values()} | {args.data_root / args.dataset}
+def fingerprint(args, filtered: tuple[str, ...]) -> str:
+    """SHA-256 of all files that a result depends on."""
+    paths, digest = [*find_files(args, filtered).values()], hashlib.sha256()
+    folders = {path.parent for path in paths} | {args.data_root / args.dataset}
     names = ("id2name4Rec.json", "planted.csv", "title_vectors.safetensors")
     beside = [folder / name for folder in sorted(folders) for name in names]
-    return [*paths.values(), *(path for path in beside if path.exists())]
+    for path in (*paths, *(path for path in beside if path.exists())):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -45,13 +45,13 @@ def main(argv=None) -> Path:
 
 
 def export(args) -> Path:
-    from dataloader import find_files, fingerprint, input_files, load, read_titles
+    from dataloader import fingerprint, load, read_titles
     from filter import FILTERED, denoise, make_replacer, weigh
 
     splits, n_items = load(args, FILTERED[args.denoise_category])
     windows = denoise(splits, weigh(splits, n_items, args), args, make_replacer(splits, n_items, args))
     titles = read_titles(splits["train"].path.parent)
-    folder = output_folder(args, fingerprint(input_files(find_files(args, FILTERED[args.denoise_category]), args)), "recbole_")
+    folder = output_folder(args, fingerprint(args, FILTERED[args.denoise_category]), "recbole_")
     name = re.sub(r"\W", "_", args.dataset)  # RecBole takes what follows a dot or a dash for something else
     partial = partial_path(folder)
     shutil.rmtree(partial, ignore_errors=True)

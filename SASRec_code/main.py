@@ -32,13 +32,13 @@ def experiment(args) -> dict:
     """Runs all seeds and returns what run.json holds."""
     import numpy as np
     import torch
-    from dataloader import find_files, fingerprint, input_files, load
+    from dataloader import fingerprint, load
     from evaluate import MEASURED, metrics, rank_targets, summarise, table
     from filter import FILTERED, denoise, make_replacer, weigh
     from train import choose_device, fit, load_weights, make_model, save_weights
 
     # 1. rows, filtered
-    data = fingerprint(input_files(find_files(args, FILTERED[args.denoise_category]), args))
+    data = fingerprint(args, FILTERED[args.denoise_category])
     folder = output_folder(args, data, "")
     if args.where:
         print(folder)

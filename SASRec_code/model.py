@@ -91,6 +91,7 @@ class Recommender(nn.Module):
         return self.score(self(history)[:, -1])
 
     def score(self, hidden: Tensor, bias: Tensor | float = 0.0) -> Tensor:
+        """The same from what is called for (B, D)."""
         scores = hidden @ self.items.weight.T + bias
         scores[:, 0] = -torch.inf
         return scores

@@ -208,7 +208,7 @@ def main(argv=None) -> dict:
 
 def sweep(args) -> dict:
     import pandas as pd
-    from dataloader import find_files, fingerprint, input_files, load
+    from dataloader import fingerprint, load
     from evaluate import BESIDE, compare, table
     from filter import FILTERED, make_replacer, read_sources, weigh
 
@@ -232,7 +232,7 @@ def sweep(args) -> dict:
         report += [{"model": model} | row for row in compare(splits["test"].users, runs)]
 
     # 3. a table, a figure
-    data = fingerprint(input_files(find_files(args, FILTERED[args.denoise_category]), args))
+    data = fingerprint(args, FILTERED[args.denoise_category])
     folder = output_folder(args, data, "sweep_")
     folder.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(tried).to_csv(folder / "sweep.csv", index=False)
