@@ -216,7 +216,9 @@ def sweep(args) -> dict:
     args = with_settings(args, denoise_category="all" if args.train_thresholds else "test", select_on="valid")
     splits, n_items = load(args, FILTERED[args.denoise_category])
     known = any((split.items != split.clean).any() for split in splits.values())
-    sources = read_sources(args.data_root / args.dataset, splits["train"], n_items, args.maxlen)
+    sources = None
+    if args.evidence != ["raw"]:
+        sources = read_sources(args.data_root / args.dataset, splits["train"], n_items, args.maxlen)
     weights = {
         kind: weigh(splits, n_items, with_settings(args, evidence=kind), sources)
         for kind in (*args.evidence, *(["oracle"] if known else []))
