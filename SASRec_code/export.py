@@ -15,7 +15,7 @@ import re
 import shutil
 from pathlib import Path
 
-from options import check_filter, filter_parser, input_errors, output_folder, partial_path
+from options import beside, check_filter, filter_parser, input_errors, output_folder
 
 YAML = """\
 data_path: "{folder}"
@@ -53,21 +53,20 @@ def export(args) -> Path:
     titles = read_titles(splits["train"].path.parent)
     folder = output_folder(args, fingerprint(args, FILTERED[args.denoise_category]), "recbole_")
     name = re.sub(r"\W", "_", args.dataset)  # RecBole takes what follows a dot or a dash for something else
-    partial = partial_path(folder)
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / name).mkdir(parents=True)
-    for split, rows in windows.items():
-        with (partial / name / f"{name}.{split}.inter").open("w", encoding="utf-8") as file:
-            file.write("user_id:token\titem_id_list:token_seq\titem_id:token\n")
-            for user, items in zip(splits[split].users, rows.tolist()):
-                file.write(f"{user}\t{' '.join(str(item) for item in items[:-1] if item)}\t{items[-1]}\n")
-    with (partial / name / f"{name}.item").open("w", encoding="utf-8") as file:
-        file.write("item_id:token\ttitle:token_seq\n")
-        for item, title in enumerate(titles[1:], 1):
-            file.write(f"{item}\t{' '.join(title.split())}\n")
-    (partial / f"{name}.yaml").write_text(YAML.format(folder=folder.resolve(), maxlen=args.maxlen), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with beside(folder) as partial:
+        shutil.rmtree(partial, ignore_errors=True)
+        (partial / name).mkdir(parents=True)
+        for split, rows in windows.items():
+            with (partial / name / f"{name}.{split}.inter").open("w", encoding="utf-8") as file:
+                file.write("user_id:token\titem_id_list:token_seq\titem_id:token\n")
+                for user, items in zip(splits[split].users, rows.tolist()):
+                    file.write(f"{user}\t{' '.join(str(item) for item in items[:-1] if item)}\t{items[-1]}\n")
+        with (partial / name / f"{name}.item").open("w", encoding="utf-8") as file:
+            file.write("item_id:token\ttitle:token_seq\n")
+            for item, title in enumerate(titles[1:], 1):
+                file.write(f"{item}\t{' '.join(title.split())}\n")
+        (partial / f"{name}.yaml").write_text(YAML.format(folder=folder.resolve(), maxlen=args.maxlen), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
     print(f"wrote {folder}; to train on it, where RecBole is installed (from torch 2.6 on it loads its own checkpoint only so):")
     print(
         'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 python -c "from recbole.quick_start import run_recbole; '

@@ -162,21 +162,21 @@ def output_folder(args, data: str, kind: str) -> Path:
     return args.output_root / args.dataset / f"{kind}{'clean' if args.clean else args.denoise_category}_{digest}"
 
 
-def partial_path(path: Path) -> Path:
-    """Where this process writes what it will rename to `path`."""
-    return path.with_name(f".{path.name}.partial-{os.uname().nodename}-{os.getpid()}")
+@contextmanager
+def beside(path: Path):
+    """Where to write what is renamed to `path` when all went well: a reader never sees half a file or folder."""
+    partial = path.with_name(f".{path.name}.partial-{os.uname().nodename}-{os.getpid()}")
+    yield partial
+    partial.replace(path)
 
 
 def write_json(path: Path, content) -> None:
-    partial = partial_path(path)
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with beside(path) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def save_arrays(path: Path, **arrays) -> None:
     import numpy as np
 
-    partial = partial_path(path)
-    with partial.open("wb") as file:
+    with beside(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)
-    partial.replace(path)

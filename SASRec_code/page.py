@@ -9,6 +9,7 @@ import html
 from pathlib import Path
 
 import numpy as np
+from options import beside
 
 COLOURS = {"raw": "#8a8f98", "llm": "#3b6fb6", "collaborative": "#2a9d6f", "semantic": "#b7791f",
            "collaborative+semantic": "#7b5ea7", "fused": "#d1495b"}  # fmt: skip
@@ -44,7 +45,8 @@ def save_figure(figure, path: Path) -> None:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    figure.savefig(path, dpi=160)
+    with beside(path) as partial:
+        figure.savefig(partial, dpi=160, format="png")
     plt.close(figure)
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from options import (
     ROOT,
+    beside,
     check_args,
     input_errors,
     make_parser,
@@ -237,7 +238,8 @@ def sweep(args) -> dict:
     data = fingerprint(args, FILTERED[args.denoise_category])
     folder = output_folder(args, data, "sweep_")
     folder.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(tried).to_csv(folder / "sweep.csv", index=False)
+    with beside(folder / "sweep.csv") as partial:
+        pd.DataFrame(tried).to_csv(partial, index=False)
     result = {
         "arguments": settings(args),
         "data_fingerprint": data,
@@ -246,7 +248,8 @@ def sweep(args) -> dict:
         "report": report,
     }
     write_json(folder / "report.json", result)
-    (folder / "report.md").write_text(table(report, ("model", "rows", "HR@20", "NDCG@20", *BESIDE)), encoding="utf-8")
+    with beside(folder / "report.md") as partial:
+        partial.write_text(table(report, ("model", "rows", "HR@20", "NDCG@20", *BESIDE)), encoding="utf-8")
     if any("gap won back" in row for row in report):
         draw(folder / "gap.png", report)
     for model, settings_of in chosen.items():

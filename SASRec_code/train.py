@@ -10,7 +10,7 @@ from dataloader import InputError
 from evaluate import metrics, rank_targets
 from gru4rec import GRU4Rec
 from model import SASRec, sample_negatives
-from options import partial_path
+from options import beside
 
 MODELS = {"SASRec": SASRec, "GRU4Rec": GRU4Rec, "BERT4Rec": BERT4Rec}  # --model
 
@@ -88,9 +88,8 @@ def fit(model, tensors: dict, args, seed: int, log_dir: Path | None = None) -> d
 def save_weights(model, path: Path) -> None:
     from safetensors.torch import save_file
 
-    partial = partial_path(path)
-    save_file(model.state_dict(), partial)
-    partial.replace(path)
+    with beside(path) as partial:
+        save_file(model.state_dict(), partial)
 
 
 def load_weights(model, path: Path) -> None:

