@@ -42,7 +42,8 @@ else
     mkdir -p "$root"
     [ -e "$root/$data" ] || ln -s "../$data" "$root/$data"
     options=(--denoise_model_path "save_denoise_model/$data/batch4_sample2400_epoch1/checkpoint-600"
-        --noise_dataset_path "data/$data" --output_root "$root" --unit interaction --score likelihood --suggest catalogue "${part[@]}")
+        --noise_dataset_path "data/$data" --output_root "$root" --unit interaction --score likelihood --suggest catalogue
+        --min_percentile 0.9 "${part[@]}")  # a tenth of the items is noise
     echo "== noise probabilities and replacements by the language model"
 fi
 

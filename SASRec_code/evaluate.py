@@ -143,22 +143,23 @@ def read_runs(folders: list[Path]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
     Evidence `random` is that of a `fused` run at random places, where there is one that differs in nothing else.
     """
-    runs, settings = [], []
+    runs = []
     for folder in folders:
         try:
             with np.load(folder / "test_ranks.npz", allow_pickle=False) as arrays:
-                runs.append(dict(arrays))
-            arguments = json.loads((folder / "run.json").read_text())["arguments"]
+                run = dict(arrays)
+            run["settings"] = arguments = json.loads((folder / "run.json").read_text())["arguments"]
         except (OSError, ValueError) as error:
             raise InputError(f"{folder}: no run.json and test_ranks.npz of main.py ({error})") from None
-        settings.append(arguments)
         kind = "clean" if arguments["clean"] else f"{arguments['evidence']}, {arguments['edit']}"
-        runs[-1]["name"] = "noisy" if kind != "clean" and arguments["denoise_category"] == "none" else kind
-        if any(not np.array_equal(runs[-1][rows], runs[0][rows]) for rows in ("users", "targets")):
+        run["name"] = "noisy" if kind != "clean" and arguments["denoise_category"] == "none" else kind
+        runs.append(run)
+        if any(not np.array_equal(run[rows], runs[0][rows]) for rows in ("users", "targets")):
             raise InputError(f"{folder}: ranks other test rows than {folders[0]}")
-    for run, arguments in zip(runs, settings):
-        if arguments["evidence"] == "random" and arguments | {"evidence": "fused"} in settings:
-            run["name"] = f"fused, {arguments['edit']}{AT_RANDOM}"
+    for run in runs:
+        as_fused = run["settings"] | {"evidence": "fused"}
+        if run["settings"]["evidence"] == "random" and any(other["settings"] == as_fused for other in runs):
+            run["name"] = f"fused, {as_fused['edit']}{AT_RANDOM}"
     names = [run["name"] for run in runs]
     told_apart = [name if names.count(name) == 1 else f"{name} ({folder.name})" for name, folder in zip(names, folders)]
     return runs[0]["users"], {name: run["ranks"] for name, run in zip(told_apart, runs)}

@@ -237,8 +237,14 @@ def detection_row(truth: np.ndarray, score: np.ndarray, scored: np.ndarray) -> d
 
 def within_windows(truth: np.ndarray, score: np.ndarray, scored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """AUC and average precision (M,) of each window of (N, W) that holds both kinds."""
-    mixed = truth.any(1) & (scored & ~truth).any(1)
-    truth, score, scored = truth[mixed], score[mixed], scored[mixed]
+    mixed = np.flatnonzero(truth.any(1) & (scored & ~truth).any(1))
+    parts = np.array_split(mixed, len(mixed) // ROWS_AT_ONCE + 1)
+    auc, ap = zip(*(of_windows(truth[rows], score[rows], scored[rows]) for rows in parts))
+    return np.concatenate(auc), np.concatenate(ap)
+
+
+def of_windows(truth: np.ndarray, score: np.ndarray, scored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same of windows (M, W) that all hold both."""
     one, other, both = score[:, :, None], score[:, None, :], scored[:, :, None] & scored[:, None, :]  # (M, W, W)
     pairs = both & truth[:, :, None] & ~truth[:, None, :]
     auc = (((one > other) + (one == other) / 2) * pairs).sum((1, 2)) / pairs.sum((1, 2))
