@@ -14,6 +14,7 @@ TEXT
 }
 start=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
+here=$PWD
 case "$# ${1:-}" in
     "0 ") default=all root=data part=(--planted 400) seeds=5 ;;
     "1 --quick") default=quick root=data/quick seeds=3
@@ -26,12 +27,12 @@ python=python3
 needed='torch, transformers, peft, accelerate, datasets, pandas, sklearn, safetensors, gguf'
 if [ -n "$default" ] || [ -x .venv/bin/python ] || ! $python -c "import $needed" 2>/dev/null; then
     bash denoise_code/install.sh
-    python=.venv/bin/python
+    python=$here/.venv/bin/python
 fi
 
 if [ -z "$default" ]; then
-    # paths as the caller means them, else as seen from this folder
-    from() { case "$1" in /*) echo "$1" ;; *) [ -e "$start/$1" ] && echo "$start/$1" || echo "$PWD/$1" ;; esac; }
+    cd "$start"  # paths are as the caller means them, these two also as seen from the folder of this script
+    from() { case "$1" in /*) echo "$1" ;; *) [ -e "$1" ] && echo "$PWD/$1" || echo "$here/$1" ;; esac; }
     options=(--denoise_model_path "$(from "$1")" --noise_dataset_path "$(from "$2")" "${@:3}")
 else
     data=ML100K_noise_user0.1
@@ -50,7 +51,7 @@ fi
 gpus=$($python -c 'import torch; print(torch.cuda.device_count())')
 launch=("$python")
 [ "$gpus" -gt 1 ] && launch=("$python" -m accelerate.commands.launch --multi_gpu --num_processes "$gpus")
-"${launch[@]}" generate_denoised.py "${options[@]}"
+"${launch[@]}" "$here/generate_denoised.py" "${options[@]}"
 [ -n "$default" ] || exit 0
 
 # What it is worth: all rows, noisy and filtered. What the language model did not read is judged by co-occurrence.
@@ -62,14 +63,14 @@ run=(main.py --dataset "$rows" --data_root "../$root" --seeds "$seeds" --loss ce
 filter=(--denoise_category all --edit delete
     --train_noise_filter_threshold 0.2 --test_noise_filter_threshold 0.2 --train_max_denoise_num 2 --test_max_denoise_num 2)
 echo "== SASRec on noisy rows"
-"../$python" "${run[@]}"
+"$python" "${run[@]}"
 echo "== SASRec on rows without what is suspected"
-"../$python" "${run[@]}" "${filter[@]}" --evidence fused
+"$python" "${run[@]}" "${filter[@]}" --evidence fused
 echo "== SASRec on rows without as many items at random places"
-"../$python" "${run[@]}" "${filter[@]}" --evidence random
+"$python" "${run[@]}" "${filter[@]}" --evidence random
 echo "== what it is worth"
-where() { "../$python" "$@" --where | tail -n 1; }
+where() { "$python" "$@" --where | tail -n 1; }
 runs=("$(where "${run[@]}")" "$(where "${run[@]}" "${filter[@]}" --evidence fused)"
     "$(where "${run[@]}" "${filter[@]}" --evidence random)")
-"../$python" compare.py "${runs[@]}"
-"../$python" report.py --dataset "$made" --data_root "../$root" --runs "${runs[@]}"
+"$python" compare.py "${runs[@]}"
+"$python" report.py --dataset "$made" --data_root "../$root" --runs "${runs[@]}"

@@ -76,11 +76,14 @@ def make_trainer(model, tokenizer, train_set, eval_set, output: Path, args, run:
 
     class DenoiseTrainer(Trainer):
         def _get_train_sampler(self, train_dataset=None):
-            grouped = self.args.train_batch_size * self.args.gradient_accumulation_steps
-            return EpochSampler(grouped, lengths=list(train_set["length"]))
+            return EpochSampler(args.batch_size, lengths=list(train_set["length"]))  # the same order on any number of devices
 
         def compute_loss(self, model, inputs, *args, **kwargs):
             return super().compute_loss(model, {k: v for k, v in inputs.items() if k not in FOR_METRICS}, *args, **kwargs)
+
+        def prediction_step(self, *args, **kwargs):
+            loss, logits, labels = super().prediction_step(*args, **kwargs)
+            return loss, noise_scores(logits, labels), labels  # here, as later logits of several devices are padded to one length
 
     world = int(os.environ.get("WORLD_SIZE", 1))
     metric = ("likelihood_" if args.score == "likelihood" else "") + ("auc" if args.plant == "uniform" else "auc_context")
@@ -118,7 +121,6 @@ def make_trainer(model, tokenizer, train_set, eval_set, output: Path, args, run:
         eval_dataset=eval_set,
         processing_class=tokenizer,
         data_collator=Collator(tokenizer.pad_token_id),
-        preprocess_logits_for_metrics=noise_scores,
         compute_metrics=held_out_metrics,
         callbacks=[KeepRun()],
     )
@@ -154,7 +156,7 @@ def find_checkpoint(output: Path, wanted: str, args, data: str) -> Path:
     """The checkpoint to continue from; refuses one made with other arguments or other data."""
     complete = sorted(output.glob("checkpoint-*/run.json"), key=lambda path: int(path.parent.name.rsplit("-", 1)[-1]))
     folder = Path(wanted) if wanted != "last" else complete[-1].parent if complete else None
-    if folder is None or not (folder / "run.json").exists():
+    if folder is None or not all((folder / name).exists() for name in ("run.json", "trainer_state.json")):
         raise InputError(f"--resume_from_checkpoint: no complete checkpoint in {folder or output}")
     before = read_json(folder / "run.json")
     arguments = {"plant": "uniform"} | before["arguments"]  # of a time without this option
@@ -214,8 +216,8 @@ def parse_args(argv=None) -> argparse.Namespace:
         )
     if args.score == "likelihood" and args.loss_on == "answer":
         parser.error("--score likelihood needs --loss_on all or unplanted: only then the model learns how likely a title is")
-    if args.eval_sample < 0:
-        parser.error("--eval_sample is negative")
+    if args.eval_sample < 0 or args.eval_sample == 1:
+        parser.error(f"--eval_sample {args.eval_sample}: 0, or 2 and more, half of them planted uniformly, half by popularity")
     return args
 
 

@@ -183,21 +183,23 @@ def read_places(path: Path, table: pd.DataFrame, items: list, width: int) -> np.
 def restore(path: Path, table: pd.DataFrame, items: list, mask: list, titles: list[str]) -> list[list[int]]:
     """The windows before noise was injected, by the titles that noise replaced; as they are where none are given.
 
-    Of several items of one title the first counts.
+    Of several items of one title the first counts. An item whose title is none of the catalogue stays.
     """
     if "replaced_item_titles" not in table.columns:
         return items
-    ids = {title: item for item, title in reversed(list(enumerate(titles)))}
-    clean = list(items)
+    ids = {title: item for item, title in reversed(list(enumerate(titles))) if item}
+    clean, unknown = list(items), 0
     for row in [row for row, marks in enumerate(mask) if any(marks)]:
         cell = table["replaced_item_titles"].iat[row]
         replaced = parse_list(path, row + 1, "replaced_item_titles", cell, (str,))
         places = [place for place, mark in enumerate(mask[row]) if mark == 1]
-        if len(places) != len(replaced) or not all(title in ids for title in replaced):
-            continue  # not given, or not of this catalogue: the row stays as it is
-        clean[row] = list(items[row])
-        for place, title in zip(places, replaced):
-            clean[row][place] = ids[title]
+        if len(places) == len(replaced):  # else they are not given
+            clean[row] = list(items[row])
+            unknown += sum(title not in ids for title in replaced)
+            for place, title in zip(places, replaced):
+                clean[row][place] = ids.get(title, items[row][place])
+    if unknown:
+        print(f"{path}: {unknown} of replaced_item_titles are no titles of the catalogue, what replaced them stays")
     return clean
 
 

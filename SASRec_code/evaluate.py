@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -147,22 +148,25 @@ def read_runs(folders: list[Path]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     for folder in folders:
         try:
             with np.load(folder / "test_ranks.npz", allow_pickle=False) as arrays:
-                run = dict(arrays)
+                run = {name: arrays[name] for name in ("users", "targets", "ranks")}
             run["settings"] = arguments = json.loads((folder / "run.json").read_text())["arguments"]
-        except (OSError, ValueError) as error:
+            kind = "clean" if arguments["clean"] else f"{arguments['evidence']}, {arguments['edit']}"
+            run["name"] = "noisy" if kind != "clean" and arguments["denoise_category"] == "none" else kind
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise InputError(f"{folder}: no run.json and test_ranks.npz of main.py ({error})") from None
-        kind = "clean" if arguments["clean"] else f"{arguments['evidence']}, {arguments['edit']}"
-        run["name"] = "noisy" if kind != "clean" and arguments["denoise_category"] == "none" else kind
         runs.append(run)
         if any(not np.array_equal(run[rows], runs[0][rows]) for rows in ("users", "targets")):
             raise InputError(f"{folder}: ranks other test rows than {folders[0]}")
+    names = [run["name"] for run in runs]
+    for run, folder in zip(runs, folders):
+        if names.count(run["name"]) > 1:
+            run["name"] += f" ({folder.name})"
     for run in runs:
         as_fused = run["settings"] | {"evidence": "fused"}
-        if run["settings"]["evidence"] == "random" and any(other["settings"] == as_fused for other in runs):
-            run["name"] = f"fused, {as_fused['edit']}{AT_RANDOM}"
-    names = [run["name"] for run in runs]
-    told_apart = [name if names.count(name) == 1 else f"{name} ({folder.name})" for name, folder in zip(names, folders)]
-    return runs[0]["users"], {name: run["ranks"] for name, run in zip(told_apart, runs)}
+        found = next((other["name"] for other in runs if other["settings"] == as_fused), None)
+        if run["settings"]["evidence"] == "random" and found:
+            run["name"] = found + AT_RANDOM
+    return runs[0]["users"], {run["name"]: run["ranks"] for run in runs}
 
 
 def sentence(row: dict, first: dict) -> str:

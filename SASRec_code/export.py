@@ -54,7 +54,6 @@ def export(args) -> Path:
     folder = output_folder(args, fingerprint(args, FILTERED[args.denoise_category]), "recbole_")
     name = re.sub(r"\W", "_", args.dataset)  # RecBole takes what follows a dot or a dash for something else
     with beside(folder) as partial:
-        shutil.rmtree(partial, ignore_errors=True)
         (partial / name).mkdir(parents=True)
         for split, rows in windows.items():
             with (partial / name / f"{name}.{split}.inter").open("w", encoding="utf-8") as file:

@@ -6,8 +6,9 @@ Knows nothing of recommenders.
 from pathlib import Path
 
 import numpy as np
-from dataloader import SPLITS, Split, read_split, read_titles, read_vectors, scored
+from dataloader import SPLITS, InputError, Split, read_split, read_titles, read_vectors, scored
 from evidence import Evidence, Sources
+from pandas.util import hash_array
 from replacement import Replacer
 
 FILTERED = {"none": (), "train": ("train",), "test": ("valid", "test"), "all": SPLITS}  # --denoise_category
@@ -28,15 +29,23 @@ def weigh(splits: dict, n_items: int, args, sources: Sources | None = None) -> d
     evidence = Evidence(kind, sources or read_sources(args.data_root / args.dataset, splits["train"], n_items, args.maxlen))
     print(f"evidence {kind}: " + ", ".join(f"{name} {value:+.2f}" for name, value in evidence.coefficients().items()))
     found = {name: evidence.probabilities(split) for name, split in chosen.items()}
-    return {name: shuffled(prob) for name, prob in found.items()} if args.evidence == "random" else found
+    return {name: shuffled(splits[name], prob) for name, prob in found.items()} if args.evidence == "random" else found
 
 
-def shuffled(prob: np.ndarray) -> np.ndarray:
-    """The probabilities (N, W) at random places of their row: as many edits in each, with nothing known of where."""
-    keys = np.where(np.isnan(prob), np.inf, np.random.default_rng(0).random(prob.shape))
-    scored = np.where(np.isnan(prob), np.inf, np.arange(prob.shape[1])).argsort(1, kind="stable")  # scored places first, in order
-    result = np.empty_like(prob)
-    np.put_along_axis(result, scored, np.take_along_axis(prob, keys.argsort(1, kind="stable"), 1), 1)
+def shuffled(split: Split, prob: np.ndarray, seed: int = 0) -> np.ndarray:
+    """The probabilities (N, W) at random places of their row: as many edits in each, with nothing known of where.
+
+    An interaction is as early in the draw in all rows that hold it, so it is edited in all of them or in none, as far as their
+    numbers of edits allow, like one that evidence finds; rows that do not tell their interactions are drawn one by one.
+    """
+    if split.places is None:
+        keys = np.random.default_rng(seed).random(prob.shape)
+    else:
+        users = hash_array(split.users.astype(str).astype(object))
+        interactions = users[:, None] + (split.places + (seed << 32)).astype(np.uint64)
+        keys = hash_array(interactions.ravel()).reshape(prob.shape) / 2**64
+    keys, result = np.where(np.isnan(prob), np.inf, keys), np.empty_like(prob)
+    np.put_along_axis(result, keys.argsort(1, kind="stable"), -np.sort(-prob, 1), 1)  # NaN to the places that are not scored
     return result
 
 
@@ -71,8 +80,10 @@ def denoise(splits: dict, weights: dict, args, replacer: Replacer | None = None)
             instead = np.zeros_like(split.items)
         elif replacer:
             instead = replacer.replacements(split, flagged, args.min_share if args.edit == "auto" else 0)
-        else:
+        elif split.suspects is not None:
             instead = replacements(split)
+        else:
+            raise InputError(f"{split.path}: suggests no replacements; --replace_with neighbours finds some, or --edit delete")
         windows[name] = apply_edits(split.items, flagged, instead, weight)
         print(f"{name}: {flagged.sum():,} of {split.editable.sum():,} positions flagged ({describe_edits(split, flagged)})")
     return windows
@@ -111,9 +122,12 @@ def flag_suspects(split: Split, threshold: float, max_denoise_num: int) -> np.nd
 
 def flag_probable(prob: np.ndarray, threshold: float, max_denoise_num: int) -> np.ndarray:
     """The `max_denoise_num` highest of prob (N, W) in each row that exceed the threshold; NaN never does."""
-    score = np.where(prob > threshold, prob, -np.inf)
-    rank = (-score).argsort(1, kind="stable").argsort(1, kind="stable")
-    return (score > -np.inf) & (rank < max_denoise_num)
+    return (prob > threshold) & (rank_in_row(np.where(prob > threshold, prob, -np.inf)) < max_denoise_num)
+
+
+def rank_in_row(score: np.ndarray) -> np.ndarray:
+    """0 for the highest of each row of score (N, W), ties to the earlier."""
+    return (-score).argsort(1, kind="stable").argsort(1, kind="stable")
 
 
 def apply_edits(items, flagged, replacement, prob) -> np.ndarray:
@@ -123,8 +137,7 @@ def apply_edits(items, flagged, replacement, prob) -> np.ndarray:
     """
     replaced = flagged & (replacement != 0)
     delete = flagged & ~replaced
-    order = (-np.where(delete, prob, -np.inf)).argsort(1, kind="stable").argsort(1, kind="stable")
-    delete &= order < (items != 0).sum(1, keepdims=True) - 2
+    delete &= rank_in_row(np.where(delete, prob, -np.inf)) < (items != 0).sum(1, keepdims=True) - 2
     edited = np.where(replaced, replacement, items)
     edited[delete] = 0
     return np.take_along_axis(edited, (edited != 0).argsort(1, kind="stable"), 1)  # the gaps close towards the target

@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -128,6 +129,11 @@ def check_filter(parser, args) -> argparse.Namespace:
         parser.error("--clean has nothing to denoise: use it with --denoise_category none")
     if "auto" in args.edit and args.replace_with == "suggested":
         parser.error("--edit auto weighs neighbours: use it with --replace_with neighbours")
+    if args.evidence in CONTROLS and args.edit == "replace" and args.replace_with == "suggested":
+        parser.error(
+            f"--evidence {args.evidence} edits other places than the language model suggested replacements for: use it with "
+            "--edit delete or --replace_with neighbours"
+        )
     return args
 
 
@@ -146,7 +152,7 @@ def check_args(parser, args) -> argparse.Namespace:
         parser.error("--model BERT4Rec predicts masked items over the whole catalogue: use it with --loss ce")
     if args.hidden_units % args.num_heads:
         parser.error(f"--hidden_units {args.hidden_units} is not a multiple of --num_heads {args.num_heads}")
-    if args.state_dict_path and not args.state_dict_path.exists():
+    if args.state_dict_path and not args.state_dict_path.is_file():
         parser.error(f"--state_dict_path {args.state_dict_path}: no such file")
     return check_filter(parser, args)
 
@@ -166,8 +172,11 @@ def output_folder(args, data: str, kind: str) -> Path:
 def beside(path: Path):
     """Where to write what is renamed to `path` when all went well: a reader never sees half a file or folder."""
     partial = path.with_name(f".{path.name}.partial-{os.uname().nodename}-{os.getpid()}")
-    yield partial
-    partial.replace(path)
+    try:
+        yield partial
+        partial.replace(path)
+    finally:  # where it failed
+        shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content) -> None:

@@ -24,8 +24,7 @@ def nearest_by_counts(counts: Counts) -> sparse.csr_array:
     first, second, lift = np.r_[a[kept], b[kept]], np.r_[b[kept], a[kept]], np.r_[lift[kept], lift[kept]]
     order = np.lexsort((second, -lift, first))
     first, second, lift = first[order], second[order], lift[order]
-    rank = np.arange(len(first)) - np.searchsorted(first, first)
-    top = rank < NEIGHBOURS
+    top = rank_in_group(first) < NEIGHBOURS
     return sparse.csr_array((lift[top], (first[top], second[top])), shape=(base, base))
 
 
@@ -43,6 +42,11 @@ def nearest_by_titles(vectors: np.ndarray) -> sparse.csr_array:
         values.append(np.take_along_axis(similar, top, 1).ravel())
     entries = np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))
     return sparse.csr_array(entries, shape=(n, n))
+
+
+def rank_in_group(groups: np.ndarray) -> np.ndarray:
+    """0, 1, … (N,) within each run of equal values of groups (N,), ascending."""
+    return np.arange(len(groups)) - np.searchsorted(groups, groups)
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
@@ -82,11 +86,8 @@ class Replacer:
         found = right.any(1)
         if not found.any():
             raise InputError(f"{train.path}: no held-out item is a neighbour of its window; too few rows to replace from")
-        x, right, there = (
-            self.features(train.users[rows][found], rest[found], candidates[found]),
-            right[found],
-            candidates[found] != 0,
-        )
+        rest, candidates, right = rest[found], candidates[found], right[found]
+        x, there = self.features(train.users[rows][found], rest, candidates), candidates != 0
         self.scale = x[there].std(0) + 1e-9
         x = x / self.scale
 
@@ -116,7 +117,7 @@ class Replacer:
             owner, items, values = owner[allowed], near.indices[allowed], near.data[allowed]
             order = np.lexsort((items, -values, owner))
             owner, items = owner[order], items[order]
-            rank = np.arange(len(owner)) - np.searchsorted(owner, owner)
+            rank = rank_in_group(owner)
             best, top = np.zeros((len(rest), CANDIDATES), dtype=np.int64), rank < CANDIDATES
             best[owner[top], rank[top]] = items[top]
             found.append(best)

@@ -79,6 +79,9 @@ class Bench:
 
         self.args, self.splits, self.n_items, self.device = args, splits, n_items, choose_device(args)
         self.seeds = range(args.seed, args.seed + args.seeds)
+        self.code = b"".join(
+            (ROOT / file).read_bytes() for file in ("model.py", "gru4rec.py", "bert4rec.py", "train.py", "evaluate.py")
+        )
 
     def edited(self, arm, weights: dict, replacer, names) -> dict:
         """{split: windows (N, L + 1)} of these splits, filtered as the arm says."""
@@ -89,15 +92,12 @@ class Bench:
         rows = denoise(self.splits, weights, arm, replacer)
         return {name: torch.from_numpy(rows[name]).to(self.device) for name in names}
 
-    def ranks(self, train, chosen, evaluated: list[dict], seed: int) -> list[dict]:
-        """{split: ranks (N,)} for each {split: windows}, by a model trained on train, its epoch chosen by the windows chosen."""
+    def ranks(self, train, chosen, evaluated: list, seed: int) -> list[np.ndarray]:
+        """Ranks (N,) for each of some windows, by a model trained on train, its epoch chosen by the windows chosen."""
         from evaluate import rank_targets
 
         model = self.trained({"train": train, "valid": chosen}, seed)
-        return [
-            {name: rank_targets(model, rows[:, :-1], rows[:, -1], self.args.exclude_history) for name, rows in tensors.items()}
-            for tensors in evaluated
-        ]
+        return [rank_targets(model, rows[:, :-1], rows[:, -1], self.args.exclude_history) for rows in evaluated]
 
     def trained(self, tensors: dict, seed: int):
         """A model fitted to these windows, or its weights from an earlier sweep over the same windows and settings."""
@@ -108,9 +108,7 @@ class Bench:
             "batchsize lr hidden_units num_blocks num_heads num_epochs dropout_rate weight_decay maxlen loss patience"
         ).split()
         options = [seed, self.n_items, version("torch"), str(self.device), args.model, args.exclude_history]
-        digest = hashlib.sha256(json.dumps([*options, *(getattr(args, name) for name in shaping)]).encode())
-        for code in ("model.py", "gru4rec.py", "bert4rec.py", "train.py", "evaluate.py"):
-            digest.update((ROOT / code).read_bytes())
+        digest = hashlib.sha256(json.dumps([*options, *(getattr(args, name) for name in shaping)]).encode() + self.code)
         for tensor in tensors.values():
             digest.update(tensor.cpu().numpy().tobytes())
         path = args.output_root / args.dataset / "models" / f"{digest.hexdigest()[:16]}.safetensors"
@@ -128,7 +126,7 @@ class Bench:
         """Ranks (S, N) of test at the one setting of the arm."""
         rows = self.edited(arm, weights, replacer, ("train", "test"))
         chosen = self.edited(arm, {}, None, ("valid",))["valid"]
-        return np.stack([self.ranks(rows["train"], chosen, [{"test": rows["test"]}], seed)[0]["test"] for seed in self.seeds])
+        return np.stack([self.ranks(rows["train"], chosen, [rows["test"]], seed)[0] for seed in self.seeds])
 
 
 def choose(bench: Bench, arm, weights: dict, replacer) -> tuple[list[dict], dict]:
@@ -139,16 +137,16 @@ def choose(bench: Bench, arm, weights: dict, replacer) -> tuple[list[dict], dict
     for share in arm.min_shares if arm.edit == "auto" else [0.0]:
         at_share = with_settings(arm, min_share=share)
         tests = grid(arm, "test")
-        valid = [bench.edited(with_settings(at_share, **test), weights, replacer, ("valid",)) for test in tests]
+        valid = [bench.edited(with_settings(at_share, **test), weights, replacer, ("valid",))["valid"] for test in tests]
         for train in grid(arm, "train"):
             windows = bench.edited(with_settings(at_share, **train), weights, replacer, ("train",))["train"]
             by_seed = [bench.ranks(windows, noisy, valid, seed) for seed in bench.seeds]
             for place, test in enumerate(tests):
-                ndcg = np.mean([ndcg_per_row(ranks[place]["valid"]).mean() for ranks in by_seed])
-                setting = {**train, **test, "min_share": share}
-                rows.append({"evidence": arm.evidence, "edit": arm.edit, **setting, "valid NDCG@20": float(ndcg)})
+                ndcg = float(np.mean([ndcg_per_row(ranks[place]).mean() for ranks in by_seed]))
+                rows.append({**train, **test, "min_share": share, "valid NDCG@20": ndcg})
     best = max(rows, key=lambda row: row["valid NDCG@20"])
-    return rows, {name: best[name] for name in setting}
+    setting = {name: value for name, value in best.items() if name != "valid NDCG@20"}
+    return [{"evidence": arm.evidence, "edit": arm.edit, **row} for row in rows], setting
 
 
 def arms(bench: Bench, weights: dict, replacer) -> tuple[list[dict], dict, dict]:
@@ -158,14 +156,19 @@ def arms(bench: Bench, weights: dict, replacer) -> tuple[list[dict], dict, dict]
 
     args = bench.args
     tried, chosen, runs = [], {}, {"noisy": bench.test(args, {}, None)}
+
+    def elsewhere(evidence: str, edit: str) -> bool:
+        """Other places can be edited in the same way: the language model lists its suspects and has replacements for these alone."""
+        return evidence != "raw" and (replacer is not None or edit == "delete")
+
     # as the evidence says, and as many edits at random places
     for evidence, edit in product(args.evidence, args.edit):
         arm, name = with_settings(args, evidence=evidence, edit=edit), f"{evidence}, {edit}"
         rows, chosen[name] = choose(bench, arm, weights[evidence], replacer)
         tried, arm = tried + rows, with_settings(arm, **chosen[name])
         runs[name] = bench.test(arm, weights[evidence], replacer)
-        if evidence != "raw":  # its suspects are listed, not weighed
-            at_random = {split: shuffled(prob) for split, prob in weights[evidence].items()}
+        if elsewhere(evidence, edit):
+            at_random = {split: shuffled(bench.splits[split], prob) for split, prob in weights[evidence].items()}
             runs[f"{name}{AT_RANDOM}"] = bench.test(arm, at_random, replacer)
     if "oracle" not in weights:
         return tried, chosen, runs
@@ -173,8 +176,9 @@ def arms(bench: Bench, weights: dict, replacer) -> tuple[list[dict], dict, dict]
     thresholds = {f"{part}_noise_filter_threshold": 0.5 for part in ("train", "test")}
     everything = thresholds | {f"{part}_max_denoise_num": EVERYTHING for part in ("train", "test")}
     for edit in args.edit:
-        oracle = with_settings(args, evidence="oracle", edit=edit, min_share=args.min_shares[0], **everything)
-        runs[f"oracle, {edit}"] = bench.test(oracle, weights["oracle"], replacer)
+        if elsewhere("oracle", edit):
+            oracle = with_settings(args, evidence="oracle", edit=edit, min_share=args.min_shares[0], **everything)
+            runs[f"oracle, {edit}"] = bench.test(oracle, weights["oracle"], replacer)
     runs["clean"] = bench.test(with_settings(args, clean=True), {}, None)
     return tried, chosen, runs
 
@@ -212,9 +216,12 @@ def sweep(args) -> dict:
     from dataloader import fingerprint, load
     from evaluate import BESIDE, compare, table
     from filter import FILTERED, make_replacer, read_sources, weigh
+    from train import choose_device
 
     # 1. rows, what is suspected in them by each kind of evidence, and what could stand there instead
+    choose_device(args)
     args = with_settings(args, denoise_category="all" if args.train_thresholds else "test", select_on="valid")
+    data = fingerprint(args, FILTERED[args.denoise_category])
     splits, n_items = load(args, FILTERED[args.denoise_category])
     known = any((split.items != split.clean).any() for split in splits.values())
     sources = None
@@ -235,11 +242,10 @@ def sweep(args) -> dict:
         report += [{"model": model} | row for row in compare(splits["test"].users, runs)]
 
     # 3. a table, a figure
-    data = fingerprint(args, FILTERED[args.denoise_category])
     folder = output_folder(args, data, "sweep_")
     folder.mkdir(parents=True, exist_ok=True)
-    with beside(folder / "sweep.csv") as partial:
-        pd.DataFrame(tried).to_csv(partial, index=False)
+    with beside(folder / "sweep.csv") as file:
+        pd.DataFrame(tried).to_csv(file, index=False)
     result = {
         "arguments": settings(args),
         "data_fingerprint": data,
@@ -248,8 +254,8 @@ def sweep(args) -> dict:
         "report": report,
     }
     write_json(folder / "report.json", result)
-    with beside(folder / "report.md") as partial:
-        partial.write_text(table(report, ("model", "rows", "HR@20", "NDCG@20", *BESIDE)), encoding="utf-8")
+    with beside(folder / "report.md") as file:
+        file.write_text(table(report, ("model", "rows", "HR@20", "NDCG@20", *BESIDE)), encoding="utf-8")
     if any("gap won back" in row for row in report):
         draw(folder / "gap.png", report)
     for model, settings_of in chosen.items():

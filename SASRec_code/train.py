@@ -16,7 +16,11 @@ MODELS = {"SASRec": SASRec, "GRU4Rec": GRU4Rec, "BERT4Rec": BERT4Rec}  # --model
 
 
 def choose_device(args) -> torch.device:
-    return torch.device(args.device or (f"cuda:{args.cuda}" if torch.cuda.is_available() else "cpu"))
+    name = args.device or (f"cuda:{args.cuda}" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
 
 
 def make_model(n_items: int, args, seed: int, device):
@@ -99,4 +103,4 @@ def load_weights(model, path: Path) -> None:
     try:
         model.load_state_dict(load_file(path))
     except (RuntimeError, SafetensorError) as error:
-        raise InputError(f"--state_dict_path {path}: does not fit this model ({' '.join(str(error).split())[:200]})") from None
+        raise InputError(f"{path}: does not fit this model ({' '.join(str(error).split())[:200]})") from None

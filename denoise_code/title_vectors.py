@@ -35,15 +35,19 @@ def read_titles(model, tokenizer, titles: list[str], layers: list[int], batch_si
     from tqdm import tqdm
 
     tokens = [tokenizer(clean_title(title))["input_ids"] or [tokenizer.eos_token_id] for title in titles]
-    check_length(model.config, max(map(len, tokens)))
+    check_length(model.config, max(map(len, tokens)), "a title")
     order = sorted(range(len(titles)), key=lambda place: len(tokens[place]))
-    rows = []
-    with torch.inference_mode(), layer_outputs(model, layers) as states:
+    rows, inputs = [], {}
+
+    def kept(state):
+        return pool(state, inputs["attention_mask"]).float()
+
+    with torch.inference_mode(), layer_outputs(model, layers, kept) as states:
         for start in tqdm(range(0, len(order), batch_size), desc="read titles", unit="batch", leave=False):
             inputs = pad_texts([tokens[place] for place in order[start : start + batch_size]], tokenizer.pad_token_id)
             inputs = {name: values.to(model.device) for name, values in inputs.items()}
             out = decoder_of(model)(**inputs, use_cache=False)[0]
-            rows.append(torch.stack([pool(state, inputs["attention_mask"]).float().cpu() for state in states or [out]]))
+            rows.append(torch.stack(states or [kept(out)]).cpu())
     return torch.cat(rows, dim=1)[:, torch.tensor(order).argsort()]
 
 

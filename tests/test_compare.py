@@ -90,6 +90,17 @@ def test_controls_that_control_something_else(tmp_path, capsys):
     assert not any("to random places" in row for row in compared)
 
 
+def test_each_setting_has_its_own_control(tmp_path, capsys):
+    write_denoised(tmp_path, rows=(200, 60, 60))
+    found = ["--denoise_category", "all", "--edit", "delete", "--train_noise_filter_threshold"]
+    settings = [[*found, share, "--evidence", kind] for share in (0.3, 0.4) for kind in ("fused", "random")]
+    folders = runs_of(capsys, tmp_path, [], *settings)
+    compared = compare.main(list(map(str, folders)))
+    assert ["to random places" in row for row in compared] == [False, True, False, True, False]
+    assert compared[3]["rows"] == f"fused, delete ({folders[3].name})"
+    assert compared[4]["rows"] == compared[3]["rows"] + " at random places"
+
+
 def test_sentences():
     for interval, word in (([0.1, 0.2], "higher"), ([-0.2, -0.1], "lower"), ([-0.1, 0.1], "nothing is shown")):
         row = {"rows": "b", "difference": {"interval_95": interval}}

@@ -1,5 +1,7 @@
 """SASRec_code/filter.py: the threshold filter against a slow version."""
 
+from pathlib import Path
+
 import dataloader
 import filter
 import numpy as np
@@ -79,12 +81,34 @@ def test_thresholds_come_from_the_right_rows(tmp_path, reference):
         assert (edited[name] == slow_filter(splits[name], np.nanquantile(by[name].noise_prob, share), 3)).all()
 
 
+def rows_of(users, items, places=None):
+    nothing = np.zeros_like(items)
+    return dataloader.Split(Path("train.csv"), users, items, nothing, items, places=places)
+
+
 def test_random_places_are_as_many_in_each_row():
     rng = np.random.default_rng(3)
     prob = np.where(rng.random((500, 8)) < 0.3, np.nan, rng.random((500, 8)))
-    moved = filter.shuffled(prob)
-    assert (np.isnan(moved) == np.isnan(prob)).all() and (np.sort(moved, 1) == np.sort(prob, 1))[
-        ~np.isnan(np.sort(prob, 1))
-    ].all()
-    here, there = (flag_probable(values, 0.6, 2) for values in (prob, moved))
-    assert (here.sum(1) == there.sum(1)).all() and 0.2 < (here & there).sum() / here.sum() < 0.6
+    for places in (None, rng.integers(100, size=(500, 8))):
+        moved = filter.shuffled(rows_of(np.arange(500), np.ones((500, 8), dtype=int), places), prob)
+        assert (np.isnan(moved) == np.isnan(prob)).all()
+        assert np.array_equal(np.sort(moved, 1), np.sort(prob, 1), equal_nan=True)
+        here, there = (flag_probable(values, 0.6, 2) for values in (prob, moved))
+        assert (here.sum(1) == there.sum(1)).all() and 0.2 < (here & there).sum() / here.sum() < 0.6
+
+
+def test_random_places_are_interactions_where_these_are_known():
+    """What evidence finds it finds in most windows that hold it; so must the control, or it would only thin out the rows."""
+    places = np.arange(60)[:, None] + np.arange(8)  # 60 windows of one user's 67 interactions, two suspects in each
+    prob = np.tile([0.9, 0.8, *[0.1] * 6], (60, 1))
+    users, items = np.full(60, "one"), 1 + places
+
+    def share(places):
+        flagged = flag_probable(filter.shuffled(rows_of(users, items, places), prob), 0.5, 2)
+        touched = [flagged[items == item] for item in set(items[flagged])]
+        return np.mean([of_item.mean() for of_item in touched])
+
+    assert share(places) > 0.5 > 0.35 > share(None)
+    moved = filter.shuffled(rows_of(users, items, places), prob)
+    alone = filter.shuffled(rows_of(users[7:8], items[7:8], places[7:8]), prob[7:8])
+    assert (alone == moved[7:8]).all()  # whatever else is in the split

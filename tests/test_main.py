@@ -99,6 +99,11 @@ def test_bad_options(tmp_path, capsys):
     sasrec_refused(capsys, sasrec_command(tmp_path, "--test_noise_filter_threshold", 1.5), "1.5 is not in 0..1")
     sasrec_refused(capsys, sasrec_command(tmp_path, "--state_dict_path", "absent.safetensors"), "no such file")
     sasrec_refused(capsys, sasrec_command(tmp_path, "--model", "BERT4Rec"), "--model BERT4Rec predicts masked items")
+    sasrec_refused(capsys, sasrec_command(tmp_path, "--device", "nowhere"), "--device nowhere: ")
+    everything = ["--denoise_category", "all", "--evidence"]
+    sasrec_refused(capsys, sasrec_command(tmp_path, *everything, "random"), "--evidence random edits other places than")
+    unread = sasrec_command(tmp_path, *everything, "collaborative", name="Y_noise_user0.1")
+    sasrec_refused(capsys, unread, "train.csv: suggests no replacements; --replace_with neighbours")
     (tmp_path / "w.safetensors").write_bytes(b"junk")
     sasrec_refused(capsys, sasrec_command(tmp_path, "--state_dict_path", tmp_path / "w.safetensors"), "does not fit this model")
     with pytest.raises(SystemExit):
@@ -110,5 +115,6 @@ def test_main_uses_every_kind(denoised):
     root, results = denoised.parent, {}
     base = ["--denoise_category", "all", "--train_noise_filter_threshold", 0.3, "--test_noise_filter_threshold", 0.3]
     for kind in ("raw", *evidence.FEATURES, "collaborative+semantic", "fused", "oracle"):
-        results[kind] = sasrec.main(sasrec_command(root, *base, "--evidence", kind))["per_seed"]["test"]
+        edit = "delete" if kind == "oracle" else "replace"
+        results[kind] = sasrec.main(sasrec_command(root, *base, "--evidence", kind, "--edit", edit))["per_seed"]["test"]
     assert len({json.dumps(value) for value in results.values()}) == 7

@@ -49,7 +49,7 @@ def test_sweep(tmp_path):
 
 def test_sweep_goes_on_and_test_chooses_nothing(tmp_path):
     write_denoised(tmp_path, rows=(200, 60, 60))
-    raw = ["--train_thresholds", 0.8, "--test_thresholds", 0.5, 0.8]
+    raw = ["--edit", "delete", "--train_thresholds", 0.8, "--test_thresholds", 0.5, 0.8]
     result, folder = run(tmp_path, *raw)
     table_before = (folder / "sweep.csv").read_bytes()
     models = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("models/*")}
@@ -70,6 +70,7 @@ def test_shares_of_test_are_counted_in_valid(tmp_path):
     write_denoised(tmp_path, rows=(200, 60, 60))
     result, _ = run(tmp_path, "--train_thresholds", "--test_thresholds", 0.5, "--test_caps", 2)
     chosen = result["chosen"]["SASRec"]["raw, replace"]
+    assert [row["rows"] for row in result["report"]] == ["noisy", "raw, replace", "clean"]  # others have no suggestions elsewhere
     assert chosen["test_noise_filter_threshold"] == 0.5, "choose other rows: valid must prefer to edit"
     options = ["--denoise_category", "test", "--test_noise_filter_threshold", 0.5, "--test_max_denoise_num", 2]
     args = sasrec_arguments(tmp_path, *options)

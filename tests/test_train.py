@@ -113,14 +113,27 @@ def test_resume_refuses_what_changed(genres, tiny_models, tmp_path, capsys):
 
 
 def test_two_processes_train_like_one(genres, tiny_models, tmp_path):
-    options = ["--lora_dropout", 0, "--eval_steps", 3]
+    """Losses, and the held-out figures, whose windows are of other lengths on the other process."""
+    options = ["--lora_dropout", 0, "--eval_steps", 3, "--loss_on", "unplanted", "--eval_sample", 31]
     train.main(tiny_args(genres, tiny_models["llama"], tmp_path / "one", *options))
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", train.__file__]
     two = tiny_args(genres, tiny_models["llama"], tmp_path / "two", *options, "--micro_batch_size", 4)
     done = subprocess.run([*launch, *two], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
     name = f"{genres.name}/batch8_sample48_epoch1"
-    assert losses(tmp_path / "two" / name) == pytest.approx(losses(tmp_path / "one" / name), abs=1e-3)
+    one, other = (tmp_path / run / name for run in ("one", "two"))
+    assert losses(other) == pytest.approx(losses(one), abs=1e-3)
+    measured = [
+        {
+            key: value
+            for entry in json.loads((run / "run.json").read_text())["history"]
+            for key, value in entry.items()
+            if "auc" in key
+        }
+        for run in (one, other)
+    ]
+    assert {"eval_auc", "eval_auc_context", "eval_likelihood_auc"} <= measured[0].keys()
+    assert measured[0] == pytest.approx(measured[1], abs=0.01)
 
 
 @pytest.mark.parametrize(
