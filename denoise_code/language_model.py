@@ -97,8 +97,9 @@ def check_base_model(name: str, longest: int, targets: list[str] = ()) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
+    config = load_config(name)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(load_config(name))  # without its weights
+        model = AutoModelForCausalLM.from_config(config)  # without its weights
     check_attention(name, model)
     check_length(model.config, longest, f"--base_model {name}: a prompt with its answer (--cutoff_len, --span, --max_new_tokens)")
     modules = {path.rsplit(".", 1)[-1] for path, _ in model.named_modules()}
