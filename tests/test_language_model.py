@@ -7,8 +7,9 @@ import pytest
 import torch
 from conftest import arguments, refused
 
+from denoise_code import language_model
 from denoise_code.command_line import InputError
-from denoise_code.language_model import check_attention, load_base_model, load_tokenizer, unpack
+from denoise_code.language_model import check_attention, check_base_model, load_base_model, load_tokenizer, unpack
 
 
 @pytest.mark.parametrize("kind", ["Bloom", "DeepseekV3", "Lfm2", "Mamba", "Qwen3Next", "Bart", "GPT2", "Gemma2", "Qwen3"])
@@ -24,6 +25,14 @@ def test_models_with_more_than_attention_are_refused(kind):
     else:
         with pytest.raises(InputError, match=f"--base_model there: stage 2 cannot read with {kind}"):
             check_attention("there", model)
+
+
+def test_a_model_is_not_unpacked_as_an_empty_one(tiny_models, monkeypatch):
+    """What comes first may have to unpack the embedded model, which needs its weights."""
+    devices = []
+    monkeypatch.setattr(language_model, "locate_model", lambda name: devices.append(torch.empty(0).device.type) or name)
+    check_base_model(str(tiny_models["llama"]), 10)
+    assert devices == ["cpu"]
 
 
 def test_bad_adapters(tiny_models, tiny_adapters, data, tmp_path, capsys):
