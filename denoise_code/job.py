@@ -24,7 +24,7 @@ from denoise_code.readings import Work
 from denoise_code.scores import measure, planted_detection
 from denoise_code.title_vectors import save_tensors
 
-PILOT_BATCHES = 8  # at most, that estimate --min_percentile; of a small job a quarter
+PILOT_BATCHES = 8  # batches that estimate --min_percentile
 NEW_COLUMNS = ["noise_prob", "noise_items", "noise_items_prob", "suggest_item_titles", "suggest_item_ids"]
 
 
@@ -108,8 +108,8 @@ def denoise_part(part: str, works: list[Work], questions: list[list[Question]], 
 
     denoiser.threshold = -np.inf
     if args.min_percentile:
-        pilot = np.linspace(0, len(plan) - 1, min(PILOT_BATCHES, 1 + len(plan) // 4)).astype(int)
-        probs = [prob for place in pilot for record in run(plan[place], suggest=False) for prob in record["noise_prob"]]
+        pilot = [plan[place] for place in np.unique(np.linspace(0, len(plan) - 1, PILOT_BATCHES).astype(int))]
+        probs = [prob for batch in pilot for record in run(batch, suggest=False) for prob in record["noise_prob"]]
         denoiser.threshold = float(np.quantile(probs, args.min_percentile))
     done, mine = shards.read(part), deal(tokens, world)[rank]
     progress = tqdm(total=len(mine), initial=sum(b in done for b in mine), desc=part, unit="batch", disable=rank > 0)
