@@ -10,6 +10,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 RELEASED = ROOT.parent / "shared" / "data"  # the authors' rows; tests that need them skip without
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# accelerate's own launcher starts one process where there is no GPU, whatever --num_processes says
+TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+ON_THE_CPU = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
 sys.path[:0] = [str(ROOT), str(ROOT / "SASRec_code"), str(ROOT / "data")]
 
 

@@ -1,23 +1,23 @@
 """generate_denoised.py: its options, its files, its errors."""
 
 import json
+import os
 import subprocess
-import sys
 
 import main as sasrec
 import numpy as np
 import pandas as pd
-from conftest import DENOISED, FRUIT, TITLES, arguments, csvs, refused, run, write_tiny_data
+from conftest import DENOISED, FRUIT, ON_THE_CPU, TITLES, TWO_PROCESSES, arguments, csvs, refused, run, write_tiny_data
 
 import generate_denoised as generate
 from denoise_code.job import NEW_COLUMNS
 
 
-def test_accelerate_launch(tiny_adapters, data, tmp_path):
+def test_two_processes_write_what_one_writes(tiny_adapters, data, tmp_path):
     adapter = tiny_adapters["gpt2"]
     one = csvs(run(adapter, data, out=tmp_path / "one"))
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", generate.__file__]
-    done = subprocess.run([*launch, *arguments(adapter, data, out=tmp_path / "two")], capture_output=True, text=True)
+    two = [*TWO_PROCESSES, generate.__file__, *arguments(adapter, data, out=tmp_path / "two")]
+    done = subprocess.run(two, capture_output=True, text=True, env=os.environ | ON_THE_CPU)
     assert done.returncode == 0, done.stderr[-2000:]
     assert csvs(tmp_path / "two" / DENOISED) == one
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from conftest import CARS, FRUIT, tiny_args, train_refused, write_tiny_data
+from conftest import CARS, FRUIT, ON_THE_CPU, TWO_PROCESSES, tiny_args, train_refused, write_tiny_data
 from transformers import BloomConfig, LlamaConfig
 
 import train_denoise_model as train
@@ -116,9 +116,9 @@ def test_two_processes_train_like_one(genres, tiny_models, tmp_path):
     """Losses, and the held-out figures, whose windows are of other lengths on the other process."""
     options = ["--lora_dropout", 0, "--eval_steps", 3, "--loss_on", "unplanted", "--eval_sample", 31]
     train.main(tiny_args(genres, tiny_models["llama"], tmp_path / "one", *options))
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", train.__file__]
     two = tiny_args(genres, tiny_models["llama"], tmp_path / "two", *options, "--micro_batch_size", 4)
-    done = subprocess.run([*launch, *two], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    launch = [*TWO_PROCESSES, train.__file__, *two]
+    done = subprocess.run(launch, capture_output=True, text=True, env=os.environ | ON_THE_CPU)
     assert done.returncode == 0, done.stderr[-3000:]
     name = f"{genres.name}/batch8_sample48_epoch1"
     one, other = (tmp_path / run / name for run in ("one", "two"))
