@@ -32,17 +32,17 @@ def weigh(splits: dict, n_items: int, args, sources: Sources | None = None) -> d
     return {name: shuffled(splits[name], prob) for name, prob in found.items()} if args.evidence == "random" else found
 
 
-def shuffled(split: Split, prob: np.ndarray, seed: int = 0) -> np.ndarray:
+def shuffled(split: Split, prob: np.ndarray) -> np.ndarray:
     """The probabilities (N, W) at random places of their row: as many edits in each, with nothing known of where.
 
     An interaction is as early in the draw in all rows that hold it, so it is edited in all of them or in none, as far as their
     numbers of edits allow, like one that evidence finds; rows that do not tell their interactions are drawn one by one.
     """
     if split.places is None:
-        keys = np.random.default_rng(seed).random(prob.shape)
+        keys = np.random.default_rng(0).random(prob.shape)
     else:
         users = hash_array(split.users.astype(str).astype(object))
-        interactions = users[:, None] + (split.places + (seed << 32)).astype(np.uint64)
+        interactions = users[:, None] + split.places.astype(np.uint64)
         keys = hash_array(interactions.ravel()).reshape(prob.shape) / 2**64
     keys, result = np.where(np.isnan(prob), np.inf, keys), np.empty_like(prob)
     np.put_along_axis(result, keys.argsort(1, kind="stable"), -np.sort(-prob, 1), 1)  # NaN to the places that are not scored
@@ -122,7 +122,8 @@ def flag_suspects(split: Split, threshold: float, max_denoise_num: int) -> np.nd
 
 def flag_probable(prob: np.ndarray, threshold: float, max_denoise_num: int) -> np.ndarray:
     """The `max_denoise_num` highest of prob (N, W) in each row that exceed the threshold; NaN never does."""
-    return (prob > threshold) & (rank_in_row(np.where(prob > threshold, prob, -np.inf)) < max_denoise_num)
+    above = prob > threshold
+    return above & (rank_in_row(np.where(above, prob, -np.inf)) < max_denoise_num)
 
 
 def rank_in_row(score: np.ndarray) -> np.ndarray:

@@ -38,12 +38,12 @@ def experiment(args) -> dict:
     from train import choose_device, fit, load_weights, make_model, save_weights
 
     # 1. rows, filtered
-    device = choose_device(args)
     data = fingerprint(args, FILTERED[args.denoise_category])
     folder = output_folder(args, data, "")
     if args.where:
         print(folder)
         return {}
+    device = choose_device(args)
     splits, n_items = load(args, FILTERED[args.denoise_category])
     edited = denoise(splits, weigh(splits, n_items, args), args, make_replacer(splits, n_items, args))
     tensors = {name: torch.from_numpy(windows).to(device) for name, windows in edited.items()}

@@ -236,8 +236,9 @@ def sweep(args) -> dict:
 
     # 2. what each model makes of them
     tried, chosen, report = [], {}, []
-    for model in args.model:
-        rows, chosen[model], runs = arms(Bench(of_model(args, model), splits, n_items), weights, replacer)
+    benches = {model: Bench(of_model(args, model), splits, n_items) for model in args.model}  # before hours pass: of this code
+    for model, bench in benches.items():
+        rows, chosen[model], runs = arms(bench, weights, replacer)
         tried += [{"model": model} | row for row in rows]
         report += [{"model": model} | row for row in compare(splits["test"].users, runs)]
 

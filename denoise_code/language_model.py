@@ -83,21 +83,15 @@ def load_tokenizer(name: str):
     return tokenizer
 
 
-def load_config(name: str):
-    from transformers import AutoConfig
-
-    return read_small(name, AutoConfig)
-
-
 def check_base_model(name: str, longest: int, targets: list[str] = ()) -> None:
     """Raise InputError for a model that cannot do stage 2, or read so many tokens, or has no module of a LoRA target.
 
     Both stages ask before they load any weights.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = load_config(name)
+    config = read_small(name, AutoConfig)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)  # without its weights
     check_attention(name, model)
