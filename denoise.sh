@@ -16,8 +16,8 @@ start=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 here=$PWD
 case "$# ${1:-}" in
-    "0 ") default=all root=data part=(--planted 400) seeds=5 ;;
-    "1 --quick") default=quick root=data/quick seeds=3
+    "0 ") default=all root=data part=(--planted 400) trained=(--seeds 5) ;;
+    "1 --quick") default=quick root=data/quick trained=(--seeds 3 --num_epochs 2)  # more were never better
         part=(--planted 100 --users 25 --denoise_data valid_5000 test_5000) ;;
     [2-9]" "[!-]* | [1-9][0-9]" "[!-]*) default= ;;
     *) usage ;;
@@ -59,7 +59,7 @@ made=$(basename "$($python generate_denoised.py "${options[@]}" --where)")
 rows=$made
 [ "$default" = quick ] && rows=$data
 cd SASRec_code
-run=(main.py --dataset "$rows" --data_root "../$root" --seeds "$seeds" --loss ce --batchsize 1024 --lr 0.002 --patience 1)
+run=(main.py --dataset "$rows" --data_root "../$root" "${trained[@]}" --loss ce --batchsize 1024 --lr 0.002 --patience 1)
 filter=(--denoise_category all --edit delete
     --train_noise_filter_threshold 0.2 --test_noise_filter_threshold 0.2 --train_max_denoise_num 2 --test_max_denoise_num 2)
 echo "== SASRec on noisy rows"
