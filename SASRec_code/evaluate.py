@@ -19,23 +19,18 @@ SCORES_AT_ONCE = 2**21  # rows x items of a batch of scores: 8 MB, about what ca
 
 
 @torch.inference_mode()
-def rank_targets(model, histories: Tensor, targets: Tensor, exclude_history: bool = False) -> np.ndarray:
+def rank_targets(model, histories: Tensor, targets: Tensor) -> np.ndarray:
     """Rank (N,) of each target from 0 among all items: those that score higher, and half of those that score the same.
 
-    histories (N, L) left-padded, targets (N,). `exclude_history` takes the items of the history out of the ranking,
-    the target excepted.
+    histories (N, L) left-padded, targets (N,).
     """
     model.eval()
     n_items = model.items.num_embeddings - 1
     rows = max(LEAST_ROWS, SCORES_AT_ONCE // (n_items + 1))
     ranks = []
     for start in range(0, len(histories), rows):
-        history, target = histories[start : start + rows], targets[start : start + rows, None]
-        scores = model.scores(history)  # (B, V)
-        if exclude_history:
-            own = scores.gather(1, target)
-            scores.scatter_(1, history, -torch.inf).scatter_(1, target, own)
-        ranks.append(ranks_of(scores, target))
+        scores = model.scores(histories[start : start + rows])  # (B, V)
+        ranks.append(ranks_of(scores, targets[start : start + rows, None]))
     return torch.cat(ranks).cpu().numpy()
 
 

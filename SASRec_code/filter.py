@@ -56,8 +56,14 @@ def read_sources(folder: Path, train: Split, n_items: int, maxlen: int) -> Sourc
 
 
 def make_replacer(splits: dict, n_items: int, args) -> Replacer | None:
-    """What finds replacements; None where the language model's are taken, or none are needed."""
-    if args.replace_with == "suggested" or args.edit == "delete" or not FILTERED[args.denoise_category]:
+    """What finds replacements; None where the language model's are taken, or none are needed. InputError where it has none."""
+    edited = [splits[name] for name in FILTERED[args.denoise_category]]
+    if args.edit == "delete" or not edited:
+        return None
+    if args.replace_with == "suggested":
+        for split in edited:
+            if split.suspects is None:
+                raise InputError(f"{split.path}: suggests no replacements; --replace_with neighbours finds some, or --edit delete")
         return None
     replacer = Replacer(splits["train"], n_items, read_vectors(args.data_root / args.dataset, n_items))
     print("replacements: " + ", ".join(f"{name} {value:+.2f}" for name, value in replacer.coefficients().items()))
@@ -80,10 +86,8 @@ def denoise(splits: dict, weights: dict, args, replacer: Replacer | None = None)
             instead = np.zeros_like(split.items)
         elif replacer:
             instead = replacer.replacements(split, flagged, args.min_share if args.edit == "auto" else 0)
-        elif split.suspects is not None:
-            instead = replacements(split)
         else:
-            raise InputError(f"{split.path}: suggests no replacements; --replace_with neighbours finds some, or --edit delete")
+            instead = replacements(split)
         windows[name] = apply_edits(split.items, flagged, instead, weight)
         print(f"{name}: {flagged.sum():,} of {split.editable.sum():,} positions flagged ({describe_edits(split, flagged)})")
     return windows

@@ -60,7 +60,7 @@ def experiment(args) -> dict:
             save_weights(model, folder / f"seed{seed}.safetensors")
         for split, by_seed in ranks.items():
             windows = tensors[split]
-            by_seed.append(rank_targets(model, windows[:, :-1], windows[:, -1], args.exclude_history))
+            by_seed.append(rank_targets(model, windows[:, :-1], windows[:, -1]))
         if args.state_dict_path:
             break
 

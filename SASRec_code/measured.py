@@ -4,6 +4,7 @@ import numpy as np
 from evidence import (
     Evidence,
     bootstrap_aucs,
+    collaborative_features,
     detection_row,
     expected_calibration_error,
     halves,
@@ -23,9 +24,12 @@ class Measured:
             kinds.insert(-1, "collaborative+semantic")
         self.test, self.sources = test, sources
         self.fitted = {kind: Evidence(kind, sources) for kind in kinds}
-        self.scores = {kind: evidence.probabilities(test) for kind, evidence in self.fitted.items()}
         self.planted = sources.planted_by("fused", popular=True)
-        self.on_planted = {kind: evidence.probabilities(self.planted) for kind, evidence in self.fitted.items()}
+        self.scores, self.on_planted = (
+            {"rarity": collaborative_features(split, sources.counts)[..., 2]}
+            | {kind: evidence.probabilities(split) for kind, evidence in self.fitted.items()}
+            for split in (test, self.planted)
+        )
         if "llm" in kinds:
             self.scores = {"raw": test.noise_prob} | self.scores
             self.on_planted = {"raw": self.planted.noise_prob} | self.on_planted

@@ -116,7 +116,6 @@ def make_parser(description: str, several: bool = False) -> argparse.ArgumentPar
     add("--loss", choices=["bce", "ce"], default="bce", help="bce: one negative a position (release); ce: whole catalogue")
     add("--select_on", choices=["valid", "test"], default="valid", help="split whose NDCG@20 picks the epoch (release: test)")
     add("--patience", type=ranged(int, 1), default=10, help="epochs without a better NDCG@20 before stopping")
-    add("--exclude_history", action="store_true", help="rank without the items of the history")
     add("--state_dict_path", type=Path, help="evaluate these weights, train nothing")
     add("--device", help="cpu, cuda, cuda:1, … (default: the GPU --cuda where there is one)")
     add("--cuda", type=count, default=0, help="number of the GPU")

@@ -182,7 +182,7 @@ def hits(replacer: Replacer, split: Split) -> dict[str, dict[str, float]]:
     allowed = (popular[:, None] != known[:, None, :]).all(2)  # (F, 10 + W): never an item of the row
     order = np.argsort(~allowed, axis=1, kind="stable")[:, :10]
     ranked = {
-        "neighbours": replacer.rank(split.users[row], np.where(noise[row], 0, known), known, 10)[0],
+        "neighbours": replacer.rank(split.users[row], np.where(np.arange(known.shape[1]) == place[:, None], 0, known), known, 10)[0],
         "popularity": np.where(np.take_along_axis(allowed, order, 1), popular[order], 0),
     }
     return {

@@ -6,8 +6,8 @@ Writes  SASRec_code/output/<dataset>/sweep_<settings>/: sweep.csv (a row a setti
 
 A model is trained once for each train setting and seed, its epoch chosen by the NDCG@20 of valid with the noisy histories
 (of clean rows with clean ones; main.py: with those it filters); every test setting is then evaluated with it on valid. The
-best mean over seeds goes to test, and beside it (but for raw) as many edits at random places of the same rows. Trained
-models are kept and shared between sweeps: a killed sweep goes on where it was.
+best mean over seeds goes to test, and beside it (but for raw) the same with the probabilities at random places, its settings
+chosen in the same way. Trained models are kept and shared between sweeps: a killed sweep goes on where it was.
 
     python sweep.py --dataset ML100K_noise_user0.1 --evidence collaborative --edit delete --train_thresholds 0.3 --seeds 3
     python sweep.py --dataset Toy_denoise_user0.1_0 --evidence collaborative semantic fused --edit delete replace auto \
@@ -97,7 +97,7 @@ class Bench:
         from evaluate import rank_targets
 
         model = self.trained({"train": train, "valid": chosen}, seed)
-        return [rank_targets(model, rows[:, :-1], rows[:, -1], self.args.exclude_history) for rows in evaluated]
+        return [rank_targets(model, rows[:, :-1], rows[:, -1]) for rows in evaluated]
 
     def trained(self, tensors: dict, seed: int):
         """A model fitted to these windows, or its weights from an earlier sweep over the same windows and settings."""
@@ -107,7 +107,7 @@ class Bench:
         shaping = (
             "batchsize lr hidden_units num_blocks num_heads num_epochs dropout_rate weight_decay maxlen loss patience"
         ).split()
-        options = [seed, self.n_items, version("torch"), str(self.device), args.model, args.exclude_history]
+        options = [seed, self.n_items, version("torch"), str(self.device), args.model]
         digest = hashlib.sha256(json.dumps([*options, *(getattr(args, name) for name in shaping)]).encode() + self.code)
         for tensor in tensors.values():
             digest.update(tensor.cpu().numpy().tobytes())
@@ -146,7 +146,7 @@ def choose(bench: Bench, arm, weights: dict, replacer) -> tuple[list[dict], dict
                 rows.append({**train, **test, "min_share": share, "valid NDCG@20": ndcg})
     best = max(rows, key=lambda row: row["valid NDCG@20"])
     setting = {name: value for name, value in best.items() if name != "valid NDCG@20"}
-    return [{"evidence": arm.evidence, "edit": arm.edit, **row} for row in rows], setting
+    return rows, setting
 
 
 def arms(bench: Bench, weights: dict, replacer) -> tuple[list[dict], dict, dict]:
@@ -161,15 +161,16 @@ def arms(bench: Bench, weights: dict, replacer) -> tuple[list[dict], dict, dict]
         """Other places can be edited in the same way: the language model lists its suspects and has replacements for these alone."""
         return evidence != "raw" and (replacer is not None or edit == "delete")
 
-    # as the evidence says, and as many edits at random places
+    # as the evidence says, and the same with its probabilities at random places: what edits alone are worth, chosen as well
     for evidence, edit in product(args.evidence, args.edit):
         arm, name = with_settings(args, evidence=evidence, edit=edit), f"{evidence}, {edit}"
-        rows, chosen[name] = choose(bench, arm, weights[evidence], replacer)
-        tried, arm = tried + rows, with_settings(arm, **chosen[name])
-        runs[name] = bench.test(arm, weights[evidence], replacer)
+        known = {name: weights[evidence]}
         if elsewhere(evidence, edit):
-            at_random = {split: shuffled(bench.splits[split], prob) for split, prob in weights[evidence].items()}
-            runs[f"{name}{AT_RANDOM}"] = bench.test(arm, at_random, replacer)
+            known[name + AT_RANDOM] = {split: shuffled(bench.splits[split], prob) for split, prob in weights[evidence].items()}
+        for name, weight in known.items():
+            rows, chosen[name] = choose(bench, arm, weight, replacer)
+            tried += [{"rows": name} | row for row in rows]
+            runs[name] = bench.test(with_settings(arm, **chosen[name]), weight, replacer)
     if "oracle" not in weights:
         return tried, chosen, runs
     # the right places, and clean rows

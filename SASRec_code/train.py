@@ -68,7 +68,7 @@ def fit(model, tensors: dict, args, seed: int, log_dir: Path | None = None) -> d
     epochs = tqdm(range(1, args.num_epochs + 1), desc=f"seed {seed}", unit="epoch")
     for epoch in epochs:
         loss = train_epoch(model, tensors["train"], optimiser, args, generator)
-        ndcg = metrics(rank_targets(model, chosen[:, :-1], chosen[:, -1], args.exclude_history))["NDCG@20"]
+        ndcg = metrics(rank_targets(model, chosen[:, :-1], chosen[:, -1]))["NDCG@20"]
         if not np.isfinite(loss):
             raise InputError(f"the loss of epoch {epoch} is {loss}: a smaller --lr keeps it finite")
         curve.append(ndcg)
