@@ -25,7 +25,7 @@ from functools import cache
 from pathlib import Path
 
 from denoise_code.command_line import InputError, Parser, input_errors, positive, share
-from denoise_code.dataset import PLANTED, keep_users, output_name, read_catalogue, read_split
+from denoise_code.dataset import PLANTED, find_train_file, keep_users, output_name, read_catalogue, read_split, read_windows
 from denoise_code.job import Shards, complete, denoise_part, describe_job, finish, open_output
 from denoise_code.language_model import (
     EMBEDDED_MODEL,
@@ -38,6 +38,11 @@ from denoise_code.language_model import (
 )
 from denoise_code.prompt import Prompt, Titles
 from denoise_code.readings import each_interaction, each_row, histories
+
+# What says how windows are read: of no use without an adapter.
+OF_WINDOWS = (
+    "denoise_data planted top_k score unit overlap span suggest ground min_percentile max_new_tokens limit users"
+).split()
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -87,6 +92,11 @@ def parse_args(argv=None) -> argparse.Namespace:
         parser.error("--planted is negative")
     if PLANTED in args.denoise_data:
         parser.error("--denoise_data planted: --planted makes it")
+    if not args.denoise_model_path:
+        given = [name for name in OF_WINDOWS if getattr(args, name) != parser.get_default(name)]
+        if given:
+            parser.error(f"--{given[0]} needs --denoise_model_path; without an adapter only title vectors are made")
+        args.denoise_data, args.planted = [], 0
     return args
 
 
@@ -96,11 +106,11 @@ def plan(splits: dict, args) -> dict:
         return {name: each_row(name, windows) for name, (_, windows) in splits.items()}
     causal = args.score == "likelihood"
     users = {name: split for name, split in splits.items() if name != PLANTED}
-    works, sequences = each_interaction(users, args.overlap, args.span, causal)
-    parts = {"interactions": works}
+    parts = {"interactions": each_interaction(users, args.overlap, args.span, causal)}
     if PLANTED in splits:  # each with the history that an interaction of its place is read with
         table, windows = splits[PLANTED]
-        parts[PLANTED] = each_row(PLANTED, windows, histories(table, sequences) if causal else None)
+        train = read_windows(find_train_file(args.noise_dataset_path))
+        parts[PLANTED] = each_row(PLANTED, windows, histories(table, train, args.overlap, args.span) if causal else None)
     return parts
 
 
@@ -129,10 +139,9 @@ def generate(args) -> None:
     args.base_model = args.base_model or (None if adapter else EMBEDDED_MODEL)
     adapter_run = check_adapter(adapter, args.base_model) if adapter else {"base_model": args.base_model}
     trained_with, base_model = adapter_run.get("arguments", {}), adapter_run["base_model"]
-    if not adapter:  # nothing that scores windows
-        args.denoise_data, args.planted = [], 0
-    name = output_name(Path(os.path.abspath(data)).name, adapter and adapter.resolve(), trained_with.get("sample", 0))  # noqa: PTH100  links stay
-    output = (args.output_root or data.resolve().parent) / name
+    there = Path(os.path.abspath(data))  # noqa: PTH100  links stay
+    name = output_name(there.name, adapter and adapter.resolve(), trained_with.get("sample", 0))
+    output = (args.output_root or there.parent) / name
     if args.where:
         print(output)
         return
@@ -179,8 +188,8 @@ def generate(args) -> None:
 
     def nearest(texts):
         if args.ground == "title_vectors":
-            return nearest_by_vectors(model, tokenizer, texts, 4 * args.batch_size, *vectors())
-        return nearest_items(embed(model, tokenizer, texts, 4 * args.batch_size), table())
+            return nearest_by_vectors(model, tokenizer, texts, *vectors())
+        return nearest_items(embed(model, tokenizer, texts), table())
 
     try:
         counts = {name: denoise_part(name, *part, denoiser, shards, rank, world) for name, part in parts.items()}

@@ -35,13 +35,51 @@ ROOT = Path(__file__).resolve().parent
 SHOWN = ("loss", "auc", "auc_context", "top1")  # while training; the rest is in run.json
 # All other arguments shape the examples, the order of the batches or the optimiser's path and may not change on resuming.
 PLACES = {"data_root", "output_root"}
-MAY_CHANGE = PLACES | {"eval_steps", "logging_steps", "report_to", "resume_from_checkpoint", "cpu_only"}
+MAY_CHANGE = PLACES | {"micro_batch_size", "gradient_checkpointing", "eval_steps", "logging_steps", "report_to"}
+MAY_CHANGE |= {"resume_from_checkpoint", "cpu_only"}
+
+
+def training_arguments(args, output: Path, measured: bool):
+    """The settings of the release, as the Trainer of Hugging Face takes them; measured: on held-out windows."""
+    import torch
+    from transformers import TrainingArguments
+
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    metric = ("likelihood_" if args.score == "likelihood" else "") + ("auc" if args.plant == "uniform" else "auc_context")
+    evaluate = {"metric_for_best_model": metric, "greater_is_better": True} if measured else {"eval_strategy": "no"}
+    every = {"strategy": "steps", "steps": args.eval_steps} if args.eval_steps else {"strategy": "epoch"}
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(output / "tensorboard")
+    arguments = TrainingArguments(
+        output_dir=str(output),
+        per_device_train_batch_size=args.micro_batch_size,
+        per_device_eval_batch_size=args.micro_batch_size,
+        gradient_accumulation_steps=args.batch_size // (args.micro_batch_size * world),
+        num_train_epochs=args.num_epochs,
+        max_steps=args.max_steps,
+        learning_rate=args.learning_rate,
+        warmup_steps=args.warmup_steps,
+        activation_checkpointing=args.gradient_checkpointing,
+        bf16=choose_dtype(args.dtype) == torch.bfloat16 and not args.cpu_only,
+        use_cpu=args.cpu_only,
+        logging_steps=args.logging_steps,
+        save_only_model=False,
+        remove_unused_columns=False,
+        label_names=["labels", *FOR_METRICS],
+        report_to=args.report_to,
+        seed=args.seed,
+        ddp_find_unused_parameters=False,
+        **{f"save_{key}": value for key, value in every.items()},
+        **({f"eval_{key}": value for key, value in every.items()} | evaluate),
+    )
+    if arguments.n_gpu > 1:  # plain python on a machine with several: one process, one device, or the batch would grow
+        arguments._n_gpu = 1
+    return arguments
 
 
 def make_trainer(model, tokenizer, train_set, eval_set, output: Path, args, run: dict):
-    """The Hugging Face Trainer with the settings of the release."""
+    """The Hugging Face Trainer: batches of similar lengths, loss and logits where they count, complete checkpoints."""
     import torch
-    from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+    from transformers import ProgressCallback, Trainer, TrainerCallback
     from transformers.trainer_pt_utils import LengthGroupedSampler
 
     class EpochSampler(LengthGroupedSampler):
@@ -85,38 +123,9 @@ def make_trainer(model, tokenizer, train_set, eval_set, output: Path, args, run:
             loss, logits, labels = super().prediction_step(*args, **kwargs)
             return loss, noise_scores(logits, labels), labels  # here, as later logits of several devices are padded to one length
 
-    world = int(os.environ.get("WORLD_SIZE", 1))
-    metric = ("likelihood_" if args.score == "likelihood" else "") + ("auc" if args.plant == "uniform" else "auc_context")
-    evaluate = {"metric_for_best_model": metric, "greater_is_better": True} if eval_set else {"eval_strategy": "no"}
-    every = {"strategy": "steps", "steps": args.eval_steps} if args.eval_steps else {"strategy": "epoch"}
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(output / "tensorboard")
-    arguments = TrainingArguments(
-        output_dir=str(output),
-        per_device_train_batch_size=args.micro_batch_size,
-        per_device_eval_batch_size=args.micro_batch_size,
-        gradient_accumulation_steps=args.batch_size // (args.micro_batch_size * world),
-        num_train_epochs=args.num_epochs,
-        max_steps=args.max_steps,
-        learning_rate=args.learning_rate,
-        warmup_steps=args.warmup_steps,
-        activation_checkpointing=args.gradient_checkpointing,
-        bf16=choose_dtype(args.dtype) == torch.bfloat16 and not args.cpu_only,
-        use_cpu=args.cpu_only,
-        logging_steps=args.logging_steps,
-        save_only_model=False,
-        remove_unused_columns=False,
-        label_names=["labels", *FOR_METRICS],
-        report_to=args.report_to,
-        seed=args.seed,
-        ddp_find_unused_parameters=False,
-        **{f"save_{key}": value for key, value in every.items()},
-        **({f"eval_{key}": value for key, value in every.items()} | evaluate),
-    )
-    if arguments.n_gpu > 1:  # plain python on a machine with several: one process, one device, or the batch would grow
-        arguments._n_gpu = 1
     trainer = DenoiseTrainer(
         model=model,
-        args=arguments,
+        args=training_arguments(args, output, measured=bool(eval_set)),
         train_dataset=train_set,
         eval_dataset=eval_set,
         processing_class=tokenizer,
@@ -159,7 +168,7 @@ def find_checkpoint(output: Path, wanted: str, args, data: str) -> Path:
     if folder is None or not all((folder / name).exists() for name in ("run.json", "trainer_state.json")):
         raise InputError(f"--resume_from_checkpoint: no complete checkpoint in {folder or output}")
     before = read_json(folder / "run.json")
-    arguments = {"plant": "uniform"} | before["arguments"]  # of a time without this option
+    arguments = before["arguments"]
     for key in vars(args).keys() - MAY_CHANGE:
         if arguments.get(key) != getattr(args, key):
             raise InputError(

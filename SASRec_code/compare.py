@@ -22,7 +22,8 @@ def main(argv=None) -> list[dict]:
     with input_errors(__file__):
         users, runs = read_runs(args.runs)
     report = compare(users, runs)
-    print(f"{len(users):,} test rows, {min(map(len, runs.values()))} seeds")
+    seeds = min(map(len, runs.values()))
+    print(f"{len(users):,} test rows, " + (f"{seeds} seeds" if seeds > 1 else "one seed: what another would give is in no interval"))
     beside = [name for name in ("difference", "to random places") if any(name in row for row in report)]
     print(table(report, ("rows", "NDCG@20", *beside)))
     print("\n".join(sentence(row, report[0]) for row in report[1:]))

@@ -63,7 +63,7 @@ def make_replacer(splits: dict, n_items: int, args) -> Replacer | None:
     if args.replace_with == "suggested":
         for split in edited:
             if split.suspects is None:
-                raise InputError(f"{split.path}: suggests no replacements; --replace_with neighbours finds some, or --edit delete")
+                raise InputError(f"{split.path}: suggests no replacements; use --replace_with neighbours, or --edit delete")
         return None
     replacer = Replacer(splits["train"], n_items, read_vectors(args.data_root / args.dataset, n_items))
     print("replacements: " + ", ".join(f"{name} {value:+.2f}" for name, value in replacer.coefficients().items()))

@@ -181,8 +181,9 @@ def hits(replacer: Replacer, split: Split) -> dict[str, dict[str, float]]:
     popular = np.argsort(-replacer.counts.items, kind="stable")[: 10 + known.shape[1]]
     allowed = (popular[:, None] != known[:, None, :]).all(2)  # (F, 10 + W): never an item of the row
     order = np.argsort(~allowed, axis=1, kind="stable")[:, :10]
+    rest = np.where(np.arange(known.shape[1]) == place[:, None], 0, known)  # other noise stays: nobody has told of it
     ranked = {
-        "neighbours": replacer.rank(split.users[row], np.where(np.arange(known.shape[1]) == place[:, None], 0, known), known, 10)[0],
+        "neighbours": replacer.rank(split.users[row], rest, known, 10)[0],
         "popularity": np.where(np.take_along_axis(allowed, order, 1), popular[order], 0),
     }
     return {

@@ -10,7 +10,8 @@ from filter import replacements
 from measured import Measured, threshold_rows
 
 KINDS = (
-    "<b>rarity</b> is how few other users have an item, <b>raw</b> the language model's noise probability, <b>llm</b> the same calibrated, <b>collaborative</b> the co-occurrence "
+    "<b>rarity</b> is how few other users have an item, <b>raw</b> the language model's noise probability, <b>llm</b> the same "
+    "calibrated, <b>collaborative</b> the co-occurrence "
     "of items in train, <b>semantic</b> how alike titles are, <b>fused</b> all there are."
 )
 CONTEXT = (

@@ -16,6 +16,7 @@ from denoise_code.command_line import InputError
 from denoise_code.prompt import clean_title
 
 PLANTED = "planted"
+DRAWN = ("uniform", "popularity")  # how what is planted is drawn, in turn where both are measured
 MOST_DRAWS = 10_000  # before planting gives up
 
 
@@ -94,7 +95,7 @@ def noise_pools(windows: list[list[int]], n_items: int) -> dict[str, np.ndarray]
     uniform: the catalogue, as the paper plants. popularity: all positions of the windows, so that a planted item is as
     popular as what stands there; then only its context tells it, and a score that knows popularity alone has an AUC of 0.5.
     """
-    return {"uniform": np.arange(1, n_items + 1), "popularity": np.concatenate(windows)}
+    return dict(zip(DRAWN, (np.arange(1, n_items + 1), np.concatenate(windows))))
 
 
 def plant(items: list[int], pool: np.ndarray, rng: np.random.Generator, rate: float | None = None) -> dict[int, int]:
@@ -159,22 +160,25 @@ def keep_users(splits: dict, count: int) -> dict:
 def planted_rows(folder: Path, catalogue: list[str], count: int, adapter_run: dict) -> pd.DataFrame:
     """`count` train rows that fine-tuning did not see, one random item put into each, with mask 2 at its place.
 
-    The items of every other row are drawn by popularity, those of the rest uniformly (column `drawn`).
+    The items of every other row are drawn by popularity, those of the rest uniformly (column `drawn`). `train_row` counts from 0.
     """
     path, n_items = find_train_file(folder), len(catalogue) - 1
     table = read_windows(path, n_items)
     arguments, seen = adapter_run.get("arguments", {}), np.array([], dtype=int)
-    if adapter_run.get("data_fingerprint") == data_fingerprint(folder, table) and not (folder / "TDMD" / "train.json").exists():
+    tdmd = folder / "TDMD" / "train.json"  # the release made it of all its train rows, in their order
+    n_examples = len(json.loads(tdmd.read_text(encoding="utf-8"))) if tdmd.exists() else len(table)
+    if adapter_run.get("data_fingerprint") == data_fingerprint(folder, table) and n_examples == len(table):
         seen = np.concatenate(split_rows(len(table), *(arguments[key] for key in ("sample", "eval_sample", "seed"))))
     else:
-        print(f"{folder} is not what the adapter was trained on: planted rows may be among its training windows")
+        print(f"{path}: not known which rows the adapter was trained on, planted ones may be among them")
     seed = arguments.get("seed", 0)
     unseen = np.setdiff1d(np.arange(len(table)), seen)
     if count > len(unseen):
         raise InputError(f"--planted {count}: {path} has {len(unseen)} rows that fine-tuning did not use")
     rng, pools = np.random.default_rng([seed, 3]), noise_pools(table["item_ids"].tolist(), n_items)
-    table = table.iloc[np.sort(rng.choice(unseen, size=count, replace=False))].reset_index(drop=True)
-    table["drawn"] = [list(pools)[row % 2] for row in range(count)]
+    chosen = np.sort(rng.choice(unseen, size=count, replace=False))
+    table = table.iloc[chosen].reset_index(drop=True).assign(train_row=chosen)
+    table["drawn"] = [DRAWN[row % 2] for row in range(count)]
     for row in range(count):
         planted = plant(table.at[row, "item_ids"], pools[table.at[row, "drawn"]], rng)
         table.at[row, "item_ids"] = put(table.at[row, "item_ids"], planted)

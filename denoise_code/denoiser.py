@@ -16,7 +16,7 @@ from denoise_code.readings import Work
 from denoise_code.scores import title_log_likelihoods
 from denoise_code.trie import Trie, common_prefix
 
-DIGITS = 5  # of a noise probability; the arithmetic is good to about 1e-5
+DIGITS = 5  # of a noise probability: what float32 is good to; bfloat16 (GPUs) has two or three
 
 
 class Denoiser:

@@ -5,13 +5,12 @@ Knows nothing of the model that learns from them.
 
 import json
 import re
-from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 
 from denoise_code.command_line import InputError
-from denoise_code.dataset import find_train_file, noise_pools, plant, put, read_catalogue, read_windows, split_rows
+from denoise_code.dataset import DRAWN, find_train_file, noise_pools, plant, put, read_catalogue, read_windows, split_rows
 from denoise_code.prompt import IGNORED, Prompt, continue_tokens, tokenize_question
 
 FOR_METRICS = ("answer_length", "candidates", "planted", "popular", "title_starts", "title_ends")  # what only measuring reads
@@ -79,8 +78,8 @@ def load_examples(folder: Path, sample: int, eval_sample: int, seed: int, rate: 
         prompt,
         examples,
         [
-            make_example(rows[row], catalogue, pool, rng) | {"popular": number % 2}
-            for number, (row, pool) in enumerate(zip(held_out, cycle(pools.values())))
+            make_example(rows[row], catalogue, pools[DRAWN[number % 2]], rng) | {"popular": number % 2}
+            for number, row in enumerate(held_out)
         ],
     )
 

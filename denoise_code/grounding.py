@@ -10,16 +10,16 @@ from denoise_code.prompt import clean_title
 from denoise_code.title_vectors import cached, mean_state, read_titles, standardise
 
 
-def embed(model, tokenizer, texts: list[str], batch_size: int):
+def embed(model, tokenizer, texts: list[str]):
     """Last-token hidden states (N, D) of the base model for each text, in float32 on the CPU; no logits are computed."""
     with model.disable_adapter():
-        return read_titles(model, tokenizer, texts, [], batch_size, lambda states, mask: states[:, -1])[0]
+        return read_titles(model, tokenizer, texts, [], lambda states, mask: states[:, -1])[0]
 
 
-def nearest_by_vectors(model, tokenizer, texts: list[str], batch_size: int, tensors: dict, made: dict) -> list[int]:
+def nearest_by_vectors(model, tokenizer, texts: list[str], tensors: dict, made: dict) -> list[int]:
     """Item ids whose title vectors (title_vectors.py) are most like those of the texts."""
     with model.disable_adapter():
-        (states,) = read_titles(model, tokenizer, texts, [made["layer"]], batch_size, mean_state)
+        (states,) = read_titles(model, tokenizer, texts, [made["layer"]], mean_state)
     return nearest_items(standardise(states, tensors["mean"], tensors["std"]), tensors["vectors"].float())
 
 
@@ -36,7 +36,7 @@ def title_table(model, tokenizer, catalogue: list[str], folder: Path, args, base
     made_by = [base_model, str(choose_dtype(args.dtype)), args.load_in_8bit, catalogue]
 
     def make():
-        return {"embedding": embed(model, tokenizer, catalogue[1:], 4 * args.batch_size)}, {}
+        return {"embedding": embed(model, tokenizer, catalogue[1:])}, {}
 
     return cached(folder, "item_embedding", made_by, make)[0]["embedding"]
 

@@ -1,6 +1,6 @@
 """A run of stage 2: shards of finished batches, going on after a kill, putting the rows together, its report.
 
-Knows nothing of models: it is given what scores a batch of windows, and what finds the item nearest to a text.
+Runs no model: it is given what scores a batch of windows, what finds the item nearest to a text, and what makes title vectors.
 """
 
 import fcntl
@@ -111,7 +111,7 @@ def denoise_part(part: str, works: list[Work], questions: list[list[Question]], 
         pilot = [plan[place] for place in np.unique(np.linspace(0, len(plan) - 1, PILOT_BATCHES).astype(int))]
         probs = [prob for batch in pilot for record in run(batch, suggest=False) for prob in record["noise_prob"]]
         denoiser.threshold = float(np.quantile(probs, args.min_percentile))
-    done, mine = shards.read(part), deal(tokens, world)[rank]
+    done, mine = set(shards.read(part)), deal(tokens, world)[rank]
     progress = tqdm(total=len(mine), initial=sum(b in done for b in mine), desc=part, unit="batch", disable=rank > 0)
     with shards.open(part) as out:
         for number in mine:
@@ -203,8 +203,10 @@ def finish(args, output: Path, shards: Shards, splits: dict, counts: dict, catal
         for batches in lines.values():
             for record in (record for line in batches.values() for record in line["records"]):
                 records[record["split"]].append(record)
-        for split, (table, _) in splits.items():
-            done, run["splits"][split] = merge(split, table, records[split], catalogue, nearest)
+        merged = {split: merge(split, rows, records[split], catalogue, nearest) for split, (rows, _) in splits.items()}
+        tensors, run["title_vectors"] = vectors()
+        for split, (done, found) in merged.items():  # only now: a kill before this leaves what was here as it was
+            run["splits"][split] = found
             with beside(output / f"{split}.csv") as partial:
                 done.to_csv(partial, index=False)
         run["auc_context"] = (run["splits"].get(PLANTED, {}).get("detection") or {}).get("auc_context")
@@ -213,7 +215,6 @@ def finish(args, output: Path, shards: Shards, splits: dict, counts: dict, catal
         for name in ("id2name.json", "id2name4Rec.json"):
             if (args.noise_dataset_path / name).exists():
                 shutil.copyfile(args.noise_dataset_path / name, output / name)
-        tensors, run["title_vectors"] = vectors()
         save_tensors(output / "title_vectors.safetensors", tensors, run["title_vectors"])
         write_json(output / "run.json", run)
     shutil.rmtree(output / ".work", ignore_errors=True)
@@ -253,14 +254,12 @@ def print_run(run: dict) -> None:
 
 def describe_job(args) -> dict:
     """All that shapes the result; a run started again must agree with it."""
-    options = ("denoise_data score suggest top_k min_percentile max_new_tokens batch_size limit load_in_8bit").split()
-    job = {name: getattr(args, name) for name in options} | {"planted": [args.planted, "uniform", "popularity"]}
-    if args.ground != "last_token":
-        job["ground"] = args.ground
-    if args.users:
-        job["users"] = args.users
+    options = (
+        "denoise_data planted score unit suggest ground top_k min_percentile max_new_tokens batch_size limit users load_in_8bit"
+    ).split()
+    job = {name: getattr(args, name) for name in options}
     if args.unit == "interaction":
-        job |= {"unit": args.unit, "overlap": args.overlap, "span": args.span}
+        job |= {"overlap": args.overlap, "span": args.span}
     job["dtype"] = str(choose_dtype(args.dtype))
     names = ["id2name4Rec.json", "item_embedding.pt", *(f"{split}.csv" for split in args.denoise_data)]
     train = find_train_file(args.noise_dataset_path)  # of what is planted, and of the layer of title vectors

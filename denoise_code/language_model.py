@@ -114,7 +114,8 @@ def check_attention(name: str, model) -> None:
     others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention", "chunked_attention"}
     shared = hasattr(config, "kv_lora_rank") or getattr(config, "num_kv_shared_layers", 0)
     reads = {"position_ids", "logits_to_keep"} <= inspect.signature(model.forward).parameters.keys()
-    if others or shared or model._is_stateful or not reads or not model._can_set_attn_implementation():
+    found = reads and model._can_set_attn_implementation() and layer_stack(decoder_of(model))
+    if others or shared or model._is_stateful or not found:
         raise InputError(
             f"--base_model {name}: stage 2 cannot read with {type(model).__name__}, whose layers are not all plain attention by "
             "transformers' AttentionInterface, as those of Llama, Qwen 2 and 3, Mistral, Gemma, Phi, OLMo or GPT-2 are"
@@ -159,18 +160,28 @@ def decoder_of(model):
     return getattr(model, "get_base_model", lambda: model)().base_model
 
 
+def layer_stack(decoder):
+    """(module, the name there of its list of layers), wherever in the decoder it lies; None where there is none."""
+    import torch
+
+    count = decoder.config.get_text_config().num_hidden_layers
+    for parent in decoder.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, torch.nn.ModuleList) and len(child) == count:
+                return parent, name
+    return None
+
+
 @contextmanager
 def layer_outputs(model, layers: list[int], kept):
     """A list that each pass of the model fills with kept(hidden states (B, T, D)) after these layers, counted from 1.
 
     Layers behind the last of them are not run.
     """
-    import torch
-
     decoder, states = decoder_of(model), []
-    count = decoder.config.get_text_config().num_hidden_layers
-    name, stack = next((n, m) for n, m in decoder.named_children() if isinstance(m, torch.nn.ModuleList) and len(m) == count)
-    setattr(decoder, name, stack[: max(layers, default=count)])
+    parent, name = layer_stack(decoder)
+    stack = getattr(parent, name)
+    setattr(parent, name, stack[: max(layers, default=len(stack))])
     hooks = [decoder.register_forward_pre_hook(lambda *_: states.clear())]
     for layer in layers:
         hooks.append(
@@ -181,7 +192,7 @@ def layer_outputs(model, layers: list[int], kept):
     try:
         yield states
     finally:
-        setattr(decoder, name, stack)
+        setattr(parent, name, stack)
         for hook in hooks:
             hook.remove()
 

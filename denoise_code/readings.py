@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from denoise_code.command_line import InputError
-from denoise_code.dataset import PLANTED, Window
+from denoise_code.dataset import Window
 
 
 class Row(NamedTuple):
@@ -69,17 +69,17 @@ def each_row(split: str, windows: list[Window], before: list[tuple[int, ...]] | 
     return works
 
 
-def each_interaction(splits: dict, overlap: float, span: int, causal: bool) -> tuple[list[Work], dict]:
-    """(works, sequences) of {split: (table, windows)}: a work is a user's interactions that follow each other without a gap.
+def each_interaction(splits: dict, overlap: float, span: int, causal: bool) -> list[Work]:
+    """Works of {split: (table, windows)}: a work is a user's interactions that follow each other without a gap.
 
     Each is read with at least `overlap` of a window before it, as far as there is that much. A causal reading spans `span`
-    windows, any other is one window long. sequences: {user: [(first place, work)]}.
+    windows, any other is one window long.
     """
     rows = place_rows(splits)
     window = int(rows["length"].max())
     length = span * window if causal else window
     least = min(int(np.ceil(overlap * window)), length - 1)  # each reading scores one interaction or more
-    works, sequences = [], {}
+    works = []
     columns = [rows[name].tolist() for name in ("user", "split", "row", "start", "length")]
     items = {name: [window.items for window in windows] for name, (_, windows) in splits.items()}
     chain, end, user = [], 0, None
@@ -87,12 +87,11 @@ def each_interaction(splits: dict, overlap: float, span: int, causal: bool) -> t
         if row[0] != user or row[3] > end:  # another user, or a gap
             if chain:
                 works.append(chain_work(chain, items, length, least, causal, window))
-                sequences.setdefault(user, []).append((chain[0][3], works[-1]))
             chain, end, user = [], 0, row[0]
         if row[0] is not None:
             chain.append(row)
             end = max(end, row[3] + row[4])
-    return works, sequences
+    return works
 
 
 def chain_work(chain: list[tuple], items: dict, length: int, least: int, causal: bool, window: int) -> Work:
@@ -165,12 +164,11 @@ def find_starts(rows: pd.DataFrame, windows: dict) -> list[int]:
     return starts
 
 
-def histories(table: pd.DataFrame, sequences: dict) -> list[tuple[int, ...]]:
-    """What stands before each row in the reading of its first interaction; nothing where that is not known."""
-    if "start" not in table:
-        return [()] * len(table)
-    found = []
-    for user, start in zip(table["user_id"], read_starts(PLANTED, table).tolist()):
-        chains = [(start - first, work) for first, work in sequences.get(user, ()) if first <= start < first + len(work.items)]
-        found += [work.items[work.readings[work.reading[place]][0] : place] for place, work in chains] or [()]
-    return found
+def histories(planted: pd.DataFrame, train: pd.DataFrame, overlap: float, span: int) -> list[tuple[int, ...]]:
+    """What stands before the first interaction of each planted row where its train row is read by interaction, causally."""
+    kept = np.flatnonzero(train["user_id"].isin(planted["user_id"]))
+    windows = [Window(row, tuple(train["item_ids"].iat[row])) for row in kept]
+    works = each_interaction({"train": (train.iloc[kept], windows)}, overlap, span, causal=True)
+    rows = ((work, row) for work in works for row in work.rows)
+    before = {kept[row.row]: work.items[work.readings[work.reading[row.start]][0] : row.start] for work, row in rows}
+    return [before[row] for row in planted["train_row"]]

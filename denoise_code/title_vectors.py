@@ -21,12 +21,14 @@ from denoise_code.dataset import find_train_file, fingerprint, noise_pools, plan
 from denoise_code.examples import pad_left, pad_texts
 from denoise_code.language_model import check_length, choose_dtype, decoder_of, layer_outputs
 from denoise_code.prompt import clean_title
+from denoise_code.reader import slices
 from denoise_code.scores import detection
 
 LAYER_WINDOWS = 400  # with a planted item each, on which the layer is chosen
+TOKENS_AT_ONCE = 2048  # of titles: little memory beside that of any model, and enough to keep a GPU busy
 
 
-def read_titles(model, tokenizer, titles: list[str], layers: list[int], batch_size: int, pool) -> torch.Tensor:
+def read_titles(model, tokenizer, titles: list[str], layers: list[int], pool) -> torch.Tensor:
     """`pool` of each title's hidden states after each of `layers`: (K, N, D) float32 on the CPU; later layers are not run.
 
     No layers: what the model gives out, normalised after the last; (1, N, D).
@@ -43,8 +45,9 @@ def read_titles(model, tokenizer, titles: list[str], layers: list[int], batch_si
         return pool(state, inputs["attention_mask"]).float()
 
     with torch.inference_mode(), layer_outputs(model, layers, kept) as states:
-        for start in tqdm(range(0, len(order), batch_size), desc="read titles", unit="batch", leave=False):
-            inputs = pad_texts([tokens[place] for place in order[start : start + batch_size]], tokenizer.pad_token_id)
+        parts = slices([len(tokens[place]) for place in order], TOKENS_AT_ONCE)
+        for part in tqdm(parts, desc="read titles", unit="batch", leave=False):
+            inputs = pad_texts([tokens[place] for place in order[part]], tokenizer.pad_token_id)
             inputs = {name: values.to(model.device) for name, values in inputs.items()}
             out = decoder_of(model)(**inputs, use_cache=False)[0]
             rows.append(torch.stack(states or [kept(out)]).cpu())
@@ -78,7 +81,7 @@ def strangeness(vectors, windows):
     return -(similar.amax(2) + mean)
 
 
-def choose_layer(model, tokenizer, catalogue: list[str], windows: list[list[int]], rng, batch_size: int) -> dict:
+def choose_layer(model, tokenizer, catalogue: list[str], windows: list[list[int]], rng) -> dict:
     """{layer, auc_context of each}: the layer that best tells items planted by popularity in train windows."""
     pool = noise_pools(windows, len(catalogue) - 1)["popularity"]
     chosen = [windows[row] for row in rng.choice(len(windows), size=min(LAYER_WINDOWS, len(windows)), replace=False)]
@@ -88,7 +91,7 @@ def choose_layer(model, tokenizer, catalogue: list[str], windows: list[list[int]
     read = sorted(set().union(*noisy))
     titles = [catalogue[item] for item in read]
     layers = list(range(1, model.config.get_text_config().num_hidden_layers + 1))
-    states = read_titles(model, tokenizer, titles, layers, batch_size, mean_state)  # (K, N, D)
+    states = read_titles(model, tokenizer, titles, layers, mean_state)  # (K, N, D)
     place = {item: number for number, item in enumerate(read)}
     rows = pad_left([[place[item] for item in items] for items in noisy], -1)
     figures = {}
@@ -104,14 +107,14 @@ def title_vectors(model, tokenizer, catalogue: list[str], folder: Path, args, ba
 
     Of the base model, whatever the adapter, at the layer chosen on train windows.
     """
-    source, batch_size = find_train_file(folder), 4 * args.batch_size
+    source = find_train_file(folder)
     made_by = [base_model, str(choose_dtype(args.dtype)), args.load_in_8bit, catalogue, fingerprint([source])]
 
     def make():
         with model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext():
             windows = read_windows(source, len(catalogue) - 1)["item_ids"].tolist()
-            made = choose_layer(model, tokenizer, catalogue, windows, np.random.default_rng(0), batch_size)
-            (states,) = read_titles(model, tokenizer, catalogue[1:], [made["layer"]], batch_size, mean_state)
+            made = choose_layer(model, tokenizer, catalogue, windows, np.random.default_rng(0))
+            (states,) = read_titles(model, tokenizer, catalogue[1:], [made["layer"]], mean_state)
         mean, std = states.mean(0), states.std(0)
         return {"vectors": standardise(states, mean, std).half(), "mean": mean, "std": std}, made
 

@@ -12,7 +12,7 @@ from denoise_code.command_line import InputError
 from denoise_code.language_model import check_attention, check_base_model, load_base_model, load_tokenizer, unpack
 
 
-@pytest.mark.parametrize("kind", ["Bloom", "DeepseekV3", "Lfm2", "Mamba", "Qwen3Next", "Bart", "GPT2", "Gemma2", "Qwen3"])
+@pytest.mark.parametrize("kind", ["Bloom", "DeepseekV3", "Lfm2", "Mamba", "Qwen3Next", "Bart", "GPT2", "Gemma2", "Qwen3", "OPT"])
 def test_models_with_more_than_attention_are_refused(kind):
     import transformers
 
@@ -20,7 +20,7 @@ def test_models_with_more_than_attention_are_refused(kind):
     config = getattr(transformers, f"{kind}Config")(num_hidden_layers=2, **layers)
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
-    if kind in ("GPT2", "Gemma2", "Qwen3"):
+    if kind in ("GPT2", "Gemma2", "Qwen3", "OPT"):
         check_attention("there", model)
     else:
         with pytest.raises(InputError, match=f"--base_model there: stage 2 cannot read with {kind}"):

@@ -103,7 +103,7 @@ def test_bad_options(tmp_path, capsys):
     everything = ["--denoise_category", "all", "--evidence"]
     sasrec_refused(capsys, sasrec_command(tmp_path, *everything, "random"), "--evidence random edits other places than")
     unread = sasrec_command(tmp_path, *everything, "collaborative", name="Y_noise_user0.1")
-    sasrec_refused(capsys, unread, "train.csv: suggests no replacements; --replace_with neighbours")
+    sasrec_refused(capsys, unread, "train.csv: suggests no replacements; use --replace_with neighbours")
     (tmp_path / "w.safetensors").write_bytes(b"junk")
     sasrec_refused(capsys, sasrec_command(tmp_path, "--state_dict_path", tmp_path / "w.safetensors"), "does not fit this model")
     with pytest.raises(SystemExit):

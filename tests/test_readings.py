@@ -87,7 +87,7 @@ def test_the_rule(seed, width, overlap, span, causal, thinned):
     splits = splits_of(rows)
     if not splits:
         return
-    works, sequences = each_interaction(splits, overlap, span, causal)
+    works = each_interaction(splits, overlap, span, causal)
     window = max(len(w.items) for _, windows in splits.values() for w in windows)
     length = span * window if causal else window
     least, seen = min(int(np.ceil(overlap * window)), length - 1), set()
@@ -114,8 +114,6 @@ def test_the_rule(seed, width, overlap, span, causal, thinned):
                 known = {work.items[p] for r in around for p in range(r.start, r.start + r.length) if p < work.limits[place]}
                 assert known <= work.near(place)
     assert seen == {(split, row) for split, found in rows.items() for row in range(len(found))}
-    for user, chains in sequences.items():
-        assert all(list(work.items) == logs[int(user)][first : first + len(work.items)] for first, work in chains)
 
 
 def test_readings_by_hand():
@@ -124,11 +122,11 @@ def test_readings_by_hand():
     rows = {"train": [("u", e - 4, log[e - 4 : e]) for e in range(4, 10)], "valid_5000": [("u", 6, log[6:10])]}
     rows["test_5000"] = [("u", 7, log[7:11]), ("u", 8, log[8:12])]
     splits = {split: (table, windows) for split, (table, windows) in splits_of(rows).items()}
-    ((work,), _) = each_interaction(splits, 0.5, 2, causal=False)
+    (work,) = each_interaction(splits, 0.5, 2, causal=False)
     assert work.items == tuple(log[:11]) and work.limits == [9] * 9 + [10, 11]  # the last item is only a target
     assert work.readings == [(0, 4), (2, 6), (4, 8), (5, 9), (6, 10), (7, 11)]
     assert work.reading == [0, 0, 0, 0, 1, 1, 2, 2, 3, 4, 5]
-    ((work,), _) = each_interaction(splits, 0.5, 2, causal=True)
+    (work,) = each_interaction(splits, 0.5, 2, causal=True)
     assert work.readings == [(0, 8), (6, 11)] and work.size() == 4
     assert work.near(8) == frozenset(log[5:9]) and work.near(9) == frozenset(log[6:10]) and work.near(1) == frozenset(log[:5])
 
@@ -137,18 +135,15 @@ def test_readings_by_hand():
 def test_overlaps_are_found_where_no_start_is_given(seed):
     logs = {user: np.random.default_rng([seed, user]).permutation(40)[: 9 + 3 * user].tolist() for user in range(5)}
     splits = splits_of(sliding_rows(logs, 5))
-    told, _ = each_interaction(splits, 0.5, 2, True)
-    found, _ = each_interaction(
-        {s: (table.drop(columns="start"), windows) for s, (table, windows) in splits.items()}, 0.5, 2, True
-    )
+    told = each_interaction(splits, 0.5, 2, True)
+    found = each_interaction({s: (table.drop(columns="start"), windows) for s, (table, windows) in splits.items()}, 0.5, 2, True)
     assert sorted(map(repr, told)) == sorted(map(repr, found))
 
 
 def test_rows_apart_stay_apart():
     rows = {"train": [("u", 0, [1, 2, 3, 4]), ("u", 9, [5, 6, 1, 2])]}
     for splits in (splits_of(rows), {s: (t.drop(columns="start"), w) for s, (t, w) in splits_of(rows).items()}):
-        works, sequences = each_interaction(splits, 0.5, 2, True)
-        assert [work.items for work in works] == [(1, 2, 3, 4), (5, 6, 1, 2)] and len(sequences["u"]) == 2
+        assert [work.items for work in each_interaction(splits, 0.5, 2, True)] == [(1, 2, 3, 4), (5, 6, 1, 2)]
 
 
 def test_starts_that_disagree_are_refused():
@@ -161,13 +156,16 @@ def test_starts_that_disagree_are_refused():
 
 
 def test_planted_rows_have_the_history_of_their_place():
+    """With or without `start`, and whatever else is read."""
     log = list(range(1, 13))
-    splits = splits_of({"train": [("u", end - 4, log[end - 4 : end]) for end in range(4, 13)]})
-    ((work,), sequences) = each_interaction(splits, 0.5, 2, True)
+    rows = [("w", 0, [1, 2]), *(("u", end - 4, log[end - 4 : end]) for end in range(4, 13)), ("v", 0, [3, 4, 5])]
+    table, windows = splits_of({"train": rows})["train"]
+    table["item_ids"] = [list(window.items) for window in windows]
+    work, _, _ = each_interaction({"train": (table, windows)}, 0.5, 2, True)
     assert work.readings == [(0, 8), (6, 12)]
-    table = pd.DataFrame({"user_id": ["u", "u", "u", "v"], "start": ["3", "0", "9", "3"]})
-    assert histories(table, sequences) == [(1, 2, 3), (), (7, 8, 9), ()]
-    assert histories(table.drop(columns="start"), sequences) == [()] * 4
+    planted = pd.DataFrame({"user_id": ["u", "u", "u", "v"], "train_row": [4, 1, 9, 10]})
+    for told in (table, table.drop(columns="start")):
+        assert histories(planted, told, 0.5, 2) == [(1, 2, 3), (), (7, 8), ()]
     (planted,) = each_row("planted", [Window(0, (40, 5, 6, 7))], [(1, 2, 3)])
     assert planted.items == (1, 2, 3, 40, 5, 6, 7) and planted.rows[0][2:] == (3, 4) and planted.window == 4
 
@@ -202,7 +200,7 @@ def test_every_row_has_the_value_of_its_reading(tiny_models, tiny_adapters, slid
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_models["llama"]), tiny_adapters["llama"]).eval()
     catalogue = read_catalogue(sliding)
     splits = {split: read_split(sliding, split, catalogue, None, 0, {}) for split in SPLITS}
-    works, _ = each_interaction(splits, 0.5, 2, score == "likelihood")
+    works = each_interaction(splits, 0.5, 2, score == "likelihood")
     written = {split: pd.read_csv(folder / f"{split}.csv") for split in SPLITS}
     replaced, checked = {}, 0
     for number, work in enumerate(works):

@@ -25,7 +25,7 @@ def test_mean_states_equal_a_plain_loop(tiny_models, kind):
     """Batches of padded titles give what each title alone gives; a title of one token is that token's state."""
     model, tokenizer = models(tiny_models[kind])
     titles = [*HARD_TITLES[:12], "a"]
-    found = tv.read_titles(model, tokenizer, titles, [1, 2], 5, tv.mean_state)
+    found = tv.read_titles(model, tokenizer, titles, [1, 2], tv.mean_state)
     for number, title in enumerate(titles):
         ids = torch.tensor([tokenizer(tv.clean_title(title))["input_ids"]])
         with torch.no_grad():
@@ -38,12 +38,12 @@ def test_mean_states_equal_a_plain_loop(tiny_models, kind):
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_later_layers_are_not_run(tiny_models, kind):
     model, tokenizer = models(tiny_models[kind])
-    whole = tv.read_titles(model, tokenizer, FRUIT, [1], 4, tv.mean_state)
+    whole = tv.read_titles(model, tokenizer, FRUIT, [1], tv.mean_state)
     with torch.no_grad():
         for parameter in (decoder_of(model).layers if kind == "llama" else decoder_of(model).h)[1].parameters():
             parameter.fill_(torch.nan)
-    assert torch.equal(tv.read_titles(model, tokenizer, FRUIT, [1], 4, tv.mean_state), whole)
-    assert tv.read_titles(model, tokenizer, FRUIT, [2], 4, tv.mean_state).isnan().any(), "put back, it is run again"
+    assert torch.equal(tv.read_titles(model, tokenizer, FRUIT, [1], tv.mean_state), whole)
+    assert tv.read_titles(model, tokenizer, FRUIT, [2], tv.mean_state).isnan().any(), "put back, it is run again"
 
 
 def test_similarities_by_hand():
@@ -62,11 +62,11 @@ def test_the_layer_is_the_one_that_tells(tiny_models):
     catalogue, rng = ["", *FRUIT, *CARS[: len(FRUIT)]], np.random.default_rng(0)
     kinds = [list(range(1, len(FRUIT) + 1)), list(range(len(FRUIT) + 1, 2 * len(FRUIT) + 1))]
     windows = [rng.choice(kinds[row % 2], size=6, replace=False).tolist() for row in range(300)]
-    found = tv.choose_layer(model, tokenizer, catalogue, windows, np.random.default_rng(1), 8)
+    found = tv.choose_layer(model, tokenizer, catalogue, windows, np.random.default_rng(1))
     assert found["auc_context"].keys() == {1, 2} and max(found["auc_context"].values()) == found["auc_context"][found["layer"]]
     assert found["auc_context"][found["layer"]] > 0.6  # fruit and cars share no word, so even random weights tell them
     model.model.layers[1].register_forward_hook(lambda module, inputs, output: torch.randn_like(output))
-    assert tv.choose_layer(model, tokenizer, catalogue, windows, np.random.default_rng(1), 8)["layer"] == 1
+    assert tv.choose_layer(model, tokenizer, catalogue, windows, np.random.default_rng(1))["layer"] == 1
 
 
 def test_stage_2_writes_them_and_keeps_them(tiny_adapters, data, tmp_path, monkeypatch):

@@ -36,7 +36,7 @@ def main() -> None:
     catalogue = [clean_title(title) for title in read_catalogue(folder)]
     tokenizer, model = load_tokenizer(EMBEDDED_MODEL), load_base_model(EMBEDDED_MODEL, "float32").eval()
     windows = read_windows(find_train_file(folder), len(catalogue) - 1)["item_ids"].tolist()
-    layer = choose_layer(model, tokenizer, catalogue, windows, rng, BATCH)["layer"]
+    layer = choose_layer(model, tokenizer, catalogue, windows, rng)["layer"]
     chosen = rng.choice(np.arange(1, len(catalogue)), size=min(TITLES, len(catalogue) - 1), replace=False).tolist()
     written = [misspell(catalogue[item], rng) for item in chosen]
     print(f"{folder.name}: {len(catalogue) - 1:,} titles, {len(chosen)} of them misspelt; layer {layer}")
@@ -46,13 +46,13 @@ def main() -> None:
     }
     for way, (layers, pool) in ways.items():
         started = time.perf_counter()
-        table = read_titles(model, tokenizer, catalogue[1:], layers, BATCH, pool)[0]
+        table = read_titles(model, tokenizer, catalogue[1:], layers, pool)[0]
         mean, std = (0, torch.ones(())) if not layers else (table.mean(0), table.std(0))
         if layers:
             table = standardise(table, mean, std)
         shares = {}
         for kind in written[0]:
-            queries = read_titles(model, tokenizer, [kinds[kind] for kinds in written], layers, BATCH, pool)[0]
+            queries = read_titles(model, tokenizer, [kinds[kind] for kinds in written], layers, pool)[0]
             found = nearest_items(standardise(queries, mean, std) if layers else queries, table)
             shares[kind] = np.mean([catalogue[a] == catalogue[b] for a, b in zip(found, chosen)])
         print(f"{way:18s}", "  ".join(f"{kind} {share:.3f}" for kind, share in shares.items()), end="")

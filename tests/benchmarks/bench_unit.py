@@ -37,7 +37,7 @@ def plan(users: int, rows_each: int) -> None:
     table, before = pd.DataFrame(columns).astype({"start": str}), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for score, causal in (("likelihood", True), ("first_token, title", False)):
         started = time.perf_counter()
-        works, _ = each_interaction({"train": (table, windows)}, 0.5, 4, causal)
+        works = each_interaction({"train": (table, windows)}, 0.5, 4, causal)
         seconds = time.perf_counter() - started
         readings, read = sum(len(work.readings) for work in works), sum(b - a for work in works for a, b in work.readings)
         gib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
