@@ -114,6 +114,22 @@ def plan(splits: dict, args) -> dict:
     return parts
 
 
+def as_tokens(parts: dict, titles: Titles, args) -> tuple[dict, int]:
+    """({part: (works, the question of each reading of each work)}, tokens of the longest with its answer)."""
+    found, longest, n_items = {}, 0, len(titles.catalogue) - 1
+    written = None if args.suggest == "catalogue" else args.max_new_tokens
+    for part, works in parts.items():
+        texts = [text for work in works for text in work.texts()]
+        titles.check_seam(texts[0])
+        found[part] = works, [list(map(titles.question, work.texts())) for work in works]
+        asked = [question for of_work in found[part][1] for question in of_work]
+        longest = max(longest, titles.longest(texts, asked, written))
+        around = max(min(2 * work.window - 1, len(work.items)) for work in works)
+        if args.suggest == "catalogue" and n_items <= around:
+            raise InputError(f"--suggest catalogue: {n_items} items are too few, up to {around} stand around a suspect")
+    return found, longest
+
+
 def main(argv=None) -> None:
     args = parse_args(argv)
     with input_errors(__file__):
@@ -159,19 +175,8 @@ def generate(args) -> None:
 
     # 2. as tokens, which the base model must be able to read
     tokenizer = load_tokenizer(str(adapter or base_model))
-    titles, parts, longest = Titles(tokenizer, prompt, catalogue), {}, 0
-    written = None if args.suggest == "catalogue" else args.max_new_tokens
-    for name, works in plan(splits, args).items() if splits else ():
-        texts = [text for work in works for text in work.texts()]
-        titles.check_seam(texts[0])
-        parts[name] = works, [list(map(titles.question, work.texts())) for work in works]
-        asked = [question for of_work in parts[name][1] for question in of_work]
-        longest = max(longest, titles.longest(texts, asked, written))
-        around = max(min(2 * work.window - 1, len(work.items)) for work in works)
-        if args.suggest == "catalogue" and len(catalogue) - 1 <= around:
-            raise InputError(
-                f"--suggest catalogue: {len(catalogue) - 1} items are too few, up to {around} stand around a suspect"
-            )
+    titles = Titles(tokenizer, prompt, catalogue)
+    parts, longest = as_tokens(plan(splits, args) if splits else {}, titles, args)
     check_base_model(base_model, longest)
     shards = Shards(open_output(args, output, job), rank)
 

@@ -23,7 +23,9 @@ def main(argv=None) -> list[dict]:
         users, runs = read_runs(args.runs)
     report = compare(users, runs)
     seeds = min(map(len, runs.values()))
-    print(f"{len(users):,} test rows, " + (f"{seeds} seeds" if seeds > 1 else "one seed: what another would give is in no interval"))
+    print(
+        f"{len(users):,} test rows, " + (f"{seeds} seeds" if seeds > 1 else "one seed: what another would give is in no interval")
+    )
     beside = [name for name in ("difference", "to random places") if any(name in row for row in report)]
     print(table(report, ("rows", "NDCG@20", *beside)))
     print("\n".join(sentence(row, report[0]) for row in report[1:]))

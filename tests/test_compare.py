@@ -69,6 +69,9 @@ def test_runs_that_cannot_be_compared(tmp_path, capsys):
     write_denoised(tmp_path, rows=(60, 60, 60), seed=1, name="Y_denoise_user0.1_8_1")
     (one,) = runs_of(capsys, tmp_path, [])
     (other,) = runs_of(capsys, tmp_path, ["--dataset", "Y_denoise_user0.1_8_1"])
+    compare.main(list(map(str, runs_of(capsys, tmp_path, [], ["--clean", "--lr", 0.01, "--seeds", 1]))))
+    printed = capsys.readouterr().out
+    assert "not only their rows differ: --lr is 0.001 and 0.01" in printed and "--clean" not in printed and "one seed" in printed
     for folders, message in (
         ([one, other], "ranks other test rows"),
         ([one, tmp_path], "no run.json and test_ranks.npz"),
