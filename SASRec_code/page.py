@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from options import beside
 
-COLOURS = {"raw": "#8a8f98", "llm": "#3b6fb6", "collaborative": "#2a9d6f", "semantic": "#b7791f",
+COLOURS = {"rarity": "#c9ced6", "raw": "#8a8f98", "llm": "#3b6fb6", "collaborative": "#2a9d6f", "semantic": "#b7791f",
            "collaborative+semantic": "#7b5ea7", "fused": "#d1495b"}  # fmt: skip
 SHOWN = {"all": "all", "injected": "with injected noise", "miss": "with a miss", "alarm": "with a false alarm"}
 STYLE = """
@@ -91,11 +91,13 @@ def draw_reliability(path: Path, checks: dict[str, tuple[np.ndarray, np.ndarray]
 def draw_histograms(path: Path, truth: np.ndarray, scores: dict[str, np.ndarray]) -> tuple[Path, str]:
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(2, 3, figsize=(4.6, 3.6))
+    figure, panels = plt.subplots(2, -(-len(scores) // 2), figsize=(4.6, 3.6), squeeze=False)
+    panels[-1, -1].set_axis_off()  # stays empty where the kinds are odd in number
     for axes, (kind, score) in zip(panels.flat, scores.items()):
         edges = np.linspace(*np.percentile(score, [0.5, 99.5]), 30)
         for value, colour, label in ((False, "#b8bec7", "other"), (True, "#d1495b", "injected")):
             axes.hist(score[truth == value], edges, density=True, alpha=0.6, color=colour, label=label)
+        axes.set_axis_on()
         axes.set(title=kind, yticks=[])
         axes.title.set_fontsize(9)
     panels[0, 0].legend(frameon=False, fontsize=8)
