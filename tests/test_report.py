@@ -17,7 +17,7 @@ def test_report_page(denoised, monkeypatch):
     page = (denoised / "report.html").read_text()
     assert "<script" not in page and "&lt;script&gt;" in page
     assert page.count('class="window') == 12 and page.count("data:image/png;base64,") == 4 and "http" not in page
-    assert set(result["detection"]) == {"raw", *evidence.FEATURES, "collaborative+semantic", "fused"}
+    assert set(result["detection"]) == {"rarity", "raw", *evidence.FEATURES, "collaborative+semantic", "fused"}
     for kind, (low, high) in result["fused minus"].items():
         assert low <= result["detection"]["fused"]["AUC"] - result["detection"][kind]["AUC"] <= high
     assert result["auc_context"].keys() == result["detection"].keys() and "auc_context" in page
@@ -33,5 +33,5 @@ def test_report_page(denoised, monkeypatch):
     assert again["detection_natural"]["fused"] == result["detection"]["fused"]
     (denoised / "planted.csv").rename(denoised / "hidden.csv")  # no language model scored it: what else there is is shown
     without = report.main(["--dataset", denoised.name, "--data_root", str(denoised.parent)])
-    assert set(without["auc_context"]) == {"collaborative", "semantic", "fused"}
+    assert set(without["auc_context"]) == {"rarity", "collaborative", "semantic", "fused"}
     (denoised / "hidden.csv").rename(denoised / "planted.csv")
