@@ -81,13 +81,13 @@ class Replacer:
         items = train.items[rows]
         places = random_places(items, rng)
         rest = np.where(np.arange(items.shape[1]) == places[:, None], 0, items)
-        candidates = self.candidates(rest, rest)
-        right = candidates == items[np.arange(len(rows)), places][:, None]
+        candidates, true = self.candidates(rest, rest), items[np.arange(len(rows)), places][:, None]
+        right = candidates == true
         found = right.any(1)
         if not found.any():
             raise InputError(f"{train.path}: no held-out item is a neighbour of its window; too few rows to replace from")
-        rest, candidates, right = rest[found], candidates[found], right[found]
-        x, there = self.features(train.users[rows][found], rest, candidates), candidates != 0
+        x, there = self.features(train.users[rows][found], rest[found], candidates[found]), candidates[found] != 0
+        right = right[found]
         self.scale = x[there].std(0) + 1e-9
         x = x / self.scale
 
@@ -97,6 +97,7 @@ class Replacer:
             return -np.log(shares[right]).mean() + RIDGE * weights @ weights, gradient.mean(0) + 2 * RIDGE * weights
 
         self.weights = minimize(loss, np.zeros(x.shape[2]), jac=True).x / self.scale
+        self.held_out = shares_of(self.rank(train.users[rows], rest, rest, 10)[0], true)
 
     def coefficients(self) -> dict[str, float]:
         """Weight of each standardised feature."""
@@ -173,8 +174,13 @@ class Replacer:
         return result
 
 
+def shares_of(items: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """For how many places the true item (F, 1) comes first of items (F, 10), or among them."""
+    return {"first": float((items[:, :1] == true).mean()), "among ten": float((items == true).any(1).mean())}
+
+
 def hits(replacer: Replacer, split: Split) -> dict[str, dict[str, float]]:
-    """{ranking: for how many of the injected items the true one comes first, or among ten}: the replacer's, and popularity alone."""
+    """{ranking: `shares_of` the injected items}: the replacer's, and popularity alone; and of held-out items of train windows."""
     noise = (split.mask == 1) & split.editable
     row, place = np.nonzero(noise & (split.clean != split.items))  # else what stood there is not known
     true, known = split.clean[row, place][:, None], np.where(split.editable, split.items, 0)[row]
@@ -186,7 +192,4 @@ def hits(replacer: Replacer, split: Split) -> dict[str, dict[str, float]]:
         "neighbours": replacer.rank(split.users[row], rest, known, 10)[0],
         "popularity": np.where(np.take_along_axis(allowed, order, 1), popular[order], 0),
     }
-    return {
-        kind: {"first": float((items[:, :1] == true).mean()), "among ten": float((items == true).any(1).mean())}
-        for kind, items in ranked.items()
-    }
+    return {kind: shares_of(items, true) for kind, items in ranked.items()} | {"held out of train": replacer.held_out}

@@ -86,7 +86,7 @@ def injected(measured: Measured, result: dict) -> list[str]:
         rows = [[kind, *found.values()] for kind, found in result["replacements"].items()]
         parts += [
             "<h2>Finding what stood there</h2><p>For how many of the injected items the true one comes first, or among ten, by "
-            "the rest of the history.</p>",
+            "the rest of the history; the last row: for items of train windows, of users that the counts did not know.</p>",
             page.table(["ranking", "first", "among ten"], rows),
         ]
     return parts

@@ -129,7 +129,9 @@ def test_hits_against_a_loop():
         ranked["neighbours"] = replacer.rank(test.users[row : row + 1], rest, history, 10)[0][0].tolist()
         for kind, items in ranked.items():
             hits[kind].append([items[0] == clean[row, 3], clean[row, 3] in items])
-    for kind, found in replacement.hits(replacer, test).items():
+    measured = replacement.hits(replacer, test)
+    assert 0 < measured.pop("held out of train")["among ten"] < 1
+    for kind, found in measured.items():
         assert list(found.values()) == pytest.approx(np.mean(hits[kind], axis=0).tolist())
         assert 0 < found["among ten"] < 1
 
