@@ -2,7 +2,7 @@
 
 Reads   data/<dataset>/: a data set folder, or the denoised folder that generate_denoised.py made of it
 Writes  SASRec_code/output/<dataset>/<settings>/: run.json, seed<seed>.safetensors, test_ranks.npz
-        (what compare.py compares), TensorBoard curves
+        (what compare.py compares), TensorBoard curves. Trained models are kept in models/ beside that: a killed run goes on
 
     python main.py --dataset ML100K_noise_user0.1 --denoise_category none --num_epochs 3
     python main.py --dataset Toy_denoise_user0.1_5000_2000 --denoise_category all --train_noise_filter_threshold 0.6 \
@@ -35,7 +35,7 @@ def experiment(args) -> dict:
     from dataloader import fingerprint, load
     from evaluate import MEASURED, metrics, rank_targets, summarise, table
     from filter import FILTERED, denoise, make_replacer, weigh
-    from train import choose_device, fit, load_weights, make_model, save_weights
+    from train import choose_device, load_weights, make_model, save_weights, trained
 
     # 1. rows, filtered
     data = fingerprint(args, FILTERED[args.denoise_category])
@@ -52,12 +52,13 @@ def experiment(args) -> dict:
     # 2. one model a seed; test is looked at once, with the weights that valid chose
     fits, ranks = [], {"valid": [], "test": []}
     for seed in range(args.seed, args.seed + args.seeds):
-        model = make_model(n_items, args, seed, device)
         if args.state_dict_path:
+            model = make_model(n_items, args, seed, device)
             load_weights(model, args.state_dict_path)
         else:
-            fits.append({"seed": seed} | fit(model, tensors, args, seed, folder / f"tensorboard_seed{seed}"))
-            save_weights(model, folder / f"seed{seed}.safetensors")
+            model, record = trained(tensors, n_items, args, seed, device, folder / f"tensorboard_seed{seed}")
+            fits.append({"seed": seed} | record)
+            save_weights(model, folder / f"seed{seed}.safetensors", record)
         for split, by_seed in ranks.items():
             windows = tensors[split]
             by_seed.append(rank_targets(model, windows[:, :-1], windows[:, -1]))

@@ -7,23 +7,19 @@ Writes  SASRec_code/output/<dataset>/sweep_<settings>/: sweep.csv (a row a setti
 A model is trained once for each train setting and seed, its epoch chosen by the NDCG@20 of valid with the noisy histories
 (of clean rows with clean ones; main.py: with those it filters); every test setting is then evaluated with it on valid. The
 best mean over seeds goes to test, and beside it (but for raw) the same with the probabilities at random places, its settings
-chosen in the same way. Trained models are kept and shared between sweeps: a killed sweep goes on where it was.
+chosen in the same way. Trained models are kept and shared with other sweeps and main.py: a killed sweep goes on where it was.
 
     python sweep.py --dataset ML100K_noise_user0.1 --evidence collaborative --edit delete --train_thresholds 0.3 --seeds 3
     python sweep.py --dataset Toy_denoise_user0.1_0 --evidence collaborative semantic fused --edit delete replace auto \
         --replace_with neighbours --model SASRec GRU4Rec --loss ce --batchsize 1024 --lr 0.002
 """
 
-import hashlib
-import json
 import sys
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 from options import (
-    ROOT,
     beside,
     check_args,
     input_errors,
@@ -79,9 +75,6 @@ class Bench:
 
         self.args, self.splits, self.n_items, self.device = args, splits, n_items, choose_device(args)
         self.seeds = range(args.seed, args.seed + args.seeds)
-        self.code = b"".join(
-            (ROOT / file).read_bytes() for file in ("model.py", "gru4rec.py", "bert4rec.py", "train.py", "evaluate.py")
-        )
 
     def edited(self, arm, weights: dict, replacer, names) -> dict:
         """{split: windows (N, L + 1)} of these splits, filtered as the arm says."""
@@ -95,32 +88,10 @@ class Bench:
     def ranks(self, train, chosen, evaluated: list, seed: int) -> list[np.ndarray]:
         """Ranks (N,) for each of some windows, by a model trained on train, its epoch chosen by the windows chosen."""
         from evaluate import rank_targets
+        from train import trained
 
-        model = self.trained({"train": train, "valid": chosen}, seed)
+        model, _ = trained({"train": train, "valid": chosen}, self.n_items, self.args, seed, self.device)
         return [rank_targets(model, rows[:, :-1], rows[:, -1]) for rows in evaluated]
-
-    def trained(self, tensors: dict, seed: int):
-        """A model fitted to these windows, or its weights from an earlier sweep over the same windows and settings."""
-        from train import fit, load_weights, make_model, save_weights
-
-        args = self.args
-        shaping = (
-            "batchsize lr hidden_units num_blocks num_heads num_epochs dropout_rate weight_decay maxlen loss patience"
-        ).split()
-        options = [seed, self.n_items, version("torch"), str(self.device), args.model]
-        digest = hashlib.sha256(json.dumps([*options, *(getattr(args, name) for name in shaping)]).encode() + self.code)
-        for tensor in tensors.values():
-            digest.update(tensor.cpu().numpy().tobytes())
-        path = args.output_root / args.dataset / "models" / f"{digest.hexdigest()[:16]}.safetensors"
-        model = make_model(self.n_items, args, seed, self.device)
-        if path.exists():
-            print(f"seed {seed}: trained before, {path.name}")
-            load_weights(model, path)
-            return model
-        fit(model, tensors, args, seed)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_weights(model, path)
-        return model
 
     def test(self, arm, weights: dict, replacer) -> np.ndarray:
         """Ranks (S, N) of test at the one setting of the arm."""
@@ -237,9 +208,8 @@ def sweep(args) -> dict:
 
     # 2. what each model makes of them
     tried, chosen, report = [], {}, []
-    benches = {model: Bench(of_model(args, model), splits, n_items) for model in args.model}  # before hours pass: of this code
-    for model, bench in benches.items():
-        rows, chosen[model], runs = arms(bench, weights, replacer)
+    for model in args.model:
+        rows, chosen[model], runs = arms(Bench(of_model(args, model), splits, n_items), weights, replacer)
         tried += [{"model": model} | row for row in rows]
         report += [{"model": model} | row for row in compare(splits["test"].users, runs)]
 

@@ -1,6 +1,10 @@
 """Fits a recommender to windows, its best epoch chosen by one split. Knows nothing of files of data and of noise."""
 
+import hashlib
+import json
 import time
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +14,7 @@ from dataloader import InputError
 from evaluate import metrics, rank_targets
 from gru4rec import GRU4Rec
 from model import SASRec, sample_negatives
-from options import beside
+from options import ROOT, beside
 
 MODELS = {"SASRec": SASRec, "GRU4Rec": GRU4Rec, "BERT4Rec": BERT4Rec}  # --model
 
@@ -89,11 +93,40 @@ def fit(model, tensors: dict, args, seed: int, log_dir: Path | None = None) -> d
     return {"epochs": len(curve), "best_epoch": best_epoch, "seconds": seconds, "selection_NDCG@20": curve}
 
 
-def save_weights(model, path: Path) -> None:
+def trained(tensors: dict, n_items: int, args, seed: int, device, log_dir: Path | None = None):
+    """(model, what `fit` returned) for these windows and settings: trained once by this code, kept in output/<dataset>/models/."""
+    from safetensors import safe_open
+
+    shaping = "model batchsize lr hidden_units num_blocks num_heads num_epochs dropout_rate weight_decay maxlen loss patience"
+    options = [seed, n_items, version("torch"), str(device), *(getattr(args, name) for name in shaping.split())]
+    digest = hashlib.sha256(json.dumps(options).encode() + own_code())
+    for split in ("train", args.select_on):
+        digest.update(tensors[split].cpu().numpy().tobytes())
+    path = args.output_root / args.dataset / "models" / f"{digest.hexdigest()[:16]}.safetensors"
+    model = make_model(n_items, args, seed, device)
+    if path.exists():
+        print(f"seed {seed}: trained before, {path.name}")
+        load_weights(model, path)
+        with safe_open(path, "pt") as file:
+            return model, json.loads(file.metadata()["fit"])
+    record = fit(model, tensors, args, seed, log_dir)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(model, path, record)
+    return model, record
+
+
+@cache
+def own_code() -> bytes:
+    """The files that a trained model depends on, as they are when first asked for."""
+    return b"".join((ROOT / file).read_bytes() for file in ("model.py", "gru4rec.py", "bert4rec.py", "train.py", "evaluate.py"))
+
+
+def save_weights(model, path: Path, record: dict) -> None:
+    """record: what `fit` returned."""
     from safetensors.torch import save_file
 
     with beside(path) as partial:
-        save_file(model.state_dict(), partial)
+        save_file(model.state_dict(), partial, metadata={"fit": json.dumps(record)})
 
 
 def load_weights(model, path: Path) -> None:

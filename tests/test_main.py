@@ -28,13 +28,17 @@ def test_the_commands_of_the_release(tmp_path, root):
             assert ("positions flagged" in done.stdout) == (options is full)
 
 
-def test_runs_repeat_and_weights_reload(tmp_path):
+def test_runs_repeat_and_weights_reload(tmp_path, capsys):
     write_denoised(tmp_path)
     options = sasrec_command(tmp_path, "--denoise_category", "all", "--seeds", 2)
-    first, again = sasrec.main(options), sasrec.main(options)
-    assert first["per_seed"] == again["per_seed"] and first["metrics"]["test"]["MRR"]["std"] > 0
+    first, anew = sasrec.main(options), sasrec.main([*options, "--output_root", str(tmp_path / "anew")])
+    assert first["per_seed"] == anew["per_seed"] and first["metrics"]["test"]["MRR"]["std"] > 0
+    assert "trained before" not in capsys.readouterr().out
     folder = next((tmp_path / "out").rglob("run.json")).parent
-    assert json.loads((folder / "run.json").read_text()) == again
+    (folder / "run.json").unlink()  # as after a kill
+    again = sasrec.main(options)
+    assert capsys.readouterr().out.count("trained before") == 2 and again["fits"] == first["fits"]
+    assert json.loads((folder / "run.json").read_text()) == again and again["per_seed"] == first["per_seed"]
     assert list(folder.glob("tensorboard_seed2024/events*"))
     loaded = sasrec.main([*options, "--state_dict_path", str(folder / "seed2024.safetensors")])
     assert loaded["per_seed"]["test"] == [first["per_seed"]["test"][0]]
