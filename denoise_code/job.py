@@ -1,6 +1,7 @@
 """A run of stage 2: shards of finished batches, going on after a kill, putting the rows together, its report.
 
-Runs no model: it is given what scores a batch of windows, what finds the item nearest to a text, and what makes title vectors.
+Knows nothing of how models read: it is given what scores a batch of windows, what finds the item nearest to a text, and what
+makes title vectors.
 """
 
 import fcntl
