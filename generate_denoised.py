@@ -107,10 +107,11 @@ def plan(splits: dict, args) -> dict:
     causal = args.score == "likelihood"
     users = {name: split for name, split in splits.items() if name != PLANTED}
     parts = {"interactions": each_interaction(users, args.overlap, args.span, causal)}
-    if PLANTED in splits:  # each with the history that an interaction of its place is read with
-        table, windows = splits[PLANTED]
-        train = read_windows(find_train_file(args.noise_dataset_path))
-        parts[PLANTED] = each_row(PLANTED, windows, histories(table, train, args.overlap, args.span) if causal else None)
+    if PLANTED in splits:
+        (table, windows), before = splits[PLANTED], None
+        if causal:  # each with the history that an interaction of its place is read with
+            before = histories(table, read_windows(find_train_file(args.noise_dataset_path)), args.overlap, args.span)
+        parts[PLANTED] = each_row(PLANTED, windows, before)
     return parts
 
 

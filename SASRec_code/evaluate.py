@@ -7,16 +7,12 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 from evidence import interval
-from options import InputError
+from options import InputError, filter_parser
 from torch import Tensor
 
 AT_RANDOM = " at random places"  # what the name of a control ends with
 MEASURED = ("HR@10", "HR@20", "NDCG@10", "NDCG@20")  # in tables
 BESIDE = ("difference", "to random places", "gap won back")
-OF_ROWS = set(  # options of main.py that say which rows a run trains on and ranks
-    "dataset denoise_category train_noise_filter_threshold test_noise_filter_threshold train_max_denoise_num test_max_denoise_num "
-    "threshold_from evidence edit replace_with min_share clean".split()
-)
 CUTOFFS = (1, 5, 10, 20, 50)
 LEAST_ROWS = 16  # of a batch, however large the catalogue: each batch reads all item embeddings once
 SCORES_AT_ONCE = 2**21  # rows x items of a batch of scores: 8 MB, about what caches hold
@@ -156,9 +152,10 @@ def read_runs(folders: list[Path]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         runs.append(run)
         if any(not np.array_equal(run[rows], runs[0][rows]) for rows in ("users", "targets")):
             raise InputError(f"{folder}: ranks other test rows than {folders[0]}")
-    for name in runs[0]["settings"].keys() - OF_ROWS:
+    of_rows = vars(filter_parser("").parse_args(["--dataset", ""])).keys() - {"maxlen"}
+    for name in runs[0]["settings"]:
         values = {json.dumps(run["settings"].get(name)) for run in runs}
-        if len(values) > 1:
+        if len(values) > 1 and name not in of_rows:
             print(f"not only their rows differ: --{name} is {' and '.join(sorted(values))}")
     names = [run["name"] for run in runs]
     for run, folder in zip(runs, folders):

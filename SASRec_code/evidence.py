@@ -119,7 +119,8 @@ def as_popular(train: Split, counts: Counts, size: int, rng: np.random.Generator
     popularity = counts.items_of_others(counts.codes_of(train.users[row[:, 0]]), train.items[row, place])[:, 0]
     order = rng.permutation(counts.n_items) + 1
     order = order[counts.items[order].argsort(kind="stable")]
-    first, after = (np.searchsorted(counts.items[order], popularity, side) for side in ("left", "right"))
+    ascending = counts.items[order]
+    first, after = (np.searchsorted(ascending, popularity, side) for side in ("left", "right"))
     return order[np.minimum(first + (rng.random(size) * (after - first)).astype(int), counts.n_items - 1)]
 
 

@@ -92,14 +92,14 @@ def draw_histograms(path: Path, truth: np.ndarray, scores: dict[str, np.ndarray]
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(2, -(-len(scores) // 2), figsize=(4.6, 3.6), squeeze=False)
-    panels[-1, -1].set_axis_off()  # stays empty where the kinds are odd in number
     for axes, (kind, score) in zip(panels.flat, scores.items()):
         edges = np.linspace(*np.percentile(score, [0.5, 99.5]), 30)
         for value, colour, label in ((False, "#b8bec7", "other"), (True, "#d1495b", "injected")):
             axes.hist(score[truth == value], edges, density=True, alpha=0.6, color=colour, label=label)
-        axes.set_axis_on()
         axes.set(title=kind, yticks=[])
         axes.title.set_fontsize(9)
+    for empty in panels.flat[len(scores) :]:
+        empty.set_axis_off()
     panels[0, 0].legend(frameon=False, fontsize=8)
     save_figure(figure, path)
     return path, "scores of injected noise and of the rest"

@@ -17,7 +17,7 @@ from denoise_code.language_model import EMBEDDED_MODEL, load_base_model, load_to
 from denoise_code.prompt import clean_title  # noqa: E402
 from denoise_code.title_vectors import choose_layer, mean_state, read_titles, standardise  # noqa: E402
 
-TITLES, BATCH = 500, 64
+TITLES = 500
 
 
 def misspell(title: str, rng) -> dict[str, str]:
