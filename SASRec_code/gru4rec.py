@@ -1,7 +1,7 @@
 """GRU4Rec (Hidasi et al., ICLR 2016): a recurrent network reads the history item by item."""
 
 import torch
-from model import Recommender, initialise
+from model import Dropout, Recommender, initialise
 from torch import Tensor, nn
 
 
@@ -11,7 +11,7 @@ class GRU4Rec(Recommender):
     def __init__(self, n_items: int, maxlen=10, hidden_units=100, num_blocks=1, num_heads=1, dropout_rate=0.5):
         super().__init__()
         self.items = nn.Embedding(n_items + 1, hidden_units, padding_idx=0)
-        self.dropout = nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
         between = dropout_rate if num_blocks > 1 else 0.0
         self.layers = nn.GRU(hidden_units, hidden_units, num_blocks, batch_first=True, dropout=between)
         self.output = nn.Linear(hidden_units, hidden_units)

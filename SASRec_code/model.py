@@ -24,7 +24,7 @@ class Dropout(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal self-attention whose query is normalised beforehand while keys and values are not."""
+    """Multi-head attention of a query (in SASRec normalised beforehand) to a window."""
 
     def __init__(self, hidden_units: int, num_heads: int, dropout_rate: float):
         super().__init__()
@@ -34,7 +34,7 @@ class Attention(nn.Module):
         self.output = nn.Linear(hidden_units, hidden_units)
 
     def forward(self, query: Tensor, x: Tensor, allowed: Tensor) -> Tensor:
-        """query, x (B, L, D); allowed (B, 1, L, L) is True where a row may look at a column."""
+        """query, x (B, L, D); allowed (B, 1, L or 1, L) is True where a row may look at a column."""
         batch, length, width = x.shape
         heads = (batch, length, self.num_heads, width // self.num_heads)
         key, value = self.key_value(x).chunk(2, dim=-1)

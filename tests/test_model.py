@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from bert4rec import BERT4Rec
+from bert4rec import BERT4Rec, Block
 from gru4rec import GRU4Rec
 from model import SASRec, sample_negatives
+from torch import nn
 
 
 def small_model(**options):
@@ -125,6 +126,23 @@ def test_bert4rec_loss_against_a_loop(monkeypatch):
             logits = model.items.weight[1:] @ hidden[place] + model.bias[1:]
             losses.append(-logits.log_softmax(0)[window[place] - 1])
     assert model.ce_loss(windows).item() == pytest.approx((sum(losses) / len(losses)).item(), rel=1e-5)
+
+
+def test_bert4rec_block_is_the_library_s_encoder_layer():
+    """Without dropout: the library draws it more slowly, and once more after the activation, which BERT does not."""
+    torch.manual_seed(0)
+    block = Block(8, num_heads=2, dropout_rate=0.0)
+    layer = nn.TransformerEncoderLayer(8, 2, 32, 0.0, activation="gelu", batch_first=True)
+    attention = layer.self_attn
+    pairs = [(block.inner, layer.linear1), (block.outer, layer.linear2), (block.attention.output, attention.out_proj)]
+    for ours, theirs in [*pairs, (block.attention_norm, layer.norm1), (block.forward_norm, layer.norm2)]:
+        theirs.load_state_dict(ours.state_dict())
+    with torch.no_grad():
+        for kind, ours in (("weight", "in_proj_weight"), ("bias", "in_proj_bias")):
+            parts = [getattr(part, kind) for part in (block.attention.query, block.attention.key_value)]
+            getattr(attention, ours).copy_(torch.cat(parts))
+        x, allowed = torch.randn(2, 4, 8), torch.tensor([[True] * 4, [False, False, True, True]])
+        assert torch.allclose(block(x, allowed[:, None, None]), layer(x, src_key_padding_mask=~allowed), atol=1e-6)
 
 
 def test_bert4rec_sees_both_sides_and_not_what_is_masked():
