@@ -116,15 +116,14 @@ def plan(splits: dict, args) -> dict:
 
 
 def as_tokens(parts: dict, titles: Titles, args) -> tuple[dict, int]:
-    """({part: (works, the question of each reading of each work)}, tokens of the longest with its answer)."""
+    """({part: the texts of each work}, tokens of the longest with its answer)."""
     found, longest, n_items = {}, 0, len(titles.catalogue) - 1
     written = None if args.suggest == "catalogue" else args.max_new_tokens
     for part, works in parts.items():
-        texts = [text for work in works for text in work.texts()]
-        titles.check_seam(texts[0])
-        found[part] = works, [list(map(titles.question, work.texts())) for work in works]
-        asked = [question for of_work in found[part][1] for question in of_work]
-        longest = max(longest, titles.longest(texts, asked, written))
+        found[part] = [work.texts(titles.question) for work in works]
+        texts = [text for of_work in found[part] for text in of_work]
+        titles.check_seam(texts[0].items)
+        longest = max(longest, titles.longest(texts, written))
         around = max(min(2 * work.window - 1, len(work.items)) for work in works)
         if args.suggest == "catalogue" and n_items <= around:
             raise InputError(f"--suggest catalogue: {n_items} items are too few, up to {around} stand around a suspect")
@@ -198,7 +197,7 @@ def generate(args) -> None:
         return nearest_items(embed(model, tokenizer, texts), table())
 
     try:
-        counts = {name: denoise_part(name, *part, denoiser, shards, rank, world) for name, part in parts.items()}
+        counts = {name: denoise_part(name, texts, denoiser, shards, rank, world) for name, texts in parts.items()}
         if not finish(args, output, shards, splits, counts, catalogue, nearest, vectors, job):
             print(f"rank {rank}: done; other processes are not")
     except FileNotFoundError:

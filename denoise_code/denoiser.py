@@ -12,7 +12,7 @@ import torch
 from denoise_code.command_line import InputError
 from denoise_code.prompt import Question, Titles, clean_title
 from denoise_code.reader import Reader, slices
-from denoise_code.readings import Work
+from denoise_code.readings import Text, Work
 from denoise_code.scores import title_log_likelihoods
 from denoise_code.trie import Trie, common_prefix
 
@@ -54,38 +54,35 @@ class Denoiser:
                     f"stage 2 cannot read with {type(self.model.get_base_model()).__name__}: packing changes its answers"
                 )
 
-    def run(
-        self, works: list[Work], questions: list[list[Question]], suggest: bool = True, most: int | None = None
-    ) -> list[dict]:
+    def run(self, works: list[list[Text]], suggest: bool = True, most: int | None = None) -> list[dict]:
         """Records {split, row, noise_prob, noise_items, noise_items_prob, texts or ids} of the rows of some works.
 
-        questions: of each reading of each work. At most so many windows' worth are read at once: a work that is larger is
-        read in parts, and its parts again for their replacements.
+        works: the texts of each. At most so many windows' worth are read at once: a work that is larger is read in parts,
+        and its parts again for their replacements.
         """
         most = most or 8 * self.args.batch_size
         try:
             with torch.inference_mode():
-                return self._run(works, questions, suggest, most)
+                return self._run(works, suggest, most)
         except torch.cuda.OutOfMemoryError:
             if len(works) == most == 1:
                 raise
         self.end()  # the cache of all of them; only here no traceback holds it
         torch.cuda.empty_cache()
         if len(works) == 1:
-            return self.run(works, questions, suggest, most // 2)
+            return self.run(works, suggest, most // 2)
         half = len(works) // 2
-        return self.run(works[:half], questions[:half], suggest, most) + self.run(works[half:], questions[half:], suggest, most)
+        return self.run(works[:half], suggest, most) + self.run(works[half:], suggest, most)
 
-    def _run(self, works, questions, suggest, most):
+    def _run(self, works, suggest, most):
         started = time.perf_counter()
-        texts = [text for work in works for text in zip([work] * len(work.readings), work.texts(), work.first_scored())]
-        asked = [question for of_work in questions for question in of_work]
-        parts = slices([-(-len(items) // work.window) for work, items, _ in texts], most)
+        texts = [text for of_work in works for text in of_work]
+        parts = slices([text.size for text in texts], most)
         scores: list[list[float]] = []
         for part in parts:
-            reader, found = self.score(asked[part], texts[part])
+            reader, found = self.score(texts[part])
             scores += found
-        records = self.records(works, scores)
+        records = self.records([of_work[0].work for of_work in works], scores)
         suspects = sorted(dict.fromkeys(key for _, keys in records for key in keys), key=lambda key: key[0])  # by text
         scored = time.perf_counter()
         self.seconds["score"] += scored - started
@@ -94,24 +91,25 @@ class Denoiser:
             for part in parts:
                 here = [key for key in suspects if part.start <= key[0] < part.stop]
                 if len(parts) > 1:
-                    reader, _ = self.score(asked[part], texts[part])
-                answers |= dict(zip(here, self.suggest(reader, here, part.start, works, asked))) if here else {}
+                    reader, _ = self.score(texts[part])
+                if here:
+                    answers |= dict(zip(here, self.suggest(reader, texts, here, part.start)))
             for record, keys in records:
                 record["texts" if self.args.suggest == "free" else "ids"] = [answers[key] for key in keys]
             self.seconds["suggest"] += time.perf_counter() - scored
         return [record for record, _ in records]
 
-    def score(self, questions: list[Question], texts: list[tuple]) -> tuple[Reader, list[list[float]]]:
-        """Read some texts (work, items, first scored): (what reads on, a score for each item of each text).
+    def score(self, texts: list[Text]) -> tuple[Reader, list[list[float]]]:
+        """Read some texts: (what reads on, a score for each item of each text).
 
         A likelihood is NaN before the first scored.
         """
-        pieces = [question.ids[self.shared :] for question in questions]
+        pieces = [text.question.ids[self.shared :] for text in texts]
         reader = self.start.copies(len(pieces), 2 * max(map(len, pieces)))  # as much again for the answers
         self.tokens["score"] += sum(map(len, pieces))
         if self.args.score == "likelihood":
-            return reader, self.likelihood_scores(reader, pieces, questions, texts)
-        items = [items for _, items, _ in texts]
+            return reader, self.likelihood_scores(reader, pieces, texts)
+        items = [text.items for text in texts]
         if self.args.score == "title":
             return reader, self.title_scores(reader, reader.read(pieces), items)
         return reader, self.first_token_scores(reader.read(pieces).cpu(), items)
@@ -150,20 +148,20 @@ class Denoiser:
                     totals[row][item] += value
         return [[total[item] for item in items] for total, items in zip(totals, texts)]
 
-    def likelihood_scores(self, reader: Reader, pieces, questions, texts) -> list[list[float]]:
+    def likelihood_scores(self, reader: Reader, pieces, texts: list[Text]) -> list[list[float]]:
         """log P(the item is noise | its title) from log P(title | the titles before it), by Bayes' rule.
 
         Noise as fine-tuning plants it: one of the n items of a window, drawn uniformly from the catalogue.
         """
         scores = []
-        tails = [len(question.ids) - question.spans[first][0] + 1 for question, (_, _, first) in zip(questions, texts)]
-        for question, tail, (work, items, first), logits in zip(questions, tails, texts, reader.forward(pieces, tails)):
-            starts, ends = question.spans_from_end()
-            read = [torch.tensor([row], device=logits.device) for row in (question.ids[-tail:], starts[first:], ends[first:])]
+        tails = [len(text.question.ids) - text.question.spans[text.first][0] + 1 for text in texts]
+        for text, tail, logits in zip(texts, tails, reader.forward(pieces, tails)):
+            starts, ends = (places[text.first :] for places in text.question.spans_from_end())
+            read = [torch.tensor([row], device=logits.device) for row in (text.question.ids[-tail:], starts, ends)]
             likelihoods = title_log_likelihoods(logits[None], read)[0].double().cpu()
-            n = min(len(items), work.window)
+            n = min(len(text.items), text.work.window)
             prior_odds = np.log(max(n - 1, 1)) + np.log(len(self.titles.catalogue) - 1)  # that an item belongs; of a uniform draw
-            scores.append([np.nan] * first + (-torch.nn.functional.softplus(likelihoods + prior_odds)).tolist())
+            scores.append([np.nan] * text.first + (-torch.nn.functional.softplus(likelihoods + prior_odds)).tolist())
         return scores
 
     def records(self, works: list[Work], scores: list[list[float]]) -> list[tuple[dict, list]]:
@@ -194,24 +192,21 @@ class Denoiser:
             first += len(work.readings)
         return records
 
-    def suggest(
-        self, reader: Reader, suspects: list[tuple[int, int]], first: int, works: list[Work], asked: list[Question]
-    ) -> list:
-        """A text or an item for each (text, place), by text; the reader's first text is number `first`.
+    def suggest(self, reader: Reader, texts: list[Text], suspects: list[tuple[int, int]], first: int) -> list:
+        """A text or an item for each suspect (number of its text, place), by text; the reader's first text is number `first`.
 
         A branch for each: it forgets what the suspect may not know, then reads its title and the cue for a replacement.
         """
-        owners = [(work, reading) for work in works for reading in work.readings]
         pieces, forgotten, banned = [], [], []
-        for text, place in suspects:
-            work, (start, stop) = owners[text]
+        for number, place in suspects:
+            work, start, stop, _, asked = texts[number]
             pieces.append(self.titles.named_and_asked(work.items[place]))
             seen = min(work.limits[place], stop) - start
-            forgotten.append(0 if seen == stop - start else len(asked[text].ids) - asked[text].spans[seen - 1][1])
+            forgotten.append(0 if seen == stop - start else len(asked.ids) - asked.spans[seen - 1][1])
             if forgotten[-1]:
-                pieces[-1] = asked[text].ids[asked[text].spans[-1][1] :] + pieces[-1]  # the cue that it forgot
+                pieces[-1] = asked.ids[asked.spans[-1][1] :] + pieces[-1]  # the cue that it forgot
             banned.append(work.near(place))
-        reader = reader.branch([text - first for text, _ in suspects])
+        reader = reader.branch([number - first for number, _ in suspects])
         if any(forgotten):
             reader.forget(forgotten)
         return (

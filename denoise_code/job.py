@@ -18,12 +18,9 @@ import pandas as pd
 
 from denoise_code.command_line import InputError, beside, peak_memory_gib, read_json, table, write_json
 from denoise_code.dataset import PLANTED, find_train_file, fingerprint
-from denoise_code.grounding import ground
 from denoise_code.language_model import choose_dtype
-from denoise_code.prompt import Question
-from denoise_code.readings import Work
+from denoise_code.readings import Text
 from denoise_code.scores import measure, planted_detection
-from denoise_code.title_vectors import save_tensors
 
 PILOT_BATCHES = 8  # batches that estimate --min_percentile
 NEW_COLUMNS = ["noise_prob", "noise_items", "noise_items_prob", "suggest_item_titles", "suggest_item_ids"]
@@ -70,18 +67,18 @@ def whole_lines(path: Path) -> tuple[list[dict], int]:
     return lines, size
 
 
-def batches(works: list[Work], lengths: list[int], batch_size: int) -> list[list[int]]:
+def batches(works: list[list[Text]], batch_size: int) -> list[list[list[Text]]]:
     """Works by their longest text (tokens), longest first, so no later batch needs more memory; the same for every process.
 
     A batch is `batch_size` windows' worth of items: whole works, so a larger work is a batch by itself.
     """
     plan, size = [], batch_size
-    for number in sorted(range(len(works)), key=lambda number: (-lengths[number], number)):
+    for texts in sorted(works, key=lambda texts: -max(len(text.question.ids) for text in texts)):
         if size >= batch_size:
             plan.append([])
             size = 0
-        plan[-1].append(number)
-        size += works[number].size()
+        plan[-1].append(texts)
+        size += sum(text.size for text in texts)
     return plan
 
 
@@ -95,22 +92,20 @@ def deal(costs: list[int], world: int) -> list[list[int]]:
     return hands
 
 
-def denoise_part(part: str, works: list[Work], questions: list[list[Question]], denoiser, shards: Shards, rank: int, world: int):
-    """Score this process's share of a part of the job, skipping finished batches; returns how many batches the part has."""
+def denoise_part(part: str, works: list[list[Text]], denoiser, shards: Shards, rank: int, world: int) -> int:
+    """Score this process's share of a part of the job, skipping finished batches; returns how many batches the part has.
+
+    works: the texts of each.
+    """
     from tqdm import tqdm
 
-    denoiser.begin([question for of_work in questions for question in of_work])
-    lengths, args = [max(len(question.ids) for question in of_work) for of_work in questions], denoiser.args
-    plan = batches(works, lengths, args.batch_size)
-    tokens = [sum(len(question.ids) for number in batch for question in questions[number]) for batch in plan]
-
-    def run(batch, suggest=True):
-        return denoiser.run([works[number] for number in batch], [questions[number] for number in batch], suggest)
-
+    args, plan = denoiser.args, batches(works, denoiser.args.batch_size)
+    denoiser.begin([text.question for texts in works for text in texts])
+    tokens = [sum(len(text.question.ids) for texts in batch for text in texts) for batch in plan]
     denoiser.threshold = -np.inf
     if args.min_percentile:
         pilot = [plan[place] for place in np.unique(np.linspace(0, len(plan) - 1, PILOT_BATCHES).astype(int))]
-        probs = [prob for batch in pilot for record in run(batch, suggest=False) for prob in record["noise_prob"]]
+        probs = [prob for batch in pilot for record in denoiser.run(batch, suggest=False) for prob in record["noise_prob"]]
         denoiser.threshold = float(np.quantile(probs, args.min_percentile))
     done, mine = set(shards.read(part)), deal(tokens, world)[rank]
     progress = tqdm(total=len(mine), initial=sum(b in done for b in mine), desc=part, unit="batch", disable=rank > 0)
@@ -120,7 +115,7 @@ def denoise_part(part: str, works: list[Work], questions: list[list[Question]], 
                 continue
             denoiser.seconds.clear()
             denoiser.tokens.clear()
-            line = {"batch": number, "records": run(plan[number])}
+            line = {"batch": number, "records": denoiser.run(plan[number])}
             line |= {"seconds": denoiser.seconds, "tokens": denoiser.tokens, "peak_memory_gib": peak_memory_gib()}
             out.write(json.dumps(line) + "\n")
             out.flush()
@@ -132,6 +127,8 @@ def denoise_part(part: str, works: list[Work], questions: list[list[Question]], 
 
 def merge(split: str, table: pd.DataFrame, records: list[dict], catalogue, nearest) -> tuple[pd.DataFrame, dict]:
     """The table with its new columns, each row exactly once, and how well they tell the noise."""
+    from denoise_code.grounding import ground
+
     rows = sorted(record["row"] for record in records)
     if rows != list(range(len(table))):
         raise InputError(f"{split}: the shards hold {len(rows)} records for {len(table)} rows, each row is needed once")
@@ -189,6 +186,8 @@ def finish(args, output: Path, shards: Shards, splits: dict, counts: dict, catal
 
     nearest: texts -> items; vectors: () -> (tensors of the title vectors, how they were made).
     """
+    from denoise_code.title_vectors import save_tensors
+
     with (shards.folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if complete(output, job):

@@ -126,10 +126,10 @@ class Titles:
         if continue_tokens(self.tokenizer, question, self.prompt.title(self.catalogue[items[0]])) != self.named(items[0]):
             raise InputError("prompt.json: the tokenizer reads a title differently after the whole prompt than after its cue")
 
-    def longest(self, windows: list, questions: list[Question], written: int | None) -> int:
+    def longest(self, texts: list, written: int | None) -> int:
         """Tokens of the longest question with the longest answer: a title, the cue, and `written` tokens or another title.
 
-        windows: their items.
+        texts: what has `items` and their `question`.
         """
-        named = max(len(self.named_and_asked(item)) for item in set().union(*windows))
-        return max(len(question.ids) for question in questions) + named + (written or max(map(len, self.suggested.sequences)))
+        named = max(len(self.named_and_asked(item)) for item in set().union(*(text.items for text in texts)))
+        return max(len(text.question.ids) for text in texts) + named + (written or max(map(len, self.suggested.sequences)))

@@ -1,6 +1,6 @@
 """What is read, and which rows take what from it: each row by itself, or each interaction of a user once.
 
-Knows nothing of tokens and models: a text is a run of items here.
+Knows nothing of models: a text is a run of items here, and what that is in tokens is asked of others.
 
 Windows overlap, so that one interaction stands in up to eleven rows. An interaction is noise or it is not: read once, with
 the most history before it, it has one probability and one replacement in all rows that hold it.
@@ -12,6 +12,7 @@ A reading ends at or before the limits of all that it scores, or it is causal: w
 reach the likelihood of the title, and for a replacement the text is cut at the limit.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ import pandas as pd
 
 from denoise_code.command_line import InputError
 from denoise_code.dataset import Window
+from denoise_code.prompt import Question
 
 
 class Row(NamedTuple):
@@ -44,20 +46,35 @@ class Work(NamedTuple):
     rows: list[Row]
     window: int
 
-    def texts(self) -> list[tuple[int, ...]]:
-        return [self.items[start:stop] for start, stop in self.readings]
-
-    def first_scored(self) -> list[int]:
-        """Of each text the first item that is not scored by a reading with more before it."""
-        return [self.reading.index(number) - start for number, (start, _) in enumerate(self.readings)]
-
-    def size(self) -> int:
-        """Windows' worth of items to read."""
-        return sum(-(-(stop - start) // self.window) for start, stop in self.readings)
+    def texts(self, question: Callable[[tuple[int, ...]], Question]) -> list["Text"]:
+        """What is read of it, as the question that is asked about some items."""
+        return [
+            Text(self, start, stop, self.reading.index(number) - start, question(self.items[start:stop]))
+            for number, (start, stop) in enumerate(self.readings)
+        ]
 
     def near(self, place: int) -> frozenset[int]:
         """Items of the rows that may hold this interaction, as far as it may know them: none of them is its replacement."""
         return frozenset(self.items[max(0, place + 1 - self.window) : min(place + self.window, self.limits[place])])
+
+
+class Text(NamedTuple):
+    """A reading of a work as the model gets it: places start to stop, scored from item number `first` of them on."""
+
+    work: Work
+    start: int
+    stop: int
+    first: int
+    question: Question
+
+    @property
+    def items(self) -> tuple[int, ...]:
+        return self.work.items[self.start : self.stop]
+
+    @property
+    def size(self) -> int:
+        """Windows' worth of items."""
+        return -(-(self.stop - self.start) // self.work.window)
 
 
 def each_row(split: str, windows: list[Window], before: list[tuple[int, ...]] | None = None) -> list[Work]:

@@ -169,11 +169,11 @@ def test_out_of_memory_halves_the_batch(tiny_adapters, data, tmp_path, monkeypat
     whole = run(tiny_adapters["llama"], data, out=tmp_path / "whole")
     plain = Denoiser._run
 
-    def small_gpu(self, works, questions, suggest, most):
+    def small_gpu(self, works, suggest, most):
         if len(works) > 3:
             self.start.copies(len(works), 0)
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        records = plain(self, works, questions, suggest, most)
+        records = plain(self, works, suggest, most)
         assert len(self.start.spare[0][0]) <= 3  # the cache of the whole batch is given back
         return records
 

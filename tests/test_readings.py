@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from denoise_code.command_line import InputError
 from denoise_code.dataset import Window, read_catalogue, read_split, read_windows
 from denoise_code.language_model import load_tokenizer
-from denoise_code.prompt import Prompt
+from denoise_code.prompt import Prompt, Question
 from denoise_code.readings import each_interaction, each_row, histories
 
 SPLITS = ("train", "valid_5000", "test_5000")
@@ -127,7 +127,10 @@ def test_readings_by_hand():
     assert work.readings == [(0, 4), (2, 6), (4, 8), (5, 9), (6, 10), (7, 11)]
     assert work.reading == [0, 0, 0, 0, 1, 1, 2, 2, 3, 4, 5]
     (work,) = each_interaction(splits, 0.5, 2, causal=True)
-    assert work.readings == [(0, 8), (6, 11)] and work.size() == 4
+    assert work.readings == [(0, 8), (6, 11)]
+    first, second = work.texts(lambda items: Question(list(items), []))
+    assert second == (work, 6, 11, 2, Question(list(work.items[6:]), []))
+    assert second.items == work.items[6:] and first.size + second.size == 4
     assert work.near(8) == frozenset(log[5:9]) and work.near(9) == frozenset(log[6:10]) and work.near(1) == frozenset(log[:5])
 
 
@@ -204,7 +207,7 @@ def test_every_row_has_the_value_of_its_reading(tiny_models, tiny_adapters, slid
     written = {split: pd.read_csv(folder / f"{split}.csv") for split in SPLITS}
     replaced, checked = {}, 0
     for number, work in enumerate(works):
-        texts, values = work.texts(), {}
+        values = {}
         for row in work.rows:
             found = written[row.split].loc[row.row]
             for place, prob in enumerate(json.loads(found.noise_prob), row.start):
@@ -218,7 +221,7 @@ def test_every_row_has_the_value_of_its_reading(tiny_models, tiny_adapters, slid
                 assert suggestion not in items[: len(items) - (row.split != "train")] or row.split != "train"
         for place, prob in values.items():
             reading = work.reading[place]
-            titles = [catalogue[item] for item in texts[reading]]
+            titles = [catalogue[item] for item in work.items[slice(*work.readings[reading])]]
             expected = plain_values(model, tokenizer, score, titles, place - work.readings[reading][0])
             assert prob == pytest.approx(expected, rel=1e-3, abs=1e-3)
             checked += 1

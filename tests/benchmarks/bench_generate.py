@@ -111,16 +111,16 @@ def plain(model, tokenizer, prompt, catalogue, windows, args):
 
 
 def ours(model, tokenizer, prompt, catalogue, windows, args):
-    titles, works = Titles(tokenizer, prompt, catalogue), each_row("windows", windows)
-    questions = [titles.question(window.items) for window in windows]
+    titles = Titles(tokenizer, prompt, catalogue)
+    works = [work.texts(titles.question) for work in each_row("windows", windows)]
     denoiser = Denoiser(model, titles, args)
-    denoiser.begin(questions)
-    plan, records = batches(works, [len(question.ids) for question in questions], 16), []
-    denoiser.run([works[row] for row in plan[0]], [[questions[row]] for row in plan[0]])  # as warm as the plain way
+    denoiser.begin([text.question for texts in works for text in texts])
+    plan, records = batches(works, 16), []
+    denoiser.run(plan[0])  # as warm as the plain way
     denoiser.seconds.clear()
     denoiser.tokens.clear()
     for batch in plan:
-        records += denoiser.run([works[row] for row in batch], [[questions[row]] for row in batch])
+        records += denoiser.run(batch)
     denoiser.end()
     return sorted(records, key=lambda record: record["row"]), denoiser.seconds, denoiser.tokens
 
