@@ -115,19 +115,18 @@ def plan(splits: dict, args) -> dict:
     return parts
 
 
-def as_tokens(parts: dict, titles: Titles, args) -> tuple[dict, int]:
-    """({part: the texts of each work}, tokens of the longest with its answer)."""
-    found, longest, n_items = {}, 0, len(titles.catalogue) - 1
+def check_plan(parts: dict, titles: Titles, args) -> int:
+    """Refuse what cannot be read so; returns the tokens of the longest text with its answer."""
+    longest, n_items = 0, len(titles.catalogue) - 1
     written = None if args.suggest == "catalogue" else args.max_new_tokens
-    for part, works in parts.items():
-        found[part] = [work.texts(titles.question) for work in works]
-        texts = [text for of_work in found[part] for text in of_work]
-        titles.check_seam(texts[0].items)
-        longest = max(longest, titles.longest(texts, written))
+    for works in parts.values():
+        windows = [text.items for work in works for text in work.texts()]
+        titles.check_seam(windows[0])
+        longest = max(longest, titles.longest(windows, written))
         around = max(min(2 * work.window - 1, len(work.items)) for work in works)
         if args.suggest == "catalogue" and n_items <= around:
             raise InputError(f"--suggest catalogue: {n_items} items are too few, up to {around} stand around a suspect")
-    return found, longest
+    return longest
 
 
 def main(argv=None) -> None:
@@ -173,11 +172,11 @@ def generate(args) -> None:
         print(f"{output} is complete")
         return
 
-    # 2. as tokens, which the base model must be able to read
+    # 2. what is read, which the base model must be able to
     tokenizer = load_tokenizer(str(adapter or base_model))
     titles = Titles(tokenizer, prompt, catalogue)
-    parts, longest = as_tokens(plan(splits, args) if splits else {}, titles, args)
-    check_base_model(base_model, longest)
+    parts = plan(splits, args) if splits else {}
+    check_base_model(base_model, check_plan(parts, titles, args))
     shards = Shards(open_output(args, output, job), rank)
 
     # 3. the model, once
@@ -197,7 +196,7 @@ def generate(args) -> None:
         return nearest_items(embed(model, tokenizer, texts), table())
 
     try:
-        counts = {name: denoise_part(name, texts, denoiser, shards, rank, world) for name, texts in parts.items()}
+        counts = {name: denoise_part(name, works, denoiser, shards, rank, world) for name, works in parts.items()}
         if not finish(args, output, shards, splits, counts, catalogue, nearest, vectors, job):
             print(f"rank {rank}: done; other processes are not")
     except FileNotFoundError:

@@ -27,18 +27,21 @@ class Denoiser:
         self.seconds, self.tokens = Counter(), Counter()
         self.threshold = -np.inf  # of --min_percentile
 
-    def begin(self, questions: list[Question]) -> None:
-        """Read once what the questions of all windows of a split have in common."""
+    def begin(self, windows: list[tuple[int, ...]]) -> None:
+        """Read once what the questions about all windows of a split have in common: what stands before their first titles."""
         probe = self.titles.tokenizer(self.titles.prompt.question(["?"]))["input_ids"]
-        shared = min(common_prefix(question.ids, probe) for question in questions)
-        if self.args.score == "likelihood":  # a title's first token is predicted by the one before: it is read with the window
-            shared = min(shared, min(question.spans[0][0] for question in questions) - 1)
+        first, shared = list(dict.fromkeys(items[:1] for items in windows)), len(probe)
+        for some in range(0, len(first), 1024):
+            for question in self.titles.questions(first[some : some + 1024]):
+                shared = min(shared, common_prefix(question.ids, probe))
+                if self.args.score == "likelihood":  # a title's first token is predicted by the one before, read with the window
+                    shared = min(shared, question.spans[0][0] - 1)
         if shared < 1:
             raise InputError("prompt.json: the prompts of two windows share no first token; give it an instruction")
-        self.shared = shared
+        self.shared = probe[:shared]
         with torch.inference_mode():
-            self.start = Reader.start(self.model, questions[0].ids[:shared])
-            self.check_reading([question.ids for question in questions[:2]])
+            self.start = Reader.start(self.model, self.shared)
+            self.check_reading([question.ids for question in self.titles.questions(windows[:2])])
 
     def end(self) -> None:
         """Give the memory of the batches back to what follows."""
@@ -46,7 +49,7 @@ class Denoiser:
 
     def check_reading(self, texts: list[list[int]]) -> None:
         """Refuse a model that reads texts side by side otherwise than each alone; rounding to 8 bits differs by less."""
-        packed = self.start.copies(len(texts), max(map(len, texts))).read([text[self.shared :] for text in texts])
+        packed = self.start.copies(len(texts), max(map(len, texts))).read([text[len(self.shared) :] for text in texts])
         for found, text in zip(packed, texts):
             alone = self.model(input_ids=torch.tensor([text], device=found.device)).logits[0, -1].float().log_softmax(-1)
             if not (found - alone).abs().mean() < 0.3:
@@ -54,11 +57,11 @@ class Denoiser:
                     f"stage 2 cannot read with {type(self.model.get_base_model()).__name__}: packing changes its answers"
                 )
 
-    def run(self, works: list[list[Text]], suggest: bool = True, most: int | None = None) -> list[dict]:
+    def run(self, works: list[Work], suggest: bool = True, most: int | None = None) -> list[dict]:
         """Records {split, row, noise_prob, noise_items, noise_items_prob, texts or ids} of the rows of some works.
 
-        works: the texts of each. At most so many windows' worth are read at once: a work that is larger is read in parts,
-        and its parts again for their replacements.
+        At most so many windows' worth are read at once: a work that is larger is read in parts, and its parts again for
+        their replacements.
         """
         most = most or 8 * self.args.batch_size
         try:
@@ -76,43 +79,47 @@ class Denoiser:
 
     def _run(self, works, suggest, most):
         started = time.perf_counter()
-        texts = [text for of_work in works for text in of_work]
+        texts = [text for work in works for text in work.texts()]
         parts = slices([text.size for text in texts], most)
         scores: list[list[float]] = []
         for part in parts:
-            reader, found = self.score(texts[part])
+            reader, questions, found = self.score(texts[part])
             scores += found
-        records = self.records([of_work[0].work for of_work in works], scores)
+        records = self.records(works, scores)
         suspects = sorted(dict.fromkeys(key for _, keys in records for key in keys), key=lambda key: key[0])  # by text
         scored = time.perf_counter()
         self.seconds["score"] += scored - started
         if suggest and suspects:
             answers = {}
             for part in parts:
-                here = [key for key in suspects if part.start <= key[0] < part.stop]
+                here = [(number, place) for number, place in suspects if part.start <= number < part.stop]
                 if len(parts) > 1:
-                    reader, _ = self.score(texts[part])
+                    reader, questions, _ = self.score(texts[part])
                 if here:
-                    answers |= dict(zip(here, self.suggest(reader, texts, here, part.start)))
+                    within = [(number - part.start, place) for number, place in here]
+                    answers |= dict(zip(here, self.suggest(reader, texts[part], questions, within)))
             for record, keys in records:
                 record["texts" if self.args.suggest == "free" else "ids"] = [answers[key] for key in keys]
             self.seconds["suggest"] += time.perf_counter() - scored
         return [record for record, _ in records]
 
-    def score(self, texts: list[Text]) -> tuple[Reader, list[list[float]]]:
-        """Read some texts: (what reads on, a score for each item of each text).
+    def score(self, texts: list[Text]) -> tuple[Reader, list[Question], list[list[float]]]:
+        """Read some texts: (what reads on, their questions, a score for each item of each text).
 
         A likelihood is NaN before the first scored.
         """
-        pieces = [text.question.ids[self.shared :] for text in texts]
+        items = [text.items for text in texts]
+        questions, begin = self.titles.questions(items), len(self.shared)
+        if any(question.ids[:begin] != self.shared for question in questions):
+            raise InputError("prompt.json: the tokenizer reads the instruction differently before some windows")
+        pieces = [question.ids[begin:] for question in questions]
         reader = self.start.copies(len(pieces), 2 * max(map(len, pieces)))  # as much again for the answers
         self.tokens["score"] += sum(map(len, pieces))
         if self.args.score == "likelihood":
-            return reader, self.likelihood_scores(reader, pieces, texts)
-        items = [text.items for text in texts]
+            return reader, questions, self.likelihood_scores(reader, pieces, questions, texts)
         if self.args.score == "title":
-            return reader, self.title_scores(reader, reader.read(pieces), items)
-        return reader, self.first_token_scores(reader.read(pieces).cpu(), items)
+            return reader, questions, self.title_scores(reader, reader.read(pieces), items)
+        return reader, questions, self.first_token_scores(reader.read(pieces).cpu(), items)
 
     def first_token_scores(self, log_probs, texts) -> list[list[float]]:
         """The paper's score: the log-probability of the first token of each title, in context."""
@@ -148,16 +155,16 @@ class Denoiser:
                     totals[row][item] += value
         return [[total[item] for item in items] for total, items in zip(totals, texts)]
 
-    def likelihood_scores(self, reader: Reader, pieces, texts: list[Text]) -> list[list[float]]:
+    def likelihood_scores(self, reader: Reader, pieces, questions, texts: list[Text]) -> list[list[float]]:
         """log P(the item is noise | its title) from log P(title | the titles before it), by Bayes' rule.
 
         Noise as fine-tuning plants it: one of the n items of a window, drawn uniformly from the catalogue.
         """
         scores = []
-        tails = [len(text.question.ids) - text.question.spans[text.first][0] + 1 for text in texts]
-        for text, tail, logits in zip(texts, tails, reader.forward(pieces, tails)):
-            starts, ends = (places[text.first :] for places in text.question.spans_from_end())
-            read = [torch.tensor([row], device=logits.device) for row in (text.question.ids[-tail:], starts, ends)]
+        tails = [len(question.ids) - question.spans[text.first][0] + 1 for question, text in zip(questions, texts)]
+        for question, text, tail, logits in zip(questions, texts, tails, reader.forward(pieces, tails)):
+            starts, ends = (places[text.first :] for places in question.spans_from_end())
+            read = [torch.tensor([row], device=logits.device) for row in (question.ids[-tail:], starts, ends)]
             likelihoods = title_log_likelihoods(logits[None], read)[0].double().cpu()
             n = min(len(text.items), text.work.window)
             prior_odds = np.log(max(n - 1, 1)) + np.log(len(self.titles.catalogue) - 1)  # that an item belongs; of a uniform draw
@@ -192,21 +199,21 @@ class Denoiser:
             first += len(work.readings)
         return records
 
-    def suggest(self, reader: Reader, texts: list[Text], suspects: list[tuple[int, int]], first: int) -> list:
-        """A text or an item for each suspect (number of its text, place), by text; the reader's first text is number `first`.
+    def suggest(self, reader: Reader, texts: list[Text], questions: list[Question], suspects: list[tuple[int, int]]) -> list:
+        """A text or an item for each suspect (number of its text, place), by text.
 
         A branch for each: it forgets what the suspect may not know, then reads its title and the cue for a replacement.
         """
         pieces, forgotten, banned = [], [], []
         for number, place in suspects:
-            work, start, stop, _, asked = texts[number]
+            (work, start, stop, _), asked = texts[number], questions[number]
             pieces.append(self.titles.named_and_asked(work.items[place]))
             seen = min(work.limits[place], stop) - start
             forgotten.append(0 if seen == stop - start else len(asked.ids) - asked.spans[seen - 1][1])
             if forgotten[-1]:
                 pieces[-1] = asked.ids[asked.spans[-1][1] :] + pieces[-1]  # the cue that it forgot
             banned.append(work.near(place))
-        reader = reader.branch([number - first for number, _ in suspects])
+        reader = reader.branch([number for number, _ in suspects])
         if any(forgotten):
             reader.forget(forgotten)
         return (
@@ -259,37 +266,20 @@ class Denoiser:
 
     def suggest_from_catalogue(self, reader: Reader, pieces: list[list[int]], banned: list[frozenset[int]]) -> list[int]:
         """Greedy decoding after each piece along the trie of titles, never to a banned item; ends where one title is left."""
-        common, nodes = map(list, zip(*(self.descend((0, len(self.trie.items), 0), ban) for ban in banned)))
+        common, nodes = map(list, zip(*(self.trie.descend((0, len(self.trie.items), 0), ban) for ban in banned)))
         active, pieces = list(range(len(pieces))), [piece + more for piece, more in zip(pieces, common)]
         while active:
             self.tokens["suggest"] += sum(map(len, pieces))
             going, pieces_left = [], []
             for text, (place, log_probs) in enumerate(zip(active, reader.read(pieces).cpu())):
-                if self.decided(nodes[place], banned[place]):
+                if self.trie.decided(nodes[place], banned[place]):
                     continue
                 children = self.trie.allowed(*nodes[place], banned[place])
                 token = max(children, key=dict(zip(children, log_probs[list(children)].tolist())).get)
-                follow, nodes[place] = self.descend((*children[token], nodes[place][2] + 1), banned[place])
-                if not self.decided(nodes[place], banned[place]):
+                follow, nodes[place] = self.trie.descend((*children[token], nodes[place][2] + 1), banned[place])
+                if not self.trie.decided(nodes[place], banned[place]):
                     going.append(text)
                     pieces_left.append([token, *follow])
             active, pieces = [active[text] for text in going], pieces_left
             reader.keep(going)
         return [self.trie.left(lo, hi, ban)[0] for (lo, hi, _), ban in zip(nodes, banned)]
-
-    def descend(self, node: tuple[int, int, int], banned: frozenset[int]) -> tuple[list[int], tuple[int, int, int]]:
-        """The tokens below a node along which titles run together, and the node where they part or one is left."""
-        tokens = []
-        while not self.decided(node, banned):
-            children = self.trie.allowed(*node, banned)
-            if len(children) > 1:
-                break
-            ((token, run),) = children.items()
-            tokens.append(token)
-            node = (*run, node[2] + 1)
-        return tokens, node
-
-    def decided(self, node: tuple[int, int, int], banned: frozenset[int]) -> bool:
-        """One item is left, or several of one title."""
-        lo, hi, depth = node
-        return len(self.trie.left(lo, hi, banned)) == 1 or not self.trie.children(lo, hi, depth)

@@ -11,7 +11,7 @@ import numpy as np
 
 from denoise_code.command_line import InputError
 from denoise_code.dataset import DRAWN, find_train_file, noise_pools, plant, put, read_catalogue, read_windows, split_rows
-from denoise_code.prompt import IGNORED, Prompt, continue_tokens, tokenize_question
+from denoise_code.prompt import IGNORED, Prompt, continue_tokens, tokenize_questions
 
 FOR_METRICS = ("answer_length", "candidates", "planted", "popular", "title_starts", "title_ends")  # what only measuring reads
 
@@ -93,7 +93,7 @@ def encode(tokenizer, prompt: Prompt, example: dict, cutoff_len: int, loss_on: s
     titles, named = list(example["titles"]), {noise for noise, _ in example["pairs"]}
     answer = continue_tokens(tokenizer, prompt.noise_cue, prompt.answer(example["pairs"])) + [tokenizer.eos_token_id]
     while True:
-        question = tokenize_question(tokenizer, prompt, titles)
+        (question,) = tokenize_questions(tokenizer, prompt, [titles])
         length = len(question.ids) + len(answer)
         if length <= cutoff_len:
             break

@@ -19,7 +19,7 @@ import pandas as pd
 from denoise_code.command_line import InputError, beside, peak_memory_gib, read_json, table, write_json
 from denoise_code.dataset import PLANTED, find_train_file, fingerprint
 from denoise_code.language_model import choose_dtype
-from denoise_code.readings import Text
+from denoise_code.readings import Work
 from denoise_code.scores import measure, planted_detection
 
 PILOT_BATCHES = 8  # batches that estimate --min_percentile
@@ -67,18 +67,18 @@ def whole_lines(path: Path) -> tuple[list[dict], int]:
     return lines, size
 
 
-def batches(works: list[list[Text]], batch_size: int) -> list[list[list[Text]]]:
-    """Works by their longest text (tokens), longest first, so no later batch needs more memory; the same for every process.
+def batches(works: list[Work], lengths: list[int], batch_size: int) -> list[list[int]]:
+    """Numbers of works, by their longest text (tokens) so that no later batch needs more memory; the same for every process.
 
     A batch is `batch_size` windows' worth of items: whole works, so a larger work is a batch by itself.
     """
     plan, size = [], batch_size
-    for texts in sorted(works, key=lambda texts: -max(len(text.question.ids) for text in texts)):
+    for number in sorted(range(len(works)), key=lambda number: -lengths[number]):
         if size >= batch_size:
             plan.append([])
             size = 0
-        plan[-1].append(texts)
-        size += sum(text.size for text in texts)
+        plan[-1].append(number)
+        size += sum(text.size for text in works[number].texts())
     return plan
 
 
@@ -92,20 +92,23 @@ def deal(costs: list[int], world: int) -> list[list[int]]:
     return hands
 
 
-def denoise_part(part: str, works: list[list[Text]], denoiser, shards: Shards, rank: int, world: int) -> int:
-    """Score this process's share of a part of the job, skipping finished batches; returns how many batches the part has.
-
-    works: the texts of each.
-    """
+def denoise_part(part: str, works: list[Work], denoiser, shards: Shards, rank: int, world: int) -> int:
+    """Score this process's share of a part of the job, skipping finished batches; returns how many batches the part has."""
     from tqdm import tqdm
 
-    args, plan = denoiser.args, batches(works, denoiser.args.batch_size)
-    denoiser.begin([text.question for texts in works for text in texts])
-    tokens = [sum(len(text.question.ids) for texts in batch for text in texts) for batch in plan]
+    args, length = denoiser.args, denoiser.titles.length
+    lengths = [[length(text.items) for text in work.texts()] for work in works]
+    plan = batches(works, list(map(max, lengths)), args.batch_size)
+    tokens = [sum(sum(lengths[number]) for number in batch) for batch in plan]
+    denoiser.begin([text.items for work in works for text in work.texts()])
     denoiser.threshold = -np.inf
+
+    def run(batch, suggest=True):
+        return denoiser.run([works[number] for number in batch], suggest)
+
     if args.min_percentile:
         pilot = [plan[place] for place in np.unique(np.linspace(0, len(plan) - 1, PILOT_BATCHES).astype(int))]
-        probs = [prob for batch in pilot for record in denoiser.run(batch, suggest=False) for prob in record["noise_prob"]]
+        probs = [prob for batch in pilot for record in run(batch, suggest=False) for prob in record["noise_prob"]]
         denoiser.threshold = float(np.quantile(probs, args.min_percentile))
     done, mine = set(shards.read(part)), deal(tokens, world)[rank]
     progress = tqdm(total=len(mine), initial=sum(b in done for b in mine), desc=part, unit="batch", disable=rank > 0)
@@ -115,7 +118,7 @@ def denoise_part(part: str, works: list[list[Text]], denoiser, shards: Shards, r
                 continue
             denoiser.seconds.clear()
             denoiser.tokens.clear()
-            line = {"batch": number, "records": denoiser.run(plan[number])}
+            line = {"batch": number, "records": run(plan[number])}
             line |= {"seconds": denoiser.seconds, "tokens": denoiser.tokens, "peak_memory_gib": peak_memory_gib()}
             out.write(json.dumps(line) + "\n")
             out.flush()

@@ -86,15 +86,17 @@ class Question(NamedTuple):
         return tuple([place - len(self.ids) - following for place in places] for places in zip(*self.spans))
 
 
-def tokenize_question(tokenizer, prompt: Prompt, titles: list[str]) -> Question:
-    """The question tokenised whole; a token belongs to the title in which it ends."""
-    encoded = tokenizer(prompt.question(titles), return_offsets_mapping=True)
-    last = np.array([end - 1 for _, end in encoded["offset_mapping"]])  # (T,) the last character of each token
-    start, spans = len(prompt.instruction + prompt.sequence_cue), []
-    for title in map(prompt.title, titles):
-        spans.append(tuple(np.searchsorted(last, [start, start + len(title)]).tolist()))
-        start += len(title) + len(prompt.separator)
-    return Question(encoded["input_ids"], spans)
+def tokenize_questions(tokenizer, prompt: Prompt, windows: list[list[str]]) -> list[Question]:
+    """The question about each window of titles, tokenised whole; a token belongs to the title in which it ends."""
+    encoded = tokenizer([prompt.question(titles) for titles in windows], return_offsets_mapping=True)
+    before, questions = len(prompt.instruction + prompt.sequence_cue), []
+    for titles, ids, offsets in zip(windows, encoded["input_ids"], encoded["offset_mapping"]):
+        lengths = np.array([len(prompt.title(title)) for title in titles])
+        starts = before + np.cumsum(lengths + len(prompt.separator)) - lengths - len(prompt.separator)
+        last = [end - 1 for _, end in offsets]  # (T,) the last character of each token
+        bounds = (np.searchsorted(last, places).tolist() for places in (starts, starts + lengths))
+        questions.append(Question(ids, list(zip(*bounds))))
+    return questions
 
 
 class Titles:
@@ -106,8 +108,13 @@ class Titles:
         titles = {item: prompt.title(catalogue[item]) for item in range(1, len(catalogue))}
         self.suggested = Trie({item: continue_tokens(tokenizer, prompt.suggest_cue, title) for item, title in titles.items()})
 
-    def question(self, items) -> Question:
-        return tokenize_question(self.tokenizer, self.prompt, [self.catalogue[item] for item in items])
+    def questions(self, windows: list) -> list[Question]:
+        """The question about each window of items."""
+        return tokenize_questions(self.tokenizer, self.prompt, [[self.catalogue[item] for item in items] for items in windows])
+
+    def length(self, items) -> int:
+        """Tokens of the titles of some items: what the lengths of questions are told by before they are tokenised."""
+        return sum(len(self.named(item)) for item in items)
 
     @cache  # noqa: B019  one catalogue a process
     def named(self, item: int) -> list[int]:
@@ -126,10 +133,11 @@ class Titles:
         if continue_tokens(self.tokenizer, question, self.prompt.title(self.catalogue[items[0]])) != self.named(items[0]):
             raise InputError("prompt.json: the tokenizer reads a title differently after the whole prompt than after its cue")
 
-    def longest(self, texts: list, written: int | None) -> int:
+    def longest(self, windows: list, written: int | None) -> int:
         """Tokens of the longest question with the longest answer: a title, the cue, and `written` tokens or another title.
 
-        texts: what has `items` and their `question`.
+        windows: their items.
         """
-        named = max(len(self.named_and_asked(item)) for item in set().union(*(text.items for text in texts)))
-        return max(len(text.question.ids) for text in texts) + named + (written or max(map(len, self.suggested.sequences)))
+        named = max(len(self.named_and_asked(item)) for item in set().union(*windows))
+        (question,) = self.questions([max(windows, key=self.length)])
+        return len(question.ids) + named + (written or max(map(len, self.suggested.sequences)))

@@ -1,6 +1,6 @@
 """What is read, and which rows take what from it: each row by itself, or each interaction of a user once.
 
-Knows nothing of models: a text is a run of items here, and what that is in tokens is asked of others.
+Knows nothing of tokens and models: a text is a run of items here.
 
 Windows overlap, so that one interaction stands in up to eleven rows. An interaction is noise or it is not: read once, with
 the most history before it, it has one probability and one replacement in all rows that hold it.
@@ -12,7 +12,6 @@ A reading ends at or before the limits of all that it scores, or it is causal: w
 reach the likelihood of the title, and for a replacement the text is cut at the limit.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +19,6 @@ import pandas as pd
 
 from denoise_code.command_line import InputError
 from denoise_code.dataset import Window
-from denoise_code.prompt import Question
 
 
 class Row(NamedTuple):
@@ -46,12 +44,8 @@ class Work(NamedTuple):
     rows: list[Row]
     window: int
 
-    def texts(self, question: Callable[[tuple[int, ...]], Question]) -> list["Text"]:
-        """What is read of it, as the question that is asked about some items."""
-        return [
-            Text(self, start, stop, self.reading.index(number) - start, question(self.items[start:stop]))
-            for number, (start, stop) in enumerate(self.readings)
-        ]
+    def texts(self) -> list["Text"]:
+        return [Text(self, start, stop, self.reading.index(number) - start) for number, (start, stop) in enumerate(self.readings)]
 
     def near(self, place: int) -> frozenset[int]:
         """Items of the rows that may hold this interaction, as far as it may know them: none of them is its replacement."""
@@ -59,13 +53,12 @@ class Work(NamedTuple):
 
 
 class Text(NamedTuple):
-    """A reading of a work as the model gets it: places start to stop, scored from item number `first` of them on."""
+    """A reading of a work: places start to stop of it, scored from item number `first` of them on."""
 
     work: Work
     start: int
     stop: int
     first: int
-    question: Question
 
     @property
     def items(self) -> tuple[int, ...]:

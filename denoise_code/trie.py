@@ -54,3 +54,20 @@ class Trie:
                 if len(found) == 2:
                     break
         return found
+
+    def descend(self, node: tuple[int, int, int], banned: frozenset[int]) -> tuple[list[int], tuple[int, int, int]]:
+        """The tokens below a node along which titles run together, and the node where they part or one is left."""
+        tokens = []
+        while not self.decided(node, banned):
+            children = self.allowed(*node, banned)
+            if len(children) > 1:
+                break
+            ((token, run),) = children.items()
+            tokens.append(token)
+            node = (*run, node[2] + 1)
+        return tokens, node
+
+    def decided(self, node: tuple[int, int, int], banned: frozenset[int]) -> bool:
+        """One item is left, or several of one title."""
+        lo, hi, depth = node
+        return len(self.left(lo, hi, banned)) == 1 or not self.children(lo, hi, depth)

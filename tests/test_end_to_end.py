@@ -20,7 +20,7 @@ import generate_denoised as generate
 import train_denoise_model as train
 from denoise_code.dataset import read_catalogue
 from denoise_code.language_model import EMBEDDED_MODEL, load_base_model, load_tokenizer
-from denoise_code.prompt import Prompt, clean_title, tokenize_question
+from denoise_code.prompt import Prompt, clean_title, tokenize_questions
 
 EMBEDDED = Path("save_denoise_model/ML100K_noise_user0.1/batch4_sample2400_epoch1/checkpoint-600")
 needs_smollm2 = pytest.mark.skipif(
@@ -166,7 +166,8 @@ def test_smollm2_with_the_committed_adapter(root, few_movies, fine_tuned, tmp_pa
         if score == "first_token":
             assert json.loads(row.noise_prob) == pytest.approx([log_probs[t[ids.shape[1]]].item() for t in first], abs=1e-3)
         else:
-            belongs, spans = [], tokenize_question(tokenizer, prompt, [catalogue[item] for item in items]).spans
+            (question,) = tokenize_questions(tokenizer, prompt, [[catalogue[item] for item in items]])
+            belongs, spans = [], question.spans
             for start, end in spans:
                 belongs.append(all_log_probs[range(start - 1, end - 1), ids[0, start:end]].sum().exp().item() * (len(items) - 1))
             noise = 1 / (len(catalogue) - 1)

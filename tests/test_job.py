@@ -12,7 +12,6 @@ from conftest import DENOISED, arguments, csvs, refused, run, same_but_rounding
 
 import generate_denoised as generate
 from denoise_code.job import Shards, batches, deal
-from denoise_code.prompt import Question
 from denoise_code.readings import Work
 
 ONCE = ["--unit", "interaction", "--score", "likelihood", "--suggest", "catalogue"]
@@ -103,9 +102,7 @@ def test_finished_and_changed_runs(tiny_adapters, data, tmp_path, capsys):
 
 def test_batches_hold_whole_works_and_are_dealt_by_cost():
     works = [Work((1,) * n, [n] * n, [0] * n, [(0, n)], [], 4) for n in (4, 9, 2, 4, 17)]
-    texts = [work.texts(lambda items: Question(10 * list(items), [])) for work in works]
-    plan = batches(texts, 3)
-    assert plan == [[texts[4]], [texts[1]], [texts[0], texts[3], texts[2]]]  # 5, 3, and 1 + 1 + 1 windows' worth
+    assert batches(works, [40, 90, 20, 40, 170], 3) == [[4], [1], [0, 3, 2]]  # 5, 3, and 1 + 1 + 1 windows' worth
     hands = deal([5, 90, 30, 40, 25, 1], 2)
     assert hands == [[1, 0, 5], [3, 2, 4]] and deal([1, 1], 3) == [[0], [1], []]
     for world in (1, 2, 7):

@@ -5,7 +5,7 @@ from conftest import HARD_TITLES
 
 from denoise_code.command_line import InputError
 from denoise_code.language_model import load_tokenizer
-from denoise_code.prompt import Prompt, continue_tokens, tokenize_question
+from denoise_code.prompt import Prompt, continue_tokens, tokenize_questions
 
 
 def test_golden_strings():
@@ -39,6 +39,6 @@ def test_question_spans(tiny_models, kind):
     """Each title's tokens decode to the title, whatever stands between titles."""
     tokenizer = load_tokenizer(str(tiny_models[kind]))
     for prompt in (Prompt(), Prompt(separator="-\n"), Prompt(instruction="")):
-        ids, spans = tokenize_question(tokenizer, prompt, HARD_TITLES)
+        ((ids, spans),) = tokenize_questions(tokenizer, prompt, [HARD_TITLES])
         assert ids == tokenizer(prompt.question(HARD_TITLES))["input_ids"]
         assert [tokenizer.decode(ids[start:end]) for start, end in spans] == list(map(prompt.title, HARD_TITLES))

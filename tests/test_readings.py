@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from denoise_code.command_line import InputError
 from denoise_code.dataset import Window, read_catalogue, read_split, read_windows
 from denoise_code.language_model import load_tokenizer
-from denoise_code.prompt import Prompt, Question
+from denoise_code.prompt import Prompt
 from denoise_code.readings import each_interaction, each_row, histories
 
 SPLITS = ("train", "valid_5000", "test_5000")
@@ -128,8 +128,8 @@ def test_readings_by_hand():
     assert work.reading == [0, 0, 0, 0, 1, 1, 2, 2, 3, 4, 5]
     (work,) = each_interaction(splits, 0.5, 2, causal=True)
     assert work.readings == [(0, 8), (6, 11)]
-    first, second = work.texts(lambda items: Question(list(items), []))
-    assert second == (work, 6, 11, 2, Question(list(work.items[6:]), []))
+    first, second = work.texts()
+    assert second == (work, 6, 11, 2)
     assert second.items == work.items[6:] and first.size + second.size == 4
     assert work.near(8) == frozenset(log[5:9]) and work.near(9) == frozenset(log[6:10]) and work.near(1) == frozenset(log[:5])
 

@@ -112,15 +112,14 @@ def plain(model, tokenizer, prompt, catalogue, windows, args):
 
 def ours(model, tokenizer, prompt, catalogue, windows, args):
     titles = Titles(tokenizer, prompt, catalogue)
-    works = [work.texts(titles.question) for work in each_row("windows", windows)]
-    denoiser = Denoiser(model, titles, args)
-    denoiser.begin([text.question for texts in works for text in texts])
-    plan, records = batches(works, 16), []
-    denoiser.run(plan[0])  # as warm as the plain way
+    works, denoiser = each_row("windows", windows), Denoiser(model, titles, args)
+    denoiser.begin([window.items for window in windows])
+    plan, records = batches(works, [titles.length(window.items) for window in windows], 16), []
+    denoiser.run([works[row] for row in plan[0]])  # as warm as the plain way
     denoiser.seconds.clear()
     denoiser.tokens.clear()
     for batch in plan:
-        records += denoiser.run(batch)
+        records += denoiser.run([works[row] for row in batch])
     denoiser.end()
     return sorted(records, key=lambda record: record["row"]), denoiser.seconds, denoiser.tokens
 

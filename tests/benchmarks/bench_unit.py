@@ -62,14 +62,14 @@ def pair(adapter: Path, data: Path, users: int, every: int, rounds: int) -> None
     best = {}
     ways = {}
     for unit, these in (("interaction", works), ("window", each_row("rows", rows[::every]))):
-        denoiser, texts = Denoiser(model, titles, args), [work.texts(titles.question) for work in these]
-        denoiser.begin([text.question for of_work in texts for text in of_work])
-        ways[unit] = denoiser, batches(texts, args.batch_size)
+        denoiser, texts = Denoiser(model, titles, args), [[text.items for text in work.texts()] for work in these]
+        denoiser.begin([items for of_work in texts for items in of_work])
+        ways[unit] = denoiser, these, batches(these, [max(map(titles.length, of_work)) for of_work in texts], args.batch_size)
     for _ in range(rounds):
-        for unit, (denoiser, plan_) in ways.items():
+        for unit, (denoiser, these, plan_) in ways.items():
             denoiser.seconds.clear()
             denoiser.tokens.clear()
-            read = sum(len(denoiser.run(batch)) for batch in plan_)
+            read = sum(len(denoiser.run([these[number] for number in batch])) for batch in plan_)
             cost = sum(denoiser.seconds.values()) / read, dict(denoiser.seconds), dict(denoiser.tokens), read
             best[unit] = min(best.get(unit, cost), cost, key=lambda found: found[0])
             denoiser.end()
