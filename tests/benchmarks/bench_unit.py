@@ -1,4 +1,4 @@
-"""Each row read, or each interaction once: time of planning, and of both units on the same users in one run.
+"""Each row read, or each interaction once: time of planning, of lengths in tokens, and of both units on the same users in one run.
 
     python tests/benchmarks/bench_unit.py                               # plans 1 M windows of 100,000 users
     python tests/benchmarks/bench_unit.py ADAPTER DATASET_FOLDER        # and times both units on some users, taking turns
@@ -48,6 +48,19 @@ def plan(users: int, rows_each: int) -> None:
         )
 
 
+def lengths(titles: Titles, windows: list) -> None:
+    """What the batches are planned by: the tokens of titles, and as it was until 2026-11-26, all rows as tokens."""
+    ways = {
+        "of their titles": lambda: [titles.length(window.items) for window in windows],
+        "of all rows, tokenised": lambda: [titles.questions([window.items]) for window in windows],
+    }
+    for way, run in ways.items():
+        started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        kept = run()
+        gib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+        print(f"lengths of {len(kept):,} windows {way}: {time.perf_counter() - started:.2f} s, {gib:+.2f} GiB", flush=True)
+
+
 def pair(adapter: Path, data: Path, users: int, every: int, rounds: int) -> None:
     options = ["--denoise_model_path", adapter, "--noise_dataset_path", data, "--score", "likelihood", "--suggest", "catalogue"]
     args = generate.parse_args([*map(str, options), "--unit", "interaction"])
@@ -59,8 +72,8 @@ def pair(adapter: Path, data: Path, users: int, every: int, rounds: int) -> None
     model = load_model(adapter, check_adapter(adapter, None)["base_model"], args)
     model.merge_adapter()
     titles = Titles(load_tokenizer(str(adapter)), Prompt.load(adapter), catalogue)
-    best = {}
-    ways = {}
+    lengths(titles, [window for _, windows in splits.values() for window in windows])
+    best, ways = {}, {}
     for unit, these in (("interaction", works), ("window", each_row("rows", rows[::every]))):
         denoiser, texts = Denoiser(model, titles, args), [[text.items for text in work.texts()] for work in these]
         denoiser.begin([items for of_work in texts for items in of_work])
