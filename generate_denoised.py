@@ -97,6 +97,12 @@ def parse_args(argv=None) -> argparse.Namespace:
         if given:
             parser.error(f"--{given[0]} needs --denoise_model_path; without an adapter only title vectors are made")
         args.denoise_data, args.planted = [], 0
+    idle = [] if args.unit == "interaction" else ["overlap", "span"]
+    idle += ["span"] if args.score != "likelihood" else []
+    idle += ["ground", "max_new_tokens"] if args.suggest == "catalogue" else []
+    for name in idle:
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name} changes nothing with --unit {args.unit}, --score {args.score}, --suggest {args.suggest}")
     return args
 
 
@@ -178,6 +184,9 @@ def generate(args) -> None:
     parts = plan(splits, args) if splits else {}
     check_base_model(base_model, check_plan(parts, titles, args))
     shards = Shards(open_output(args, output, job), rank)
+    if complete(output, job):  # the last process ended meanwhile
+        shards.remove()
+        return
 
     # 3. the model, once
     model = load_model(adapter, base_model, args)

@@ -282,7 +282,7 @@ def train(args) -> None:
     run = {"prompt": prompt, "fingerprint": data, "started": time.perf_counter(), "first_step": 0}
     run["mean_tokens"] = sum(train_set["length"]) / len(train_set)
     if checkpoint:
-        run["first_step"] = int(checkpoint.name.rsplit("-", 1)[-1])
+        run["first_step"] = read_json(checkpoint / "trainer_state.json")["global_step"]
     trainer = make_trainer(model, tokenizer, train_set, eval_set, output, args, run)
     if trainer.is_world_process_zero():
         trainable, total = model.get_nb_trainable_parameters()

@@ -82,4 +82,4 @@ def contrast_loss(vectors, windows, log_counts):
     others = logits.masked_fill(inside[:, None], -torch.inf).logsumexp(-1)  # (B, W)
     pairs = logits.gather(2, own[:, None, :].expand(-1, own.shape[1], -1))  # (B, W, W)
     different = here[:, :, None] & here[:, None, :] & (own[:, :, None] != own[:, None, :])
-    return torch.nn.functional.softplus(others[:, :, None] - pairs)[different].mean()
+    return torch.nn.functional.softplus(others[:, :, None] - pairs)[different].sum() / different.sum().clamp(min=1)

@@ -1,6 +1,7 @@
 """Fits a recommender to windows, its best epoch chosen by one split. Knows nothing of files of data and of noise."""
 
 import hashlib
+import inspect
 import json
 import time
 from functools import cache
@@ -118,7 +119,8 @@ def trained(tensors: dict, n_items: int, args, seed: int, device, log_dir: Path 
 @cache
 def own_code() -> bytes:
     """The files that a trained model depends on, as they are when first asked for."""
-    return b"".join((ROOT / file).read_bytes() for file in ("model.py", "gru4rec.py", "bert4rec.py", "train.py", "evaluate.py"))
+    files = {inspect.getsourcefile(kind) for kind in MODELS.values()} | {str(ROOT / name) for name in ("train.py", "evaluate.py")}
+    return b"".join(Path(file).read_bytes() for file in sorted(files))
 
 
 def save_weights(model, path: Path, record: dict) -> None:

@@ -26,6 +26,9 @@ class Denoiser:
         self.model, self.titles, self.args, self.trie = model, titles, args, titles.suggested
         self.seconds, self.tokens = Counter(), Counter()
         self.threshold = -np.inf  # of --min_percentile
+        self.at_once = 8 * args.batch_size
+        self.shared: list[int] = []  # the tokens that all prompts begin with, read once by `start`
+        self.start: Reader | None = None
 
     def begin(self, windows: list[tuple[int, ...]]) -> None:
         """Read once what the questions about all windows of a split have in common: what stands before their first titles."""
@@ -33,9 +36,8 @@ class Denoiser:
         first, shared = list(dict.fromkeys(items[:1] for items in windows)), len(probe)
         for some in range(0, len(first), 1024):
             for question in self.titles.questions(first[some : some + 1024]):
-                shared = min(shared, common_prefix(question.ids, probe))
-                if self.args.score == "likelihood":  # a title's first token is predicted by the one before, read with the window
-                    shared = min(shared, question.spans[0][0] - 1)
+                title = question.spans[0][0]  # a likelihood needs what predicts its first token: read with the window
+                shared = min(shared, common_prefix(question.ids, probe), title - (self.args.score == "likelihood"))
         if shared < 1:
             raise InputError("prompt.json: the prompts of two windows share no first token; give it an instruction")
         self.shared = probe[:shared]
@@ -57,34 +59,38 @@ class Denoiser:
                     f"stage 2 cannot read with {type(self.model.get_base_model()).__name__}: packing changes its answers"
                 )
 
-    def run(self, works: list[Work], suggest: bool = True, most: int | None = None) -> list[dict]:
+    def run(self, works: list[Work], suggest: bool = True) -> list[dict]:
         """Records {split, row, noise_prob, noise_items, noise_items_prob, texts or ids} of the rows of some works.
 
-        At most so many windows' worth are read at once: a work that is larger is read in parts, and its parts again for
-        their replacements.
+        `at_once` windows' worth are read at once, half as many from where memory ran out: a work that is larger is read in
+        parts, and its parts again for their replacements.
         """
-        most = most or 8 * self.args.batch_size
+        sizes = [text.size for work in works for text in work.texts()]
+        if len(works) > 1 and sum(sizes) > self.at_once:
+            half = len(works) // 2
+            return self.run(works[:half], suggest) + self.run(works[half:], suggest)
+        tokens = self.tokens.copy()
         try:
             with torch.inference_mode():
-                return self._run(works, suggest, most)
+                return self._run(works, suggest)
         except torch.cuda.OutOfMemoryError:
-            if len(works) == most == 1:
+            if len(sizes) == 1 or self.at_once == 1:
                 raise
         self.end()  # the cache of all of them; only here no traceback holds it
         torch.cuda.empty_cache()
-        if len(works) == 1:
-            return self.run(works, suggest, most // 2)
-        half = len(works) // 2
-        return self.run(works[:half], suggest, most) + self.run(works[half:], suggest, most)
+        self.tokens, self.at_once = tokens, min(sum(sizes), self.at_once) // 2
+        return self.run(works, suggest)
 
-    def _run(self, works, suggest, most):
-        started = time.perf_counter()
+    def _run(self, works, suggest):
+        started, reader = time.perf_counter(), None
         texts = [text for work in works for text in work.texts()]
-        parts = slices([text.size for text in texts], most)
+        parts = slices([text.size for text in texts], self.at_once)
         scores: list[list[float]] = []
         for part in parts:
             reader, questions, found = self.score(texts[part])
             scores += found
+            if len(parts) > 1:
+                reader = None  # its memory is the next one's
         records = self.records(works, scores)
         suspects = sorted(dict.fromkeys(key for _, keys in records for key in keys), key=lambda key: key[0])  # by text
         scored = time.perf_counter()
@@ -93,11 +99,13 @@ class Denoiser:
             answers = {}
             for part in parts:
                 here = [(number, place) for number, place in suspects if part.start <= number < part.stop]
+                if not here:
+                    continue
                 if len(parts) > 1:
+                    reader = None
                     reader, questions, _ = self.score(texts[part])
-                if here:
-                    within = [(number - part.start, place) for number, place in here]
-                    answers |= dict(zip(here, self.suggest(reader, texts[part], questions, within)))
+                within = [(number - part.start, place) for number, place in here]
+                answers |= dict(zip(here, self.suggest(reader, texts[part], questions, within)))
             for record, keys in records:
                 record["texts" if self.args.suggest == "free" else "ids"] = [answers[key] for key in keys]
             self.seconds["suggest"] += time.perf_counter() - scored
@@ -109,10 +117,10 @@ class Denoiser:
         A likelihood is NaN before the first scored.
         """
         items = [text.items for text in texts]
-        questions, begin = self.titles.questions(items), len(self.shared)
-        if any(question.ids[:begin] != self.shared for question in questions):
+        questions, cut = self.titles.questions(items), len(self.shared)
+        if any(question.ids[:cut] != self.shared for question in questions):
             raise InputError("prompt.json: the tokenizer reads the instruction differently before some windows")
-        pieces = [question.ids[begin:] for question in questions]
+        pieces = [question.ids[cut:] for question in questions]
         reader = self.start.copies(len(pieces), 2 * max(map(len, pieces)))  # as much again for the answers
         self.tokens["score"] += sum(map(len, pieces))
         if self.args.score == "likelihood":
@@ -121,18 +129,18 @@ class Denoiser:
             return reader, questions, self.title_scores(reader, reader.read(pieces), items)
         return reader, questions, self.first_token_scores(reader.read(pieces).cpu(), items)
 
-    def first_token_scores(self, log_probs, texts) -> list[list[float]]:
+    def first_token_scores(self, log_probs, windows) -> list[list[float]]:
         """The paper's score: the log-probability of the first token of each title, in context."""
-        return [log_probs[row, [self.titles.named(item)[0] for item in items]].tolist() for row, items in enumerate(texts)]
+        return [log_probs[row, [self.titles.named(item)[0] for item in items]].tolist() for row, items in enumerate(windows)]
 
-    def title_scores(self, reader: Reader, log_probs, texts) -> list[list[float]]:
+    def title_scores(self, reader: Reader, log_probs, windows) -> list[list[float]]:
         """log P(the answer names this title | it names a title of the window), token by token along their trie.
 
         Where titles of the window part, their next tokens are normalised among themselves; where they run together
         nothing is to be decided. So only the tokens before a parting are ever read. Items of one title share its score.
         """
-        tries = [Trie({item: self.titles.named(item) for item in items}) for items in texts]
-        totals = [dict.fromkeys(items, 0.0) for items in texts]
+        tries = [Trie({item: self.titles.named(item) for item in items}) for items in windows]
+        totals = [dict.fromkeys(items, 0.0) for items in windows]
         partings = []  # (row, the tokens read since the question, run of the trie)
         for row, trie in enumerate(tries):
             stack = [(0, len(trie.items), 0)]
@@ -153,7 +161,7 @@ class Denoiser:
             for (low, high), value in zip(children.values(), among):
                 for item in tries[row].items[low:high]:
                     totals[row][item] += value
-        return [[total[item] for item in items] for total, items in zip(totals, texts)]
+        return [[total[item] for item in items] for total, items in zip(totals, windows)]
 
     def likelihood_scores(self, reader: Reader, pieces, questions, texts: list[Text]) -> list[list[float]]:
         """log P(the item is noise | its title) from log P(title | the titles before it), by Bayes' rule.

@@ -130,8 +130,9 @@ def tokenize(tokenizer, prompt: Prompt, examples: list[dict], cutoff_len: int, l
     dropped = sum(row["dropped"] for row in kept)
     if dropped or len(kept) < len(encoded):
         print(f"cutoff_len {cutoff_len}: {dropped} old items dropped, {len(encoded) - len(kept)} windows left out")
-    if not kept:
-        raise InputError(f"--cutoff_len {cutoff_len}: no example fits")
+    kinds = [{row.get("popular", 0) for row in rows} for rows in (examples, kept)]
+    if kinds[0] != kinds[1]:  # held-out windows: those with noise drawn uniformly, those by popularity
+        raise InputError(f"--cutoff_len {cutoff_len}: no example{' of a kind' if kept else ''} fits")
     return Dataset.from_list(kept)
 
 

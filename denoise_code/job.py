@@ -35,6 +35,9 @@ class Shards:
     def own(self, split: str) -> Path:
         return self.folder / f"{split}.{self.rank}.jsonl"
 
+    def remove(self) -> None:
+        shutil.rmtree(self.folder.parent, ignore_errors=True)
+
     def read(self, split: str) -> dict[int, dict]:
         """{batch: line} of all processes; a last line that a kill tore is left out."""
         return {line["batch"]: line for path in sorted(self.folder.glob(f"{split}.*.jsonl")) for line in whole_lines(path)[0]}
@@ -68,9 +71,9 @@ def whole_lines(path: Path) -> tuple[list[dict], int]:
 
 
 def batches(works: list[Work], lengths: list[int], batch_size: int) -> list[list[int]]:
-    """Numbers of works, by their longest text (tokens) so that no later batch needs more memory; the same for every process.
+    """Numbers of works, those with the longest texts (tokens) first, so a batch pads little; the same for every process.
 
-    A batch is `batch_size` windows' worth of items: whole works, so a larger work is a batch by itself.
+    A batch is whole works, as many as make `batch_size` windows' worth of items.
     """
     plan, size = [], batch_size
     for number in sorted(range(len(works)), key=lambda number: -lengths[number]):
@@ -100,28 +103,27 @@ def denoise_part(part: str, works: list[Work], denoiser, shards: Shards, rank: i
     lengths = [[length(text.items) for text in work.texts()] for work in works]
     plan = batches(works, list(map(max, lengths)), args.batch_size)
     tokens = [sum(sum(lengths[number]) for number in batch) for batch in plan]
+    done, mine = set(shards.read(part)), deal(tokens, world)[rank]
+    left = [number for number in mine if number not in done]
     denoiser.begin([text.items for work in works for text in work.texts()])
     denoiser.threshold = -np.inf
 
-    def run(batch, suggest=True):
+    def run(batch, suggest):
         return denoiser.run([works[number] for number in batch], suggest)
 
-    if args.min_percentile:
+    if args.min_percentile and left:  # what the pilot costs stands with the first batch
         pilot = [plan[place] for place in np.unique(np.linspace(0, len(plan) - 1, PILOT_BATCHES).astype(int))]
         probs = [prob for batch in pilot for record in run(batch, suggest=False) for prob in record["noise_prob"]]
         denoiser.threshold = float(np.quantile(probs, args.min_percentile))
-    done, mine = set(shards.read(part)), deal(tokens, world)[rank]
-    progress = tqdm(total=len(mine), initial=sum(b in done for b in mine), desc=part, unit="batch", disable=rank > 0)
+    progress = tqdm(total=len(mine), initial=len(mine) - len(left), desc=part, unit="batch", disable=rank > 0)
     with shards.open(part) as out:
-        for number in mine:
-            if number in done:
-                continue
-            denoiser.seconds.clear()
-            denoiser.tokens.clear()
-            line = {"batch": number, "records": run(plan[number])}
+        for number in left:
+            line = {"batch": number, "records": run(plan[number], suggest=part != PLANTED)}  # calibration takes no replacements
             line |= {"seconds": denoiser.seconds, "tokens": denoiser.tokens, "peak_memory_gib": peak_memory_gib()}
             out.write(json.dumps(line) + "\n")
             out.flush()
+            denoiser.seconds.clear()
+            denoiser.tokens.clear()
             progress.update()
     progress.close()
     denoiser.end()
@@ -220,7 +222,7 @@ def finish(args, output: Path, shards: Shards, splits: dict, counts: dict, catal
                 shutil.copyfile(args.noise_dataset_path / name, output / name)
         save_tensors(output / "title_vectors.safetensors", tensors, run["title_vectors"])
         write_json(output / "run.json", run)
-    shutil.rmtree(output / ".work", ignore_errors=True)
+    shards.remove()
     print_run(run)
     print(f"wrote {output}")
     return True

@@ -45,7 +45,8 @@ class Work(NamedTuple):
     window: int
 
     def texts(self) -> list["Text"]:
-        return [Text(self, start, stop, self.reading.index(number) - start) for number, (start, stop) in enumerate(self.readings)]
+        first = {number: place for place, number in reversed([*enumerate(self.reading)])}
+        return [Text(self, start, stop, first[number] - start) for number, (start, stop) in enumerate(self.readings)]
 
     def near(self, place: int) -> frozenset[int]:
         """Items of the rows that may hold this interaction, as far as it may know them: none of them is its replacement."""

@@ -194,9 +194,9 @@ def arguments(adapter, data, *extra, out=None):
         20,
         "--batch_size",
         8,
-        "--max_new_tokens",
-        12,
     ]
+    if "catalogue" not in extra:
+        options += ["--max_new_tokens", 12]
     return [*map(str, options), *(["--output_root", str(out)] if out else []), *map(str, extra)]
 
 

@@ -11,7 +11,7 @@ from conftest import TITLES, arguments, csvs, refused, run, same_but_rounding
 from denoise_code import reader
 from denoise_code.denoiser import Denoiser
 from denoise_code.language_model import load_tokenizer
-from denoise_code.prompt import Prompt, clean_title
+from denoise_code.prompt import Prompt, Question, Titles, clean_title
 from denoise_code.reader import Reader
 from denoise_code.trie import Trie
 
@@ -169,11 +169,14 @@ def test_out_of_memory_halves_the_batch(tiny_adapters, data, tmp_path, monkeypat
     whole = run(tiny_adapters["llama"], data, out=tmp_path / "whole")
     plain = Denoiser._run
 
-    def small_gpu(self, works, suggest, most):
+    refused = []
+
+    def small_gpu(self, works, suggest):
         if len(works) > 3:
+            refused.append(len(works))
             self.start.copies(len(works), 0)
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        records = plain(self, works, suggest, most)
+        records = plain(self, works, suggest)
         assert len(self.start.spare[0][0]) <= 3  # the cache of the whole batch is given back
         return records
 
@@ -181,6 +184,22 @@ def test_out_of_memory_halves_the_batch(tiny_adapters, data, tmp_path, monkeypat
     halved = run(tiny_adapters["llama"], data, out=tmp_path / "halved")
     for name in csvs(whole):
         same_but_rounding(whole / name, halved / name)
+    assert refused == [8, 4]  # what does not fit is tried once, not in each batch
+
+
+def test_a_prompt_read_differently_is_refused(tiny_adapters, data, tmp_path, capsys, monkeypatch):
+    """The instruction is read once for all windows: one whose tokens differ there cannot be read after it."""
+    plain = Titles.questions
+
+    def differently(self, windows):
+        found = plain(self, windows)
+        in_batch = len(windows) > 2 and len(windows[0]) > 1
+        return [Question([ids[0] + 1, *ids[1:]], spans) for ids, spans in found] if in_batch else found
+
+    monkeypatch.setattr(Titles, "questions", differently)
+    refused(
+        capsys, arguments(tiny_adapters["llama"], data, out=tmp_path), "reads the instruction differently before some windows"
+    )
 
 
 def test_a_model_that_packing_changes_is_refused(tiny_adapters, data, tmp_path, capsys, monkeypatch):

@@ -52,6 +52,16 @@ def test_options_change_something(tiny_adapters, data, tmp_path):
         assert csvs(run(tiny_adapters["llama"], data, *option, out=tmp_path / option[0])) != base, option
 
 
+def test_options_that_change_nothing_are_refused(tiny_adapters, data, capsys):
+    for option, needed in (
+        ("--overlap 0.2", ""),
+        ("--span 2", "--unit interaction"),
+        ("--ground title_vectors", "--suggest catalogue"),
+    ):
+        extra = [*option.split(), *needed.split()]
+        refused(capsys, arguments(tiny_adapters["llama"], data, *extra), f"{option.split()[0]} changes nothing with --unit")
+
+
 def test_contract_with_sasrec(tiny_adapters, data, tmp_path):
     """The columns that stage 3 reads, and the input's rows and columns in the input's order."""
 
@@ -64,7 +74,9 @@ def test_contract_with_sasrec(tiny_adapters, data, tmp_path):
     result = sasrec.main([*places, "--denoise_category", "all", "--train_noise_filter_threshold", "0.6", "--num_epochs", "1"])
     assert result["rows"] == {"train": 90, "valid": 23, "test": 40}
     titles = json.loads(pd.read_csv(folder / "train.csv").suggest_item_titles[0])
-    assert all(title in TITLES for title in titles)
+    assert titles and all(title in TITLES for title in titles)
+    planted = pd.read_csv(folder / "planted.csv")
+    assert (planted.suggest_item_ids == "[]").all() and (planted.noise_items != "[]").all()  # only scored, to calibrate on
 
 
 def test_progress_and_figures_are_kept(tiny_adapters, data, capsys):

@@ -196,9 +196,8 @@ def test_every_row_has_the_value_of_its_reading(tiny_models, tiny_adapters, slid
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    folder = run(
-        tiny_adapters["llama"], sliding, "--unit", "interaction", "--score", score, "--suggest", "catalogue", "--span", 2
-    )
+    span = ["--span", 2] if score == "likelihood" else []
+    folder = run(tiny_adapters["llama"], sliding, "--unit", "interaction", "--score", score, "--suggest", "catalogue", *span)
     tokenizer = load_tokenizer(str(tiny_models["llama"]))
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_models["llama"]), tiny_adapters["llama"]).eval()
     catalogue = read_catalogue(sliding)
