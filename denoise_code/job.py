@@ -106,19 +106,19 @@ def denoise_part(part: str, works: list[Work], denoiser, shards: Shards, rank: i
     done, mine = set(shards.read(part)), deal(tokens, world)[rank]
     left = [number for number in mine if number not in done]
     denoiser.begin([text.items for work in works for text in work.texts()])
-    denoiser.threshold = -np.inf
+    denoiser.threshold = np.inf if part == PLANTED else -np.inf  # what is planted is scored, to calibrate on; it has no suspects
 
-    def run(batch, suggest):
+    def run(batch, suggest=True):
         return denoiser.run([works[number] for number in batch], suggest)
 
-    if args.min_percentile and left:  # what the pilot costs stands with the first batch
+    if args.min_percentile and left and part != PLANTED:  # what the pilot costs stands with the first batch
         pilot = [plan[place] for place in np.unique(np.linspace(0, len(plan) - 1, PILOT_BATCHES).astype(int))]
         probs = [prob for batch in pilot for record in run(batch, suggest=False) for prob in record["noise_prob"]]
         denoiser.threshold = float(np.quantile(probs, args.min_percentile))
     progress = tqdm(total=len(mine), initial=len(mine) - len(left), desc=part, unit="batch", disable=rank > 0)
     with shards.open(part) as out:
         for number in left:
-            line = {"batch": number, "records": run(plan[number], suggest=part != PLANTED)}  # calibration takes no replacements
+            line = {"batch": number, "records": run(plan[number])}
             line |= {"seconds": denoiser.seconds, "tokens": denoiser.tokens, "peak_memory_gib": peak_memory_gib()}
             out.write(json.dumps(line) + "\n")
             out.flush()

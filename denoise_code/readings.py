@@ -46,7 +46,8 @@ class Work(NamedTuple):
 
     def texts(self) -> list["Text"]:
         first = {number: place for place, number in reversed([*enumerate(self.reading)])}
-        return [Text(self, start, stop, first[number] - start) for number, (start, stop) in enumerate(self.readings)]
+        held = min((row.start for row in self.rows), default=0)  # what stands before it is read, not scored
+        return [Text(self, start, stop, max(first[number], held) - start) for number, (start, stop) in enumerate(self.readings)]
 
     def near(self, place: int) -> frozenset[int]:
         """Items of the rows that may hold this interaction, as far as it may know them: none of them is its replacement."""

@@ -8,6 +8,7 @@ import main as sasrec
 import numpy as np
 import pandas as pd
 from conftest import DENOISED, FRUIT, ON_THE_CPU, TITLES, TWO_PROCESSES, arguments, csvs, refused, run, write_tiny_data
+from dataloader import read_split, read_titles
 
 import generate_denoised as generate
 from denoise_code.job import NEW_COLUMNS
@@ -75,8 +76,8 @@ def test_contract_with_sasrec(tiny_adapters, data, tmp_path):
     assert result["rows"] == {"train": 90, "valid": 23, "test": 40}
     titles = json.loads(pd.read_csv(folder / "train.csv").suggest_item_titles[0])
     assert titles and all(title in TITLES for title in titles)
-    planted = pd.read_csv(folder / "planted.csv")
-    assert (planted.suggest_item_ids == "[]").all() and (planted.noise_items != "[]").all()  # only scored, to calibrate on
+    planted = read_split(folder / "planted.csv", read_titles(folder), 10, "needed")
+    assert planted.noise_prob.shape == (20, 11) and planted.suspects.max() <= 0  # only scored, to calibrate on
 
 
 def test_progress_and_figures_are_kept(tiny_adapters, data, capsys):

@@ -171,6 +171,7 @@ def test_planted_rows_have_the_history_of_their_place():
         assert histories(planted, told, 0.5, 2) == [(1, 2, 3), (), (7, 8), ()]
     (planted,) = each_row("planted", [Window(0, (40, 5, 6, 7))], [(1, 2, 3)])
     assert planted.items == (1, 2, 3, 40, 5, 6, 7) and planted.rows[0][2:] == (3, 4) and planted.window == 4
+    assert planted.texts() == [(planted, 0, 7, 3)]  # its history is read, not scored
 
 
 @torch.no_grad()
