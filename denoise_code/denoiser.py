@@ -25,7 +25,7 @@ class Denoiser:
     def __init__(self, model, titles: Titles, args):
         self.model, self.titles, self.args, self.trie = model, titles, args, titles.suggested
         self.seconds, self.tokens = Counter(), Counter()
-        self.threshold = -np.inf  # of --min_percentile
+        self.threshold = -np.inf  # what is above is suspected; of --min_percentile
         self.at_once = 8 * args.batch_size
         self.shared: list[int] = []  # the tokens that all prompts begin with, read once by `start`
         self.start: Reader | None = None
@@ -59,7 +59,7 @@ class Denoiser:
                     f"stage 2 cannot read with {type(self.model.get_base_model()).__name__}: packing changes its answers"
                 )
 
-    def run(self, works: list[Work], suggest: bool = True) -> list[dict]:
+    def run(self, works: list[Work]) -> list[dict]:
         """Records {split, row, noise_prob, noise_items, noise_items_prob, texts or ids} of the rows of some works.
 
         `at_once` windows' worth are read at once, half as many from where memory ran out: a work that is larger is read in
@@ -68,20 +68,20 @@ class Denoiser:
         sizes = [text.size for work in works for text in work.texts()]
         if len(works) > 1 and sum(sizes) > self.at_once:
             half = len(works) // 2
-            return self.run(works[:half], suggest) + self.run(works[half:], suggest)
+            return self.run(works[:half]) + self.run(works[half:])
         tokens = self.tokens.copy()
         try:
             with torch.inference_mode():
-                return self._run(works, suggest)
+                return self._run(works)
         except torch.cuda.OutOfMemoryError:
             if len(sizes) == 1 or self.at_once == 1:
                 raise
         self.end()  # the cache of all of them; only here no traceback holds it
         torch.cuda.empty_cache()
         self.tokens, self.at_once = tokens, min(sum(sizes), self.at_once) // 2
-        return self.run(works, suggest)
+        return self.run(works)
 
-    def _run(self, works, suggest):
+    def _run(self, works):
         started, reader = time.perf_counter(), None
         texts = [text for work in works for text in work.texts()]
         parts = slices([text.size for text in texts], self.at_once)
@@ -95,7 +95,7 @@ class Denoiser:
         suspects = sorted(dict.fromkeys(key for _, keys in records for key in keys), key=lambda key: key[0])  # by text
         scored = time.perf_counter()
         self.seconds["score"] += scored - started
-        if suggest and suspects:
+        if suspects:
             answers = {}
             for part in parts:
                 here = [(number, place) for number, place in suspects if part.start <= number < part.stop]

@@ -71,7 +71,7 @@ def whole_lines(path: Path) -> tuple[list[dict], int]:
 
 
 def batches(works: list[Work], lengths: list[int], batch_size: int) -> list[list[int]]:
-    """Numbers of works, those with the longest texts (tokens) first, so a batch pads little; the same for every process.
+    """Numbers of works, those with the longest texts (tokens) first, so those of a batch are alike; the same for every process.
 
     A batch is whole works, as many as make `batch_size` windows' worth of items.
     """
@@ -100,20 +100,22 @@ def denoise_part(part: str, works: list[Work], denoiser, shards: Shards, rank: i
     from tqdm import tqdm
 
     args, length = denoiser.args, denoiser.titles.length
-    lengths = [[length(text.items) for text in work.texts()] for work in works]
+    windows = [[text.items for text in work.texts()] for work in works]
+    lengths = [list(map(length, of_work)) for of_work in windows]
     plan = batches(works, list(map(max, lengths)), args.batch_size)
     tokens = [sum(sum(lengths[number]) for number in batch) for batch in plan]
     done, mine = set(shards.read(part)), deal(tokens, world)[rank]
     left = [number for number in mine if number not in done]
-    denoiser.begin([text.items for work in works for text in work.texts()])
-    denoiser.threshold = np.inf if part == PLANTED else -np.inf  # what is planted is scored, to calibrate on; it has no suspects
+    denoiser.begin([items for of_work in windows for items in of_work])
 
-    def run(batch, suggest=True):
-        return denoiser.run([works[number] for number in batch], suggest)
+    def run(batch):
+        return denoiser.run([works[number] for number in batch])
 
-    if args.min_percentile and left and part != PLANTED:  # what the pilot costs stands with the first batch
+    # the pilot, and what is planted to calibrate on, are only scored: nothing of them is suspected
+    denoiser.threshold = np.inf if part == PLANTED or args.min_percentile else -np.inf
+    if part != PLANTED and args.min_percentile and left:  # what the pilot costs stands with the first batch
         pilot = [plan[place] for place in np.unique(np.linspace(0, len(plan) - 1, PILOT_BATCHES).astype(int))]
-        probs = [prob for batch in pilot for record in run(batch, suggest=False) for prob in record["noise_prob"]]
+        probs = [prob for batch in pilot for record in run(batch) for prob in record["noise_prob"]]
         denoiser.threshold = float(np.quantile(probs, args.min_percentile))
     progress = tqdm(total=len(mine), initial=len(mine) - len(left), desc=part, unit="batch", disable=rank > 0)
     with shards.open(part) as out:

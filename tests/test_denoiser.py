@@ -171,12 +171,12 @@ def test_out_of_memory_halves_the_batch(tiny_adapters, data, tmp_path, monkeypat
 
     refused = []
 
-    def small_gpu(self, works, suggest):
+    def small_gpu(self, works):
         if len(works) > 3:
             refused.append(len(works))
             self.start.copies(len(works), 0)
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        records = plain(self, works, suggest)
+        records = plain(self, works)
         assert len(self.start.spare[0][0]) <= 3  # the cache of the whole batch is given back
         return records
 
