@@ -258,8 +258,7 @@ def train(args) -> None:
     quiet_libraries()
     # 1. what there is to learn from
     folder = check_environment(args)
-    loaded = load_examples(folder, args.sample, args.eval_sample, args.seed, args.manual_noise, args.plant)
-    prompt, train_examples, held_out = loaded
+    prompt, examples, held_out = load_examples(folder, args.sample, args.eval_sample, args.seed, args.manual_noise, args.plant)
     output = args.output_root / args.dataset_name / f"batch{args.batch_size}_sample{args.sample}_epoch{args.num_epochs}"
     data, checkpoint = data_fingerprint(folder), None
     if args.resume_from_checkpoint:
@@ -269,7 +268,7 @@ def train(args) -> None:
 
     # 2. as tokens
     tokenizer = load_tokenizer(args.base_model)
-    train_set = tokenize(tokenizer, prompt, train_examples, args.cutoff_len, args.loss_on)
+    train_set = tokenize(tokenizer, prompt, examples, args.cutoff_len, args.loss_on)
     measured = "answer" if args.loss_on == "answer" else "all"
     eval_set = tokenize(tokenizer, prompt, held_out, args.cutoff_len, measured) if held_out else None
 
@@ -294,6 +293,7 @@ def train(args) -> None:
         write_run(output, args, run, trainer.state)
         best = trainer.state.best_model_checkpoint
         print(f"peak memory {peak_memory_gib():.2f} GiB; best checkpoint: {best or 'the last'}; adapters in {output}")
+    trainer.accelerator.end_training()  # a communication thread that outlives the interpreter aborts the process
 
 
 if __name__ == "__main__":
