@@ -160,7 +160,9 @@ def read_runs(folders: list[Path]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     names = [run["name"] for run in runs]
     for run, folder in zip(runs, folders):
         if names.count(run["name"]) > 1:
-            run["name"] += f" ({folder.name})"
+            run["name"] += f" ({folder})"
+        if folders.count(folder) > 1:
+            raise InputError(f"{folder}: is given twice")
     for run in runs:
         as_fused = run["settings"] | {"evidence": "fused"}
         found = next((other["name"] for other in runs if other["settings"] == as_fused), None)

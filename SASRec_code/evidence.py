@@ -6,8 +6,7 @@ occur together elsewhere and how rare each is, `semantic` how alike their titles
 has.
 
 Reads train.csv and, of a folder that generate_denoised.py made, planted.csv (llm) and title_vectors.safetensors (semantic).
-Used by main.py, sweep.py and report.py; no fit and no probability reads valid or test targets, the mask of injected noise, or
-clean titles.
+No fit and no probability reads valid or test targets, the mask of injected noise, or clean titles.
 """
 
 from dataclasses import dataclass

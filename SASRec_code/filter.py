@@ -79,17 +79,24 @@ def denoise(splits: dict, weights: dict, args, replacer: Replacer | None = None)
         threshold, most = getattr(args, f"{part}_noise_filter_threshold"), getattr(args, f"{part}_max_denoise_num")
         if args.evidence == "raw":
             reference = splits["valid"] if name == "test" and args.threshold_from == "valid" else split
-            flagged = flag_suspects(split, percentile(reference, threshold), most)
+            above = percentile(reference, threshold)
+            flagged = flag_suspects(split, above, most)
+            if unlisted := rows_with_unlisted(split, above, most):
+                print(
+                    f"{name}: in {unlisted:,} rows more items are above the threshold than the language model listed as suspects"
+                )
         else:
             flagged = flag_probable(weight, threshold, most)
         if args.edit == "delete":
             instead = np.zeros_like(split.items)
         elif replacer:
-            instead = replacer.replacements(split, flagged, args.min_share if args.edit == "auto" else 0)
+            instead = replacer.replacements(split, flagged)
         else:
             instead = replacements(split)
         windows[name] = apply_edits(split.items, flagged, instead, weight)
         print(f"{name}: {flagged.sum():,} of {split.editable.sum():,} positions flagged ({describe_edits(split, flagged)})")
+        if args.edit == "replace" and (without := flagged & (instead == 0)).any():
+            print(f"{name}: {without.sum():,} of them have no replacement and are deleted")
     return windows
 
 
@@ -122,6 +129,14 @@ def flag_suspects(split: Split, threshold: float, max_denoise_num: int) -> np.nd
     counts[:, max_denoise_num:] = False
     suspects = np.where(counts, split.suspects, -1)
     return (split.items[:, :, None] == suspects[:, None, :]).any(-1) & split.editable
+
+
+def rows_with_unlisted(split: Split, threshold: float, max_denoise_num: int) -> int:
+    """Rows with fewer suspects than items above the threshold, up to max_denoise_num: stage 2 ran with a smaller --top_k, or with
+    --min_percentile."""
+    items = np.sort(np.where(split.editable & (split.noise_prob > threshold), split.items, 0), 1)
+    different = ((items[:, 1:] != items[:, :-1]) & (items[:, 1:] != 0)).sum(1) + (items[:, 0] != 0)
+    return int(((split.suspect_prob > threshold).sum(1) < np.minimum(different, max_denoise_num)).sum())
 
 
 def flag_probable(prob: np.ndarray, threshold: float, max_denoise_num: int) -> np.ndarray:

@@ -117,8 +117,6 @@ class SASRec(Recommender):
 
     def __init__(self, n_items: int, maxlen=10, hidden_units=64, num_blocks=2, num_heads=1, dropout_rate=0.5):
         super().__init__()
-        if hidden_units % num_heads:
-            raise ValueError(f"hidden_units {hidden_units} is not a multiple of num_heads {num_heads}")
         self.maxlen = maxlen
         self.items = nn.Embedding(n_items + 1, hidden_units, padding_idx=0)
         self.positions = nn.Embedding(maxlen, hidden_units)

@@ -16,7 +16,7 @@ PAPER = {  # width, blocks, heads and dropout of each model's paper; SASRec as i
     "BERT4Rec": {"hidden_units": 64, "num_blocks": 2, "num_heads": 2, "dropout_rate": 0.2},
 }
 CONTROLS = ("random", "oracle")
-EDITS = ("replace", "delete", "auto")
+EDITS = ("replace", "delete")
 PLACES = ("data_root", "output_root", "device", "cuda", "where")  # where it ran, not what
 
 
@@ -81,15 +81,19 @@ def filter_parser(description: str, several: bool = False) -> argparse.ArgumentP
     add("--evidence", choices=kinds, default=["raw"] if several else "raw", **some, help="raw: noise_prob, thresholds are shares "
         "(paper); calibrated probabilities (evidence.py): llm, …, fused of all that the folder has; for comparison random: fused "
         "at random places, oracle: the injected noise itself")  # fmt: skip
-    add("--edit", choices=EDITS, default=["replace"] if several else "replace", **some, help="what has no replacement is deleted "
-        "either way; auto: what has no good one")  # fmt: skip
+    add(
+        "--edit",
+        choices=EDITS,
+        default=["replace"] if several else "replace",
+        **some,
+        help="what has no replacement is deleted either way",
+    )
     add(
         "--replace_with",
         choices=["suggested", "neighbours"],
         default="suggested",
         help="suggested: by the language model (paper); neighbours: what goes with the rest of the window (replacement.py)",
     )
-    add("--min_share", type=share, default=0.1, help="auto: share of the best neighbour among all that could stand there")
     add("--clean", action="store_true", help="the rows before noise was injected: the upper bound of denoising")
     return parser
 
@@ -126,8 +130,6 @@ def check_filter(parser, args) -> argparse.Namespace:
     """Refuse what contradicts itself before anything is read."""
     if args.clean and args.denoise_category != "none":
         parser.error("--clean has nothing to denoise: use it with --denoise_category none")
-    if "auto" in args.edit and args.replace_with == "suggested":
-        parser.error("--edit auto weighs neighbours: use it with --replace_with neighbours")
     if args.evidence in CONTROLS and args.edit == "replace" and args.replace_with == "suggested":
         parser.error(
             f"--evidence {args.evidence} edits other places than the language model suggested replacements for: use it with "

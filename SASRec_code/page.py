@@ -31,7 +31,7 @@ th:first-child,td:first-child{text-align:left}
 .window h3{font-size:.85rem;font-weight:600;color:var(--soft);margin:0 0 .4rem}
 ol{margin:0;padding-left:1.6rem}li{padding:.12rem .4rem;border-radius:4px;overflow-wrap:anywhere}
 .prob{font-size:.8rem;color:var(--soft);margin-left:.5rem}.instead{color:var(--good);font-size:.9rem}
-.injected::after{content:"injected";font-size:.7rem;background:var(--ink);color:var(--page);border-radius:3px;padding:0 .35rem;margin-left:.5rem}
+span.injected::after{content:"injected";font-size:.7rem;background:var(--ink);color:var(--page);border-radius:3px;padding:0 .35rem;margin-left:.5rem}
 .target{color:var(--soft);font-style:italic}
 .choice label{display:inline-block;border:1px solid var(--line);border-radius:99px;padding:.15rem .8rem;margin:.2rem .3rem .2rem 0}
 .choice input{margin-right:.35rem}

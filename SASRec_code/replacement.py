@@ -97,7 +97,7 @@ class Replacer:
             return -np.log(shares[right]).mean() + RIDGE * weights @ weights, gradient.mean(0) + 2 * RIDGE * weights
 
         self.weights = minimize(loss, np.zeros(x.shape[2]), jac=True).x / self.scale
-        self.held_out = shares_of(self.rank(train.users[rows], rest, rest, 10)[0], true)
+        self.held_out = shares_of(self.rank(train.users[rows], rest, rest, 10), true)
 
     def coefficients(self) -> dict[str, float]:
         """Weight of each standardised feature."""
@@ -142,35 +142,30 @@ class Replacer:
             parts += [np.where(there, similar, -1).max(2), np.where(there, similar, 0).sum(2) / np.maximum(there.sum(2), 1)]
         return np.stack(parts, axis=2)
 
-    def rank(self, users: np.ndarray, rest: np.ndarray, banned: np.ndarray, count: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """The best `count` items (F, count) for places beside rest (F, W), ties by id, and their shares (F, count).
-
-        A share is the probability of standing there among all candidates; 0 and item 0 where there are fewer candidates.
-        """
-        best = [(np.zeros((0, count), dtype=np.int64), np.zeros((0, count)))]
+    def rank(self, users: np.ndarray, rest: np.ndarray, banned: np.ndarray, count: int = 1) -> np.ndarray:
+        """The best `count` items (F, count) for places beside rest (F, W), ties by id; 0 where there are fewer candidates."""
+        best = [np.zeros((0, count), dtype=np.int64)]
         for start in range(0, len(rest), PLACES_AT_ONCE):
             places = slice(start, start + PLACES_AT_ONCE)
             candidates = self.candidates(rest[places], banned[places])
             scores = self.features(users[places], rest[places], candidates) @ self.weights
-            shares = softmax(np.where(candidates != 0, scores, -np.inf))
-            order = np.lexsort((candidates, -shares), axis=1)[:, :count]
-            best.append((np.take_along_axis(candidates, order, 1), np.take_along_axis(shares, order, 1)))
-        items, shares = (np.concatenate(parts) for parts in zip(*best))
-        return items, shares
+            order = np.lexsort((candidates, np.where(candidates != 0, -scores, np.inf)), axis=1)[:, :count]
+            best.append(np.take_along_axis(candidates, order, 1))
+        return np.concatenate(best)
 
-    def replacements(self, split: Split, flagged: np.ndarray, min_share: float = 0.0) -> np.ndarray:
+    def replacements(self, split: Split, flagged: np.ndarray) -> np.ndarray:
         """(N, W): what to put in the flagged places, by the row's unflagged editable items; the best in a row's first place.
 
-        0 elsewhere, and where an item has less than min_share of the probability, or none is left.
+        0 elsewhere, and where none is left.
         """
         result, rows = np.zeros_like(split.items), np.flatnonzero(flagged.any(1))
         if len(rows):
             known = np.where(split.editable, split.items, 0)[rows]
             most = int(flagged.sum(1).max())
-            items, shares = self.rank(split.users[rows], np.where(flagged[rows], 0, known), known, most)
+            items = self.rank(split.users[rows], np.where(flagged[rows], 0, known), known, most)
             row, place = np.nonzero(flagged[rows])
             number = flagged[rows].cumsum(1)[row, place] - 1  # of the row's flagged places: no item stands there twice
-            result[rows[row], place] = np.where(shares >= min_share, items, 0)[row, number]
+            result[rows[row], place] = items[row, number]
         return result
 
 
@@ -189,7 +184,7 @@ def hits(replacer: Replacer, split: Split) -> dict[str, dict[str, float]]:
     order = np.argsort(~allowed, axis=1, kind="stable")[:, :10]
     rest = np.where(np.arange(known.shape[1]) == place[:, None], 0, known)  # other noise stays: nobody has told of it
     ranked = {
-        "neighbours": replacer.rank(split.users[row], rest, known, 10)[0],
+        "neighbours": replacer.rank(split.users[row], rest, known, 10),
         "popularity": np.where(np.take_along_axis(allowed, order, 1), popular[order], 0),
     }
     return {kind: shares_of(items, true) for kind, items in ranked.items()} | {"held out of train": replacer.held_out}

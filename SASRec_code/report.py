@@ -40,6 +40,7 @@ def main(argv=None) -> dict:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--dataset", required=True, help="denoised folder below --data_root")
     parser.add_argument("--data_root", type=Path, default=ROOT.parent / "data")
+    parser.add_argument("--maxlen", type=ranged(int, 1), default=10, help="longest history")
     parser.add_argument("--windows", type=ranged(int, 1), default=60, help="windows to show, evenly spaced")
     parser.add_argument(
         "--threshold", type=ranged(float, 0, 1), default=0.3, help="of the fused probability, in words and windows"
@@ -58,10 +59,10 @@ def main(argv=None) -> dict:
         titles, with_llm = read_titles(folder), scored(folder)
         n_items, columns = len(titles) - 1, {True: "needed", False: "ignored"}
         train, test = (
-            read_split(find_split(args.data_root, args.dataset, split, needed), titles, 10, columns[needed])
+            read_split(find_split(args.data_root, args.dataset, split, needed), titles, args.maxlen, columns[needed])
             for split, needed in (("train", False), ("test", with_llm))
         )
-        measured = Measured(test, read_sources(folder, train, n_items, 10))
+        measured = Measured(test, read_sources(folder, train, n_items, args.maxlen))
         replacer = cache(lambda: Replacer(train, n_items, measured.sources.vectors))
         compared = compare(*read_runs(args.runs)) if args.runs else []
         result = build(folder, measured, titles, replacer, args, compared)

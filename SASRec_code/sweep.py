@@ -6,11 +6,12 @@ Writes  SASRec_code/output/<dataset>/sweep_<settings>/: sweep.csv (a row a setti
 
 A model is trained once for each train setting and seed, its epoch chosen by the NDCG@20 of valid with the noisy histories
 (of clean rows with clean ones; main.py: with those it filters); every test setting is then evaluated with it on valid. The
-best mean over seeds goes to test, and beside it (but for raw) the same with the probabilities at random places, its settings
-chosen in the same way. Trained models are kept and shared with other sweeps and main.py: a killed sweep goes on where it was.
+best mean over seeds goes to test, and beside it, where other places can be edited alike, the same with the probabilities at
+random places, its settings chosen in the same way. Trained models are kept and shared with other sweeps and main.py: a
+killed sweep goes on where it was.
 
     python sweep.py --dataset ML100K_noise_user0.1 --evidence collaborative --edit delete --train_thresholds 0.3 --seeds 3
-    python sweep.py --dataset Toy_denoise_user0.1_0 --evidence collaborative semantic fused --edit delete replace auto \
+    python sweep.py --dataset Toy_denoise_user0.1_0 --evidence collaborative semantic fused --edit delete replace \
         --replace_with neighbours --model SASRec GRU4Rec --loss ce --batchsize 1024 --lr 0.002
 """
 
@@ -43,11 +44,10 @@ def parse_args(argv=None):
     for part in ("train", "test"):
         add(f"--{part}_thresholds", type=share, nargs="*", help=f"grid for {part} rows; none given: not edited")
         add(f"--{part}_caps", type=count, nargs="*", default=[1, 3], help=f"grid of most edits in {part} rows")
-    add("--min_shares", type=share, nargs="+", default=[0.05, 0.1, 0.2], help="grid of --min_share for auto")
     args = parser.parse_args(argv)
     for model in args.model:
         check_args(parser, with_settings(args, model=model))
-    fixed = {"--denoise_category", "--clean", "--state_dict_path", "--select_on", "--min_share"}
+    fixed = {"--denoise_category", "--clean", "--state_dict_path", "--select_on"}
     fixed |= {f"--{name}" for part in ("train", "test") for name in (f"{part}_noise_filter_threshold", f"{part}_max_denoise_num")}
     given = fixed & {argument.split("=")[0] for argument in (argv if argv is not None else sys.argv[1:])}
     if given:
@@ -105,16 +105,14 @@ def choose(bench: Bench, arm, weights: dict, replacer) -> tuple[list[dict], dict
     from evaluate import ndcg_per_row
 
     rows, noisy = [], bench.edited(arm, {}, None, ("valid",))["valid"]
-    for share in arm.min_shares if arm.edit == "auto" else [0.0]:
-        at_share = with_settings(arm, min_share=share)
-        tests = grid(arm, "test")
-        valid = [bench.edited(with_settings(at_share, **test), weights, replacer, ("valid",))["valid"] for test in tests]
-        for train in grid(arm, "train"):
-            windows = bench.edited(with_settings(at_share, **train), weights, replacer, ("train",))["train"]
-            by_seed = [bench.ranks(windows, noisy, valid, seed) for seed in bench.seeds]
-            for place, test in enumerate(tests):
-                ndcg = float(np.mean([ndcg_per_row(ranks[place]).mean() for ranks in by_seed]))
-                rows.append({**train, **test, "min_share": share, "valid NDCG@20": ndcg})
+    tests = grid(arm, "test")
+    valid = [bench.edited(with_settings(arm, **test), weights, replacer, ("valid",))["valid"] for test in tests]
+    for train in grid(arm, "train"):
+        windows = bench.edited(with_settings(arm, **train), weights, replacer, ("train",))["train"]
+        by_seed = [bench.ranks(windows, noisy, valid, seed) for seed in bench.seeds]
+        for place, test in enumerate(tests):
+            ndcg = float(np.mean([ndcg_per_row(ranks[place]).mean() for ranks in by_seed]))
+            rows.append({**train, **test, "valid NDCG@20": ndcg})
     best = max(rows, key=lambda row: row["valid NDCG@20"])
     setting = {name: value for name, value in best.items() if name != "valid NDCG@20"}
     return rows, setting
@@ -149,7 +147,7 @@ def arms(bench: Bench, weights: dict, replacer) -> tuple[list[dict], dict, dict]
     everything = thresholds | {f"{part}_max_denoise_num": EVERYTHING for part in ("train", "test")}
     for edit in args.edit:
         if elsewhere("oracle", edit):
-            oracle = with_settings(args, evidence="oracle", edit=edit, min_share=args.min_shares[0], **everything)
+            oracle = with_settings(args, evidence="oracle", edit=edit, **everything)
             runs[f"oracle, {edit}"] = bench.test(oracle, weights["oracle"], replacer)
     runs["clean"] = bench.test(with_settings(args, clean=True), {}, None)
     return tried, chosen, runs
@@ -203,7 +201,7 @@ def sweep(args) -> dict:
         kind: weigh(splits, n_items, with_settings(args, evidence=kind), sources)
         for kind in (*args.evidence, *(["oracle"] if known else []))
     }
-    replacing = next((edit for edit in args.edit if edit != "delete"), "delete")
+    replacing = "replace" if "replace" in args.edit else "delete"
     replacer = make_replacer(splits, n_items, with_settings(args, edit=replacing))
 
     # 2. what each model makes of them

@@ -11,7 +11,6 @@ Writes  data/<Name>_noise_user<rate>/: train.csv valid.csv test.csv, seeded samp
 """
 
 import argparse
-import codecs
 import re
 import resource
 import time
@@ -123,8 +122,10 @@ def parse_args(argv=None) -> argparse.Namespace:
     table.add_argument("--titles", help="a file of items and titles, when the interactions carry none")
     table.add_argument("--separator", default=",", help="what stands between two columns; tab for tabs")
     table.add_argument("--encoding", default="utf-8", help="of the files, e.g. latin-1")
-    for column, default in {"user": "user", "item": "item", "time": "timestamp", "title": "title", "rating": "rating"}.items():
+    for column, default in {"user": "user", "item": "item", "time": "timestamp"}.items():
         table.add_argument(f"--{column}_column", default=default, help=f"name of the {column} column (default {default})")
+    for column in ("title", "rating"):
+        table.add_argument(f"--{column}_column", help=f"name of the {column} column (default {column}, where there is one)")
 
     args = parser.parse_args(argv)
     args.name = args.name or args.default_name
@@ -135,9 +136,9 @@ def parse_args(argv=None) -> argparse.Namespace:
         if not args.separator:
             parser.error("--separator is empty")
         try:
-            codecs.lookup(args.encoding)
+            "".encode(args.encoding)
         except LookupError:
-            parser.error(f"--encoding {args.encoding}: no such encoding")
+            parser.error(f"--encoding {args.encoding}: no encoding of text")
     if not re.fullmatch(r"[\w.-]+", args.name) or "noise" in args.name:
         parser.error(f"--name {args.name!r}: letters, digits, dot, dash and underscore only, and not the word 'noise'")
     args.folder_out = Path(args.output_root) / f"{args.name}_noise_user{args.noise}"

@@ -153,12 +153,12 @@ def read_csv_log(args) -> Log:
     """Any delimited file with a header; titles from its own title column, from --titles, or the item's key itself."""
     path, how = Path(args.interactions), {"separator": args.separator, "encoding": args.encoding}
     there = columns_of(path, **how)
-    rating = args.rating_column if args.rating_column in there else None
+    title, rating = args.title_column or "title", args.rating_column or ("rating" if "rating" in there else None)
     log = read_table(path, args.user_column, args.item_column, args.time_column, rating, **how)
-    if args.item_column == args.title_column or not (args.titles or args.title_column in there):
+    if args.item_column == title or not (args.titles or args.title_column or title in there):
         return log
-    named = read_columns(Path(args.titles) if args.titles else path, [args.item_column, args.title_column], **how)
-    return log.named(dict(zip(*named.values())))
+    named = read_columns(Path(args.titles) if args.titles else path, [args.item_column, title], **how)
+    return log.named({item: text for item, text in zip(*named.values()) if text})  # a row may leave it out
 
 
 def read_records(path: Path):

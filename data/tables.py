@@ -90,8 +90,9 @@ def parse(path: Path, separator: str, encoding: str, header: bool, **options) ->
         return pd.read_csv(path, **options)
     except pd.errors.EmptyDataError:
         raise DataError(f"{path}: the file is empty") from None
-    except UnicodeDecodeError as error:
-        hint = f"{path}: is not {encoding} ({error.reason} {error.object[error.start : error.start + 1]!r})"
-        raise DataError(f"{hint}: --encoding of the source csv names another, e.g. latin-1") from None
+    except UnicodeError as error:
+        raise DataError(
+            f"{path}: is not {encoding} ({error}): --encoding of the source csv names another, e.g. latin-1"
+        ) from None
     except (pd.errors.ParserError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: {' '.join(str(error).split())}") from None

@@ -74,6 +74,7 @@ def test_runs_that_cannot_be_compared(tmp_path, capsys):
     assert "not only their rows differ: --lr is 0.001 and 0.01" in printed and "--clean" not in printed and "one seed" in printed
     for folders, message in (
         ([one, other], "ranks other test rows"),
+        ([one, one], "is given twice"),
         ([one, tmp_path], "no run.json and test_ranks.npz"),
         ([one], "two runs"),
     ):
@@ -100,7 +101,7 @@ def test_each_setting_has_its_own_control(tmp_path, capsys):
     folders = runs_of(capsys, tmp_path, [], *settings)
     compared = compare.main(list(map(str, folders)))
     assert ["to random places" in row for row in compared] == [False, True, False, True, False]
-    assert compared[3]["rows"] == f"fused, delete ({folders[3].name})"
+    assert compared[3]["rows"] == f"fused, delete ({folders[3]})"
     assert compared[4]["rows"] == compared[3]["rows"] + " at random places"
 
 

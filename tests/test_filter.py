@@ -38,6 +38,10 @@ def test_filter_against_a_slow_version(tmp_path_factory, seed, share, most, trai
     flagged = filter.flag_suspects(split, threshold, most)
     edited = filter.apply_edits(split.items, flagged, filter.replacements(split), split.noise_prob)
     assert (edited == slow_filter(split, threshold, most)).all()
+    above = [set(items[known & (prob > threshold)]) for items, known, prob in zip(split.items, split.editable, split.noise_prob)]
+    listed = (split.suspect_prob > threshold).sum(1)
+    short = sum(min(len(items), most) > count for items, count in zip(above, listed))
+    assert filter.rows_with_unlisted(split, threshold, most) == short
     if not train:
         assert (edited[:, -1] == split.items[:, -1]).all()
 

@@ -64,16 +64,14 @@ def test_ranking_equals_brute_force(seed, with_titles):
     rest = train.items[:10].copy()
     rest[np.arange(10), place] = 0
     candidates = replacer.candidates(rest, train.items[:10])
-    found, shares = replacer.rank(train.users[:10], rest, train.items[:10], 5)
+    found = replacer.rank(train.users[:10], rest, train.items[:10], 5)
     for row in range(10):
         scores = brute_force(replacer, train, train.users[row], rest[row], train.items[row])
         there = sorted(candidates[row][candidates[row] != 0].tolist(), key=lambda item: (-scores[item], item))
         best = [item for item in found[row].tolist() if item]
         assert [scores[item] for item in best] == pytest.approx([scores[item] for item in there[:5]], abs=1e-3)
         assert not set(best) & set(train.items[row].tolist()) and len(set(best)) == len(best)
-        total = sum(np.exp(scores[item]) for item in there)
-        assert shares[row][: len(best)] == pytest.approx([np.exp(scores[item]) / total for item in best], abs=1e-3)
-        assert not shares[row][len(best) :].any()
+        assert len(best) == min(5, len(there)) and not found[row][len(best) :].any()
 
 
 def test_neighbours_of_a_catalogue_by_hand():
@@ -83,21 +81,17 @@ def test_neighbours_of_a_catalogue_by_hand():
     assert not np.diag(table).any()
 
 
-def test_auto_deletes_what_has_no_good_neighbour():
-    """Its two ends are replacing all and deleting all; between them the shares decide place by place."""
+def test_flagged_places_of_a_row_get_its_best_items_in_turn():
     train = random_rows(0, n=200)
     replacer = replacement.Replacer(train, N_ITEMS, circle())
     flagged = (np.random.default_rng(1).random(train.items.shape) < 0.2) & (train.items != 0)
-    always, half, never = (replacer.replacements(train, flagged, share) for share in (0, 0.15, 1.01))
-    assert (always != 0)[flagged].mean() > 0.9 and not always[~flagged].any() and not never.any()
-    assert 0 < (half != 0).sum() < flagged.sum() and (half == always)[half != 0].all()
-    items, shares = replacer.rank(train.users, np.where(flagged, 0, train.items), train.items, 6)
+    put = replacer.replacements(train, flagged)
+    assert (put != 0)[flagged].mean() > 0.9 and not put[~flagged].any()
+    items = replacer.rank(train.users, np.where(flagged, 0, train.items), train.items, 6)
     for row in range(200):
-        count = flagged[row].sum()
-        assert always[row][flagged[row]].tolist() == items[row, :count].tolist()
-        assert (half[row][flagged[row]] != 0).tolist() == (shares[row, :count] >= 0.15).tolist()
-        put = always[row][always[row] != 0]
-        assert len(set(put)) == len(put)  # two places of a row never get the same item
+        assert put[row][flagged[row]].tolist() == items[row, : flagged[row].sum()].tolist()
+        there = put[row][put[row] != 0]
+        assert len(set(there)) == len(there)  # two places of a row never get the same item
 
 
 def test_weights_say_what_predicts_the_held_out_item():
@@ -109,7 +103,7 @@ def test_weights_say_what_predicts_the_held_out_item():
     assert weights["co-occurrence"] > 0.2 and abs(weights["mean similarity"]) < 0.2 * weights["co-occurrence"]
 
 
-ARMS = [("fused", "neighbours"), ("fused", "auto"), ("collaborative", "neighbours"), ("semantic", "neighbours"), ("fused", "suggested"),
+ARMS = [("fused", "neighbours"), ("collaborative", "neighbours"), ("semantic", "neighbours"), ("fused", "suggested"),
         ("raw", "suggested"), ("llm", "neighbours"), ("random", "neighbours"), ("oracle", "neighbours")]  # fmt: skip
 
 
@@ -126,7 +120,7 @@ def test_hits_against_a_loop():
         history, rest = test.items[row : row + 1, :-1].copy(), test.items[row : row + 1].copy()
         rest[0, [3, -1]] = 0
         ranked = {"popularity": [item for item in by_count if item not in history[0]][:10]}
-        ranked["neighbours"] = replacer.rank(test.users[row : row + 1], rest, history, 10)[0][0].tolist()
+        ranked["neighbours"] = replacer.rank(test.users[row : row + 1], rest, history, 10)[0].tolist()
         for kind, items in ranked.items():
             hits[kind].append([items[0] == clean[row, 3], clean[row, 3] in items])
     measured = replacement.hits(replacer, test)
@@ -139,8 +133,7 @@ def test_hits_against_a_loop():
 @pytest.mark.parametrize("evidence, source", ARMS)
 def test_nothing_of_an_edited_history_knows_the_target(denoised, evidence, source):
     """All targets of valid and test exchanged: the edited histories stay as they are, for every evidence and replacement."""
-    edit = ["--edit", "auto", "--replace_with", "neighbours"] if source == "auto" else ["--replace_with", source]
-    options = ["--denoise_category", "all", "--evidence", evidence, *edit]
+    options = ["--denoise_category", "all", "--evidence", evidence, "--replace_with", source]
     options += ["--train_noise_filter_threshold", 0.3, "--test_noise_filter_threshold", 0.3]
     args = sasrec_arguments(denoised.parent, *options)
     splits, n_items = load(args, threshold_filter.FILTERED["all"])

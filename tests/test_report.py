@@ -23,7 +23,7 @@ def test_report_page(denoised, monkeypatch):
     assert result["auc_context"].keys() == result["detection"].keys() and "auc_context" in page
     for found in result["replacements"].values():
         assert 0 <= found["first"] <= found["among ten"] <= 1
-    assert 'class="injected"' in page and "→" in page
+    assert 'class="injected"' in page and "\nspan.injected::after{" in page and "→" in page
     assert "natural noise" not in page and "detection_natural" not in result
     test = pd.read_csv(denoised / "test_5000.csv")
     test["mask"] = test["mask"].str.replace("1", "3")

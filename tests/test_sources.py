@@ -169,6 +169,13 @@ def test_csv_separator_and_encoding(tmp_path, capsys):
     assert read_catalogue(folder) == ["", "t0", "t1"]
 
 
+def test_a_row_may_leave_out_the_title_of_its_item(tmp_path):
+    rows = good_rows()
+    rows[-6:] = [(*row[:3], "") for row in rows[-6:]]
+    folder = prepared(tmp_path, *write_log(tmp_path / "log.csv", rows)[:3])
+    assert read_catalogue(folder) == ["", *(f"title {i}" for i in range(6))] and len(rows_of(folder)) == 12
+
+
 def test_ratings_that_are_not_there(tmp_path, capsys):
     source = write_log(tmp_path / "log.csv", good_rows())
     prepare_refused(capsys, tmp_path, [*source, "--natural_noise", 2], "--natural_noise: this source has no ratings")
@@ -208,7 +215,11 @@ def test_times_that_64_bits_do_not_hold(tmp_path, capsys, moments):
 def test_options_that_read_nothing(tmp_path, capsys):
     write_log(tmp_path / "log.csv", [("u", "i", 1, "A")])
     source = ["csv", "--interactions", tmp_path / "log.csv", "--name", "Z", "--output_root", tmp_path]
-    prepare_refused(capsys, tmp_path, [*source, "--encoding", "nosuch"], "--encoding nosuch: no such encoding")
+    for name in ("nosuch", "rot13"):
+        prepare_refused(capsys, tmp_path, [*source, "--encoding", name], f"--encoding {name}: no encoding of text")
+    prepare_refused(capsys, tmp_path, [*source, "--encoding", "utf-16"], "log.csv: is not utf-16")
+    prepare_refused(capsys, tmp_path, [*source, "--title_column", "prodct"], "log.csv: no column 'prodct', found 'user'")
+    prepare_refused(capsys, tmp_path, [*source, "--rating_column", "starz"], "log.csv: no column 'starz', found 'user'")
     prepare_refused(capsys, tmp_path, [*source, "--separator", ""], "--separator is empty")
 
 

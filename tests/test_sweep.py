@@ -11,7 +11,7 @@ import pytest
 import sweep
 from conftest import sasrec_arguments, sasrec_command, write_denoised
 
-EDITS = ("delete", "replace", "auto")
+EDITS = ("delete", "replace")
 GRIDS = ["--train_thresholds", 0.3, "--test_thresholds", 0.2, 0.4, "--train_caps", 2, "--test_caps", 1, "--seeds", 2]
 
 
@@ -23,12 +23,11 @@ def run(tmp_path, *options):
 
 def test_sweep(tmp_path):
     write_denoised(tmp_path, rows=(200, 60, 60))
-    compared = ["--evidence", "collaborative", "--edit", "delete", "replace", "auto", "--min_shares", 0.1, 0.3]
-    compared += ["--replace_with", "neighbours"]
+    compared = ["--evidence", "collaborative", "--edit", *EDITS, "--replace_with", "neighbours"]
     result, folder = run(tmp_path, *compared)
     table = pd.read_csv(folder / "sweep.csv")
     names = [f"collaborative, {edit}{places}" for edit in EDITS for places in ("", " at random places")]
-    assert len(table) == 2 * 4 * 2 * 3
+    assert len(table) == 2 * 2 * 2 * 3
     for name in names:  # the control chooses as well
         best = table.loc[table[table.rows == name]["valid NDCG@20"].idxmax()]
         chosen = result["chosen"]["SASRec"][name]
