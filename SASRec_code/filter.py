@@ -32,16 +32,16 @@ def weigh(splits: dict, n_items: int, args, sources: Sources | None = None) -> d
     return {name: shuffled(splits[name], prob) for name, prob in found.items()} if args.evidence == "random" else found
 
 
-def shuffled(split: Split, prob: np.ndarray) -> np.ndarray:
+def shuffled(split: Split, prob: np.ndarray, draw: int = 0) -> np.ndarray:
     """The probabilities (N, W) at random places of their row: as many edits in each, with nothing known of where.
 
     An interaction is as early in the draw in all rows that hold it, so it is edited in all of them or in none, as far as their
     numbers of edits allow, like one that evidence finds; rows that do not tell their interactions are drawn one by one.
     """
     if split.places is None:
-        keys = np.random.default_rng(0).random(prob.shape)
+        keys = np.random.default_rng(draw).random(prob.shape)
     else:
-        users = hash_array(split.users.astype(str).astype(object))
+        users = hash_array(split.users.astype(str).astype(object) + (f" {draw}" if draw else ""))
         interactions = users[:, None] + split.places.astype(np.uint64)
         keys = hash_array(interactions.ravel()).reshape(prob.shape) / 2**64
     keys, result = np.where(np.isnan(prob), np.inf, keys), np.empty_like(prob)

@@ -7,8 +7,8 @@ Writes  SASRec_code/output/<dataset>/sweep_<settings>/: sweep.csv (a row a setti
 A model is trained once for each train setting and seed, its epoch chosen by the NDCG@20 of valid with the noisy histories
 (of clean rows with clean ones; main.py: with those it filters); every test setting is then evaluated with it on valid. The
 best mean over seeds goes to test, and beside it, where other places can be edited alike, the same with the probabilities at
-random places, its settings chosen in the same way. Trained models are kept and shared with other sweeps and main.py: a
-killed sweep goes on where it was.
+random places, drawn anew for each seed, its settings chosen in the same way. Trained models are kept and shared with other
+sweeps and main.py: a killed sweep goes on where it was.
 
     python sweep.py --dataset ML100K_noise_user0.1 --evidence collaborative --edit delete --train_thresholds 0.3 --seeds 3
     python sweep.py --dataset Toy_denoise_user0.1_0 --evidence collaborative semantic fused --edit delete replace \
@@ -16,7 +16,7 @@ killed sweep goes on where it was.
 """
 
 import sys
-from itertools import product
+from itertools import cycle, product
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +85,7 @@ class Bench:
         rows = denoise(self.splits, weights, arm, replacer)
         return {name: torch.from_numpy(rows[name]).to(self.device) for name in names}
 
-    def ranks(self, train, chosen, evaluated: list, seed: int) -> list[np.ndarray]:
+    def ranks(self, train, chosen, evaluated, seed: int) -> list[np.ndarray]:
         """Ranks (N,) for each of some windows, by a model trained on train, its epoch chosen by the windows chosen."""
         from evaluate import rank_targets
         from train import trained
@@ -93,23 +93,26 @@ class Bench:
         model, _ = trained({"train": train, "valid": chosen}, self.n_items, self.args, seed, self.device)
         return [rank_targets(model, rows[:, :-1], rows[:, -1]) for rows in evaluated]
 
-    def test(self, arm, weights: dict, replacer) -> np.ndarray:
-        """Ranks (S, N) of test at the one setting of the arm."""
-        rows = self.edited(arm, weights, replacer, ("train", "test"))
+    def test(self, arm, draws: list[dict], replacer) -> np.ndarray:
+        """Ranks (S, N) of test at the one setting of the arm; draws: the weights of each seed, or one for all."""
+        rows = [self.edited(arm, weights, replacer, ("train", "test")) for weights in draws]
         chosen = self.edited(arm, {}, None, ("valid",))["valid"]
-        return np.stack([self.ranks(rows["train"], chosen, [rows["test"]], seed)[0] for seed in self.seeds])
+        return np.stack([self.ranks(one["train"], chosen, [one["test"]], seed)[0] for seed, one in zip(self.seeds, cycle(rows))])
 
 
-def choose(bench: Bench, arm, weights: dict, replacer) -> tuple[list[dict], dict]:
-    """(a row a setting, with its NDCG@20 on valid; the best setting)."""
+def choose(bench: Bench, arm, draws: list[dict], replacer) -> tuple[list[dict], dict]:
+    """(a row a setting, with its NDCG@20 on valid; the best setting); draws as in `Bench.test`."""
     from evaluate import ndcg_per_row
+
+    def edited(part: str, setting: dict) -> list:
+        return [bench.edited(with_settings(arm, **setting), weights, replacer, (part,))[part] for weights in draws]
 
     rows, noisy = [], bench.edited(arm, {}, None, ("valid",))["valid"]
     tests = grid(arm, "test")
-    valid = [bench.edited(with_settings(arm, **test), weights, replacer, ("valid",))["valid"] for test in tests]
+    valid = list(zip(*(edited("valid", test) for test in tests)))  # [draw][setting]
     for train in grid(arm, "train"):
-        windows = bench.edited(with_settings(arm, **train), weights, replacer, ("train",))["train"]
-        by_seed = [bench.ranks(windows, noisy, valid, seed) for seed in bench.seeds]
+        each = zip(bench.seeds, cycle(edited("train", train)), cycle(valid))
+        by_seed = [bench.ranks(windows, noisy, evaluated, seed) for seed, windows, evaluated in each]
         for place, test in enumerate(tests):
             ndcg = float(np.mean([ndcg_per_row(ranks[place]).mean() for ranks in by_seed]))
             rows.append({**train, **test, "valid NDCG@20": ndcg})
@@ -124,7 +127,7 @@ def arms(bench: Bench, weights: dict, replacer) -> tuple[list[dict], dict, dict]
     from filter import shuffled
 
     args = bench.args
-    tried, chosen, runs = [], {}, {"noisy": bench.test(args, {}, None)}
+    tried, chosen, runs = [], {}, {"noisy": bench.test(args, [{}], None)}
 
     def elsewhere(evidence: str, edit: str) -> bool:
         """Other places can be edited in the same way: the language model lists its suspects and has replacements for these alone."""
@@ -133,13 +136,16 @@ def arms(bench: Bench, weights: dict, replacer) -> tuple[list[dict], dict, dict]
     # as the evidence says, and the same with its probabilities at random places: what edits alone are worth, chosen as well
     for evidence, edit in product(args.evidence, args.edit):
         arm, name = with_settings(args, evidence=evidence, edit=edit), f"{evidence}, {edit}"
-        known = {name: weights[evidence]}
+        known = {name: [weights[evidence]]}
         if elsewhere(evidence, edit):
-            known[name + AT_RANDOM] = {split: shuffled(bench.splits[split], prob) for split, prob in weights[evidence].items()}
-        for name, weight in known.items():
-            rows, chosen[name] = choose(bench, arm, weight, replacer)
+            known[name + AT_RANDOM] = [
+                {split: shuffled(bench.splits[split], prob, draw) for split, prob in weights[evidence].items()}
+                for draw in range(args.seeds)
+            ]
+        for name, draws in known.items():
+            rows, chosen[name] = choose(bench, arm, draws, replacer)
             tried += [{"rows": name} | row for row in rows]
-            runs[name] = bench.test(with_settings(arm, **chosen[name]), weight, replacer)
+            runs[name] = bench.test(with_settings(arm, **chosen[name]), draws, replacer)
     if "oracle" not in weights:
         return tried, chosen, runs
     # the right places, and clean rows
@@ -148,8 +154,8 @@ def arms(bench: Bench, weights: dict, replacer) -> tuple[list[dict], dict, dict]
     for edit in args.edit:
         if elsewhere("oracle", edit):
             oracle = with_settings(args, evidence="oracle", edit=edit, **everything)
-            runs[f"oracle, {edit}"] = bench.test(oracle, weights["oracle"], replacer)
-    runs["clean"] = bench.test(with_settings(args, clean=True), {}, None)
+            runs[f"oracle, {edit}"] = bench.test(oracle, [weights["oracle"]], replacer)
+    runs["clean"] = bench.test(with_settings(args, clean=True), [{}], None)
     return tried, chosen, runs
 
 

@@ -94,7 +94,9 @@ def test_random_places_are_as_many_in_each_row():
     rng = np.random.default_rng(3)
     prob = np.where(rng.random((500, 8)) < 0.3, np.nan, rng.random((500, 8)))
     for places in (None, rng.integers(100, size=(500, 8))):
-        moved = filter.shuffled(rows_of(np.arange(500), np.ones((500, 8), dtype=int), places), prob)
+        rows = rows_of(np.arange(500), np.ones((500, 8), dtype=int), places)
+        moved, anew = (filter.shuffled(rows, prob, draw) for draw in (0, 1))
+        assert 0.1 < (moved == anew)[~np.isnan(prob)].mean() < 0.4
         assert (np.isnan(moved) == np.isnan(prob)).all()
         assert np.array_equal(np.sort(moved, 1), np.sort(prob, 1), equal_nan=True)
         here, there = (flag_probable(values, 0.6, 2) for values in (prob, moved))

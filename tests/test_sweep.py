@@ -4,8 +4,10 @@ import copy
 import json
 
 import dataloader
+import evaluate
 import filter as threshold_filter
 import main as sasrec
+import numpy as np
 import pandas as pd
 import pytest
 import sweep
@@ -80,6 +82,34 @@ def test_shares_of_test_are_counted_in_valid(tmp_path):
     arm = sweep.with_settings(args, **chosen)
     edited = bench.edited(arm, threshold_filter.weigh(splits, n_items, args), None, ("train", "test"))
     assert (edited["test"].numpy() == expected).all() and (expected != splits["test"].items).any()
+
+
+def test_each_seed_has_its_own_random_places(tmp_path):
+    """Seeds are independent: what one of several gives is what it gives by itself, of its own draw."""
+    write_denoised(tmp_path, rows=(200, 60, 60))
+    args = sasrec_arguments(tmp_path, "--denoise_category", "all", "--seeds", 2, "--num_epochs", 2, "--edit", "delete")
+    splits, n_items = dataloader.load(args, threshold_filter.FILTERED["all"])
+    weights = {name: np.where(split.editable, 1 / (2 + split.items), np.nan) for name, split in splits.items()}
+    draws = [{name: threshold_filter.shuffled(splits[name], prob, draw) for name, prob in weights.items()} for draw in (0, 1)]
+    sets = {
+        f"{part}_{name}": value
+        for part in ("train", "test")
+        for name, value in (("noise_filter_threshold", 0.05), ("max_denoise_num", 3))
+    }
+    arm, bench = sweep.with_settings(args, evidence="collaborative", **sets), sweep.Bench(args, splits, n_items)
+    both = bench.test(arm, draws, None)
+    for place, draw in enumerate(draws):
+        alone = sweep.Bench(sweep.with_settings(args, seeds=1, seed=args.seed + place), splits, n_items)
+        assert (both[place] == alone.test(arm, [draw], None)[0]).all()
+    assert (both != bench.test(arm, draws[:1], None)).any(1).tolist() == [False, True]
+    arm = sweep.with_settings(arm, train_thresholds=[], train_caps=[], test_thresholds=[0.05], test_caps=[3])
+    (_, tried), _ = sweep.choose(bench, arm, draws, None)
+    ranks = []
+    for place, draw in enumerate(draws):
+        valid = bench.edited(sweep.with_settings(arm, **sets), draw, None, ("valid",))["valid"]
+        noisy = {name: bench.edited(arm, {}, None, (name,))[name] for name in ("train", "valid")}
+        ranks += bench.ranks(noisy["train"], noisy["valid"], [valid], args.seed + place)
+    assert tried["valid NDCG@20"] == pytest.approx(np.mean([evaluate.ndcg_per_row(one).mean() for one in ranks]))
 
 
 def test_models_beside_each_other(tmp_path):
