@@ -17,7 +17,7 @@ FILTERED = {"none": (), "train": ("train",), "test": ("valid", "test"), "all": S
 def weigh(splits: dict, n_items: int, args, sources: Sources | None = None) -> dict[str, np.ndarray]:
     """{split: how strongly each position (N, W) is suspected}, NaN where nothing is scored, for the rows to filter.
 
-    sources: where they were read before.
+    sources: where they were read before. Of `random` it is what `fused` says: `denoise` exchanges it.
     """
     filtered = FILTERED[args.denoise_category]
     chosen = {name: split for name, split in splits.items() if name in filtered}
@@ -28,8 +28,7 @@ def weigh(splits: dict, n_items: int, args, sources: Sources | None = None) -> d
     kind = "fused" if args.evidence == "random" else args.evidence
     evidence = Evidence(kind, sources or read_sources(args.data_root / args.dataset, splits["train"], n_items, args.maxlen))
     print(f"evidence {kind}: " + ", ".join(f"{name} {value:+.2f}" for name, value in evidence.coefficients().items()))
-    found = {name: evidence.probabilities(split) for name, split in chosen.items()}
-    return {name: shuffled(splits[name], prob) for name, prob in found.items()} if args.evidence == "random" else found
+    return {name: evidence.probabilities(split) for name, split in chosen.items()}
 
 
 def shuffled(split: Split, prob: np.ndarray, draw: int = 0) -> np.ndarray:
@@ -70,11 +69,13 @@ def make_replacer(splits: dict, n_items: int, args) -> Replacer | None:
     return replacer
 
 
-def denoise(splits: dict, weights: dict, args, replacer: Replacer | None = None) -> dict[str, np.ndarray]:
-    """{split: windows (N, W)} after the threshold filter, or before noise with --clean."""
+def denoise(splits: dict, weights: dict, args, replacer: Replacer | None = None, draw: int = 0) -> dict[str, np.ndarray]:
+    """{split: windows (N, W)} after the threshold filter, or before noise with --clean; draw: of random places."""
     windows = {name: split.clean if args.clean else split.items for name, split in splits.items()}
     for name, weight in weights.items():
         split = splits[name]
+        if args.evidence == "random":
+            weight = shuffled(split, weight, draw)
         part = "train" if name == "train" else "test"
         threshold, most = getattr(args, f"{part}_noise_filter_threshold"), getattr(args, f"{part}_max_denoise_num")
         if args.evidence == "raw":

@@ -45,13 +45,15 @@ def experiment(args) -> dict:
         return {}
     device = choose_device(args)
     splits, n_items = load(args, FILTERED[args.denoise_category])
-    edited = denoise(splits, weigh(splits, n_items, args), args, make_replacer(splits, n_items, args))
-    tensors = {name: torch.from_numpy(windows).to(device) for name, windows in edited.items()}
+    weights, replacer, tensors = weigh(splits, n_items, args), make_replacer(splits, n_items, args), {}
     folder.mkdir(parents=True, exist_ok=True)
 
     # 2. one model a seed; test is looked at once, with the weights that valid chose
     fits, ranks = [], {"valid": [], "test": []}
-    for seed in range(args.seed, args.seed + args.seeds):
+    for draw, seed in enumerate(range(args.seed, args.seed + args.seeds)):
+        if draw == 0 or args.evidence == "random":  # other places for each seed
+            edited = denoise(splits, weights, args, replacer, draw)
+            tensors = {name: torch.from_numpy(windows).to(device) for name, windows in edited.items()}
         if args.state_dict_path:
             model = make_model(n_items, args, seed, device)
             load_weights(model, args.state_dict_path)

@@ -44,6 +44,15 @@ def test_runs_repeat_and_weights_reload(tmp_path, capsys):
     assert loaded["per_seed"]["test"] == [first["per_seed"]["test"][0]]
 
 
+def test_random_places_are_other_ones_for_each_seed(tmp_path):
+    write_denoised(tmp_path, rows=(200, 60, 60))
+    found = ["--denoise_category", "all", "--edit", "delete", "--train_noise_filter_threshold", 0.2]
+    for kind, alike in (("fused", True), ("random", False)):
+        both = sasrec.main(sasrec_command(tmp_path, *found, "--evidence", kind, "--seeds", 2))
+        second = sasrec.main(sasrec_command(tmp_path, *found, "--evidence", kind, "--seed", 2025))
+        assert (both["per_seed"]["test"][1] == second["per_seed"]["test"][0]) == alike
+
+
 OPTIONS = {
     "--batchsize": 32, "--lr": 0.01, "--hidden_units": 32, "--num_blocks": 1, "--num_heads": 2, "--num_epochs": 3,
     "--dropout_rate": 0.1, "--weight_decay": 0.1, "--maxlen": 4, "--seed": 7, "--loss": "ce",
