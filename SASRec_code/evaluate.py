@@ -141,6 +141,8 @@ def read_runs(folders: list[Path]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """
     runs = []
     for folder in folders:
+        if folders.count(folder) > 1:
+            raise InputError(f"{folder}: is given twice")
         try:
             with np.load(folder / "test_ranks.npz", allow_pickle=False) as arrays:
                 run = {name: arrays[name] for name in ("users", "targets", "ranks")}
@@ -161,8 +163,6 @@ def read_runs(folders: list[Path]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     for run, folder in zip(runs, folders):
         if names.count(run["name"]) > 1:
             run["name"] += f" ({folder})"
-        if folders.count(folder) > 1:
-            raise InputError(f"{folder}: is given twice")
     for run in runs:
         as_fused = run["settings"] | {"evidence": "fused"}
         found = next((other["name"] for other in runs if other["settings"] == as_fused), None)

@@ -45,7 +45,7 @@ def experiment(args) -> dict:
         return {}
     device = choose_device(args)
     splits, n_items = load(args, FILTERED[args.denoise_category])
-    weights, replacer, tensors = weigh(splits, n_items, args), make_replacer(splits, n_items, args), {}
+    weights, replacer = weigh(splits, n_items, args), make_replacer(splits, n_items, args)
     folder.mkdir(parents=True, exist_ok=True)
 
     # 2. one model a seed; test is looked at once, with the weights that valid chose
