@@ -16,8 +16,7 @@ def new_positions(split: Split) -> np.ndarray:
     users, items = np.unique(split.users, return_inverse=True)[1], split.items
     if split.places is not None:
         order = split.places[:, -1].argsort(kind="stable")  # of two windows the earlier one has more before an interaction
-        names = np.where(items != 0, users[:, None] * (split.places.max() + 1) + split.places, -1)[order]
-        row, column = np.divmod(np.unique(names, return_index=True)[1], items.shape[1])
+        row, column = np.divmod(np.unique(split.interactions[order], return_index=True)[1], items.shape[1])
         new = np.zeros(items.shape, dtype=bool)
         new[order[row], column] = True
         return new & (items != 0)

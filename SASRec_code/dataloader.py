@@ -47,6 +47,17 @@ class Split:
             editable[:, -1] = False
         return editable
 
+    @property
+    def interactions(self) -> np.ndarray | None:
+        """(N, W) a number for each interaction, the same in all rows that hold it and users in turn, -1 for padding.
+
+        None where rows do not tell.
+        """
+        if self.places is None:
+            return None
+        users = np.unique(self.users, return_inverse=True)[1]
+        return np.where(self.items != 0, users[:, None] * (self.places.max() + 1) + self.places, -1)
+
 
 def pick(split: Split, rows: np.ndarray) -> Split:
     """The split with these rows only."""

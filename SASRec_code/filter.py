@@ -6,10 +6,10 @@ Knows nothing of recommenders.
 from pathlib import Path
 
 import numpy as np
-from dataloader import SPLITS, InputError, Split, read_split, read_titles, read_vectors, scored
+from dataloader import SPLITS, InputError, Split, is_train, read_split, read_titles, read_vectors, scored
 from evidence import Evidence, Sources
-from pandas.util import hash_array
 from replacement import Replacer
+from scipy.special import expit, logit
 
 FILTERED = {"none": (), "train": ("train",), "test": ("valid", "test"), "all": SPLITS}  # --denoise_category
 
@@ -28,24 +28,34 @@ def weigh(splits: dict, n_items: int, args, sources: Sources | None = None) -> d
     kind = "fused" if args.evidence == "random" else args.evidence
     evidence = Evidence(kind, sources or read_sources(args.data_root / args.dataset, splits["train"], n_items, args.maxlen))
     print(f"evidence {kind}: " + ", ".join(f"{name} {value:+.2f}" for name, value in evidence.coefficients().items()))
-    return {name: evidence.probabilities(split) for name, split in chosen.items()}
+    weights = {name: evidence.probabilities(split) for name, split in chosen.items()}
+    return {name: pooled(splits[name], prob) if name == "train" else prob for name, prob in weights.items()}
 
 
-def shuffled(split: Split, prob: np.ndarray, draw: int = 0) -> np.ndarray:
-    """The probabilities (N, W) at random places of their row: as many edits in each, with nothing known of where.
+def pooled(split: Split, prob: np.ndarray) -> np.ndarray:
+    """The mean log-odds of prob (N, W) over the rows that hold an interaction, as a probability: each judges it beside other items."""
+    if split.interactions is None:
+        return prob
+    result, known = prob.copy(), ~np.isnan(prob)
+    _, number, rows = np.unique(split.interactions[known], return_inverse=True, return_counts=True)
+    result[known] = expit((np.bincount(number, logit(prob[known])) / rows)[number])
+    return result
 
-    An interaction is as early in the draw in all rows that hold it, so it is edited in all of them or in none, as far as their
-    numbers of edits allow, like one that evidence finds; rows that do not tell their interactions are drawn one by one.
-    Draw 0 is the one that tables until commit f26d8a6 have for all seeds.
+
+def shuffled(split: Split, prob: np.ndarray, draw: int) -> np.ndarray:
+    """The probabilities (N, W) at random places: as many edits, with nothing known of where.
+
+    Of train rows those of a user's interactions are exchanged, each in all rows that hold it; elsewhere those of a row's items.
     """
-    if split.places is None:
-        keys = np.random.default_rng(draw).random(prob.shape)
-    else:
-        users = hash_array(split.users.astype(str).astype(object) + (f" {draw}" if draw else ""))
-        interactions = users[:, None] + split.places.astype(np.uint64)
-        keys = hash_array(interactions.ravel()).reshape(prob.shape) / 2**64
-    keys, result = np.where(np.isnan(prob), np.inf, keys), np.empty_like(prob)
-    np.put_along_axis(result, keys.argsort(1, kind="stable"), -np.sort(-prob, 1), 1)  # NaN to the places that are not scored
+    rng, known = np.random.default_rng(draw), ~np.isnan(prob)
+    if is_train(split.path) and split.interactions is not None:
+        result = prob.copy()
+        _, first, number = np.unique(split.interactions[known], return_index=True, return_inverse=True)
+        owners = np.unique(split.users, return_inverse=True)[1][np.nonzero(known)[0]][first]  # ascending, as interactions are
+        result[known] = prob[known][first][np.lexsort((rng.random(len(first)), owners))][number]
+        return result
+    keys, result = np.where(known, rng.random(prob.shape), np.inf), np.empty_like(prob)
+    np.put_along_axis(result, keys.argsort(1), -np.sort(-prob, 1), 1)  # NaN to the places that are not scored
     return result
 
 

@@ -1,12 +1,15 @@
 """SASRec_code/filter.py: the threshold filter against a slow version."""
 
+import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import dataloader
 import filter
 import numpy as np
 import pytest
 from conftest import sasrec_arguments, write_denoised
+from evidence import Evidence, Sources
 from filter import apply_edits, flag_probable
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -93,28 +96,66 @@ def rows_of(users, items, places=None):
 def test_random_places_are_as_many_in_each_row():
     rng = np.random.default_rng(3)
     prob = np.where(rng.random((500, 8)) < 0.3, np.nan, rng.random((500, 8)))
-    for places in (None, rng.integers(100, size=(500, 8))):
-        rows = rows_of(np.arange(500), np.ones((500, 8), dtype=int), places)
-        moved, anew = (filter.shuffled(rows, prob, draw) for draw in (0, 1))
-        assert 0.1 < (moved == anew)[~np.isnan(prob)].mean() < 0.4
-        assert (np.isnan(moved) == np.isnan(prob)).all()
-        assert np.array_equal(np.sort(moved, 1), np.sort(prob, 1), equal_nan=True)
-        here, there = (flag_probable(values, 0.6, 2) for values in (prob, moved))
-        assert (here.sum(1) == there.sum(1)).all() and 0.2 < (here & there).sum() / here.sum() < 0.6
+    rows = rows_of(np.arange(500), np.ones((500, 8), dtype=int))
+    moved, anew = (filter.shuffled(rows, prob, draw) for draw in (0, 1))
+    assert 0.1 < (moved == anew)[~np.isnan(prob)].mean() < 0.4
+    assert (np.isnan(moved) == np.isnan(prob)).all()
+    assert np.array_equal(np.sort(moved, 1), np.sort(prob, 1), equal_nan=True)
+    here, there = (flag_probable(values, 0.6, 2) for values in (prob, moved))
+    assert (here.sum(1) == there.sum(1)).all() and 0.2 < (here & there).sum() / here.sum() < 0.6
+
+
+def of_two_users(rng):
+    """Sliding windows (60, 8) of two users, in any order, and a probability for each place."""
+    users, start = np.repeat(["b", "a"], 30), np.tile(np.arange(30), 2)
+    places = start[:, None] + np.arange(8)
+    items = np.where((users[:, None] == "a") & (places < 3), 0, 1 + places)
+    order = rng.permutation(60)
+    rows = rows_of(users[order], items[order], places[order])
+    return rows, np.where(rows.items != 0, rng.uniform(0.05, 0.95, items.shape), np.nan)
+
+
+def by_interaction(rows, prob):
+    """{(user, place): what its rows say}."""
+    found = {}
+    for row, place in np.argwhere(~np.isnan(prob)):
+        found.setdefault((str(rows.users[row]), int(rows.places[row, place])), []).append(prob[row, place])
+    return found
+
+
+def test_an_interaction_is_judged_by_all_rows_that_hold_it():
+    rows, prob = of_two_users(np.random.default_rng(0))
+    said, pooled = (by_interaction(rows, values) for values in (prob, filter.pooled(rows, prob)))
+    assert len(said) == 37 + 34 and pooled.keys() == said.keys()
+    for interaction, probs in said.items():
+        log_odds = np.mean([np.log(p / (1 - p)) for p in probs])
+        assert pooled[interaction] == pytest.approx([1 / (1 + np.exp(-log_odds))] * len(probs))
+    untold = rows_of(rows.users, rows.items)
+    assert filter.pooled(untold, prob) is prob
+
+
+def test_what_is_weighed_is_pooled_in_train_rows_alone():
+    """A valid or test row is judged by its own history: what other rows hold may come after it."""
+    rng = np.random.default_rng(0)
+    rows, _ = of_two_users(rng)
+    rows = dataclasses.replace(rows, items=np.where(rows.items != 0, rng.integers(1, 90, rows.items.shape), 0))
+    splits = {name: dataclasses.replace(rows, path=Path(f"{name}.csv")) for name in dataloader.SPLITS}
+    args = SimpleNamespace(evidence="collaborative", denoise_category="all")
+    sources = Sources(rows, 90)
+    weights, alone = filter.weigh(splits, 90, args, sources), Evidence("collaborative", sources)
+    assert np.array_equal(weights["train"], filter.pooled(rows, alone.probabilities(rows)), equal_nan=True)
+    assert np.array_equal(weights["test"], alone.probabilities(splits["test"]), equal_nan=True)
+    assert not np.allclose(weights["train"][:, :-1], weights["test"][:, :-1], equal_nan=True)
 
 
 def test_random_places_are_interactions_where_these_are_known():
-    """What evidence finds it finds in most windows that hold it; so must the control, or it would only thin out the rows."""
-    places = np.arange(60)[:, None] + np.arange(8)  # 60 windows of one user's 67 interactions, two suspects in each
-    prob = np.tile([0.9, 0.8, *[0.1] * 6], (60, 1))
-    users, items = np.full(60, "one"), 1 + places
-
-    def share(places):
-        flagged = flag_probable(filter.shuffled(rows_of(users, items, places), prob), 0.5, 2)
-        touched = [flagged[items == item] for item in set(items[flagged])]
-        return np.mean([of_item.mean() for of_item in touched])
-
-    assert share(places) > 0.5 > 0.35 > share(None)
-    moved = filter.shuffled(rows_of(users, items, places), prob)
-    alone = filter.shuffled(rows_of(users[7:8], items[7:8], places[7:8]), prob[7:8])
-    assert (alone == moved[7:8]).all()  # whatever else is in the split
+    """What evidence finds it finds in all rows that hold it; so must the control, or it would only thin out the rows."""
+    rows, prob = of_two_users(np.random.default_rng(0))
+    prob = filter.pooled(rows, prob)
+    known, moved, anew = (by_interaction(rows, values) for values in (prob, *(filter.shuffled(rows, prob, d) for d in (0, 1))))
+    assert moved.keys() == known.keys() and all(len(set(probs)) == 1 for probs in moved.values())
+    for user in "ab":
+        of_user = [sorted(probs[0] for (name, _), probs in found.items() if name == user) for found in (known, moved)]
+        assert of_user[0] == of_user[1]
+    same = [np.mean([one[key] == other[key] for key in known]) for one, other in ((known, moved), (moved, anew))]
+    assert max(same) < 0.2
