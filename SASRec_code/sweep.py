@@ -93,32 +93,41 @@ class Bench:
         model, _ = trained({"train": train, "valid": chosen}, self.n_items, self.args, seed, self.device)
         return [rank_targets(model, rows[:, :-1], rows[:, -1]) for rows in evaluated]
 
-    def test(self, arm, draws: list[dict], replacer) -> np.ndarray:
-        """Ranks (S, N) of test at the one setting of the arm; draws: the weights of each seed, or one for all."""
-        rows = [self.edited(arm, weights, replacer, ("train", "test")) for weights in draws]
+    def test(self, arm, draws: list[dict], replacer, train: list | None = None) -> np.ndarray:
+        """Ranks (S, N) of test at the one setting of the arm; draws: the weights of each seed, or one for all.
+
+        train: the train windows of each draw, where `choose` has made them.
+        """
+        train, test = train or self.of_draws("train", arm, draws, replacer), self.of_draws("test", arm, draws, replacer)
         chosen = self.edited(arm, {}, None, ("valid",))["valid"]
-        return np.stack([self.ranks(one["train"], chosen, [one["test"]], seed)[0] for seed, one in zip(self.seeds, cycle(rows))])
+        return np.stack(
+            [self.ranks(one, chosen, [other], seed)[0] for seed, one, other in zip(self.seeds, cycle(train), cycle(test))]
+        )
+
+    def of_draws(self, part: str, arm, draws: list[dict], replacer) -> list:
+        """The windows of one split, edited with each of these weights."""
+        return [self.edited(arm, weights, replacer, (part,))[part] for weights in draws]
 
 
-def choose(bench: Bench, arm, draws: list[dict], replacer) -> tuple[list[dict], dict]:
-    """(a row a setting, with its NDCG@20 on valid; the best setting); draws as in `Bench.test`."""
+def choose(bench: Bench, arm, draws: list[dict], replacer) -> tuple[list[dict], dict, list]:
+    """(a row a setting, with its NDCG@20 on valid; the best setting; its train windows by draw); draws as in `Bench.test`."""
     from evaluate import ndcg_per_row
 
-    def edited(part: str, setting: dict) -> list:
-        return [bench.edited(with_settings(arm, **setting), weights, replacer, (part,))[part] for weights in draws]
-
-    rows, noisy = [], bench.edited(arm, {}, None, ("valid",))["valid"]
+    rows, noisy, best = [], bench.edited(arm, {}, None, ("valid",))["valid"], -1.0
     tests = grid(arm, "test")
-    valid = list(zip(*(edited("valid", test) for test in tests)))  # [draw][setting]
+    valid = list(
+        zip(*(bench.of_draws("valid", with_settings(arm, **test), draws, replacer) for test in tests))
+    )  # [draw][setting]
     for train in grid(arm, "train"):
-        each = zip(bench.seeds, cycle(edited("train", train)), cycle(valid))
+        windows_of = bench.of_draws("train", with_settings(arm, **train), draws, replacer)
+        each = zip(bench.seeds, cycle(windows_of), cycle(valid))
         by_seed = [bench.ranks(windows, noisy, evaluated, seed) for seed, windows, evaluated in each]
         for place, test in enumerate(tests):
             ndcg = float(np.mean([ndcg_per_row(ranks[place]).mean() for ranks in by_seed]))
             rows.append({**train, **test, "valid NDCG@20": ndcg})
-    best = max(rows, key=lambda row: row["valid NDCG@20"])
-    setting = {name: value for name, value in best.items() if name != "valid NDCG@20"}
-    return rows, setting
+            if ndcg > best:
+                best, setting, chosen = ndcg, {**train, **test}, windows_of
+    return rows, setting, chosen
 
 
 def arms(bench: Bench, weights: dict, replacer) -> tuple[list[dict], dict, dict]:
@@ -143,9 +152,9 @@ def arms(bench: Bench, weights: dict, replacer) -> tuple[list[dict], dict, dict]
                 for draw in range(args.seeds)
             ]
         for name, draws in known.items():
-            rows, chosen[name] = choose(bench, arm, draws, replacer)
+            rows, chosen[name], train = choose(bench, arm, draws, replacer)
             tried += [{"rows": name} | row for row in rows]
-            runs[name] = bench.test(with_settings(arm, **chosen[name]), draws, replacer)
+            runs[name] = bench.test(with_settings(arm, **chosen[name]), draws, replacer, train)
     if "oracle" not in weights:
         return tried, chosen, runs
     # the right places, and clean rows

@@ -103,13 +103,16 @@ def test_each_seed_has_its_own_random_places(tmp_path):
         assert (both[place] == alone.test(arm, [draw], None)[0]).all()
     assert (both != bench.test(arm, draws[:1], None)).any(1).tolist() == [False, True]
     arm = sweep.with_settings(arm, train_thresholds=[], train_caps=[], test_thresholds=[0.05], test_caps=[3])
-    (_, tried), _ = sweep.choose(bench, arm, draws, None)
+    (_, tried), *_ = sweep.choose(bench, arm, draws, None)
     ranks = []
     for place, draw in enumerate(draws):
         valid = bench.edited(sweep.with_settings(arm, **sets), draw, None, ("valid",))["valid"]
         noisy = {name: bench.edited(arm, {}, None, (name,))[name] for name in ("train", "valid")}
         ranks += bench.ranks(noisy["train"], noisy["valid"], [valid], args.seed + place)
     assert tried["valid NDCG@20"] == pytest.approx(np.mean([evaluate.ndcg_per_row(one).mean() for one in ranks]))
+    _, setting, windows = sweep.choose(bench, sweep.with_settings(arm, train_thresholds=[0.05], train_caps=[3]), draws, None)
+    best = sweep.with_settings(arm, **setting)
+    assert (bench.test(best, draws, None, windows) == bench.test(best, draws, None)).all()
 
 
 def test_models_beside_each_other(tmp_path):
