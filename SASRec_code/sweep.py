@@ -33,7 +33,7 @@ from options import (
     write_json,
 )
 
-SHARES, PROBABILITIES = [0.5, 0.7, 0.9], [0.2, 0.3, 0.5]  # grids of thresholds for raw and for calibrated evidence
+SHARES, PROBABILITIES = [0.5, 0.7, 0.9], [0.1, 0.2, 0.3]  # grids of thresholds for raw and for calibrated evidence
 EVERYTHING = 10**6  # edits a row
 
 
@@ -43,7 +43,7 @@ def parse_args(argv=None):
     add, share, count = parser.add_argument, ranged(float, 0, 1), ranged(int, 1)
     for part in ("train", "test"):
         add(f"--{part}_thresholds", type=share, nargs="*", help=f"grid for {part} rows; none given: not edited")
-        add(f"--{part}_caps", type=count, nargs="*", default=[1, 3], help=f"grid of most edits in {part} rows")
+        add(f"--{part}_caps", type=count, nargs="*", default=[6], help=f"grid of most edits in {part} rows")
     args = parser.parse_args(argv)
     for model in args.model:
         check_args(parser, with_settings(args, model=model))
