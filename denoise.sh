@@ -17,7 +17,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 here=$PWD
 case "$# ${1:-}" in
     "0 ") default=all root=data part=(--planted 400) trained=(--seeds 5) ;;
-    "1 --quick") default=quick root=data/quick trained=(--seeds 3 --num_epochs 2)  # more were never better
+    "1 --quick") default=quick root=data/quick trained=(--seeds 3)
         part=(--planted 100 --users 25 --denoise_data valid_5000 test_5000) ;;
     [2-9]" "[!-]* | [1-9][0-9]" "[!-]*) default= ;;
     *) usage ;;
@@ -60,13 +60,13 @@ rows=$made
 [ "$default" = quick ] && rows=$data
 cd SASRec_code
 run=(main.py --dataset "$rows" --data_root "../$root" "${trained[@]}" --loss ce --batchsize 1024 --lr 0.002 --patience 1)
-filter=(--denoise_category all --edit delete
-    --train_noise_filter_threshold 0.2 --test_noise_filter_threshold 0.2 --train_max_denoise_num 2 --test_max_denoise_num 2)
+filter=(--denoise_category all --edit replace --replace_with neighbours
+    --train_noise_filter_threshold 0.1 --test_noise_filter_threshold 0.3 --train_max_denoise_num 6 --test_max_denoise_num 6)
 echo "== SASRec on noisy rows"
 "$python" "${run[@]}"
-echo "== SASRec on rows without what is suspected"
+echo "== SASRec on rows in which what is suspected is replaced"
 "$python" "${run[@]}" "${filter[@]}" --evidence fused
-echo "== SASRec on rows without as many items at random places"
+echo "== SASRec on rows with as many replacements at random places"
 "$python" "${run[@]}" "${filter[@]}" --evidence random
 echo "== what it is worth"
 where() { "$python" "$@" --where | tail -n 1; }

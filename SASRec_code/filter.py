@@ -38,20 +38,22 @@ def pooled(split: Split, prob: np.ndarray) -> np.ndarray:
         return prob
     result, known = prob.copy(), ~np.isnan(prob)
     _, number, rows = np.unique(split.interactions[known], return_inverse=True, return_counts=True)
-    result[known] = expit((np.bincount(number, logit(prob[known])) / rows)[number])
+    log_odds = logit(prob[known].clip(1e-9, 1 - 1e-9))
+    result[known] = expit((np.bincount(number, log_odds) / rows)[number])
     return result
 
 
 def shuffled(split: Split, prob: np.ndarray, draw: int) -> np.ndarray:
     """The probabilities (N, W) at random places: as many edits, with nothing known of where.
 
-    Of train rows those of a user's interactions are exchanged, each in all rows that hold it; elsewhere those of a row's items.
+    Of train rows, as `pooled` leaves them, those of a user's interactions are exchanged, each in all rows that hold it; elsewhere those
+    of a row's items.
     """
     rng, known = np.random.default_rng(draw), ~np.isnan(prob)
     if is_train(split.path) and split.interactions is not None:
         result = prob.copy()
-        _, first, number = np.unique(split.interactions[known], return_index=True, return_inverse=True)
-        owners = np.unique(split.users, return_inverse=True)[1][np.nonzero(known)[0]][first]  # ascending, as interactions are
+        names, first, number = np.unique(split.interactions[known], return_index=True, return_inverse=True)
+        owners = names // (split.places.max() + 1)
         result[known] = prob[known][first][np.lexsort((rng.random(len(first)), owners))][number]
         return result
     keys, result = np.where(known, rng.random(prob.shape), np.inf), np.empty_like(prob)

@@ -65,7 +65,7 @@ def filter_parser(description: str, several: bool = False) -> argparse.ArgumentP
         type=share,
         default=0.9,
         help="train rows; raw: share of positions below the threshold, "
-        "other evidence: the probability above which an item is edited (0.2 to 0.5; 0.9 is hardly ever reached)",
+        "other evidence: the probability above which an item is edited (0.1 to 0.3; 0.9 is hardly ever reached)",
     )
     add("--test_noise_filter_threshold", type=share, default=0.9, help="the same for the histories of valid and test rows")
     add("--train_max_denoise_num", type=count, default=3, help="most edits in a train row")

@@ -43,7 +43,7 @@ def parse_args(argv=None):
     add, share, count = parser.add_argument, ranged(float, 0, 1), ranged(int, 1)
     for part in ("train", "test"):
         add(f"--{part}_thresholds", type=share, nargs="*", help=f"grid for {part} rows; none given: not edited")
-        add(f"--{part}_caps", type=count, nargs="*", default=[6], help=f"grid of most edits in {part} rows")
+        add(f"--{part}_caps", type=count, nargs="*", help=f"grid of most edits in {part} rows")
     args = parser.parse_args(argv)
     for model in args.model:
         check_args(parser, with_settings(args, model=model))
@@ -54,9 +54,11 @@ def parse_args(argv=None):
         parser.error(f"{sorted(given)[0]}: sweep.py decides it")
     if "raw" in args.evidence and len(args.evidence) > 1:
         parser.error("--evidence raw has shares for thresholds, the others have probabilities: sweep it by itself")
-    for part in ("train", "test"):
-        if getattr(args, f"{part}_thresholds") is None:
-            setattr(args, f"{part}_thresholds", SHARES if args.evidence == ["raw"] else PROBABILITIES)
+    raw = args.evidence == ["raw"]  # of which the language model lists three suspects a row
+    grids = {"thresholds": SHARES if raw else PROBABILITIES, "caps": [1, 3] if raw else [6]}
+    for part, (name, values) in product(("train", "test"), grids.items()):
+        if getattr(args, f"{part}_{name}") is None:
+            setattr(args, f"{part}_{name}", values)
     return args
 
 
@@ -186,6 +188,7 @@ def draw(path: Path, report: list[dict]) -> None:
     axes.axvline(0, color="0.8", linewidth=1)
     axes.axvline(100, color="0.8", linewidth=1, linestyle=":")
     axes.set_yticks(range(len(rows)), [f"{row['model']}: {row['rows']}" for row in rows], fontsize=8)
+    axes.set_ylim(-0.5, len(rows) - 0.5)
     axes.set_xlabel("share of the gap from noisy to clean rows, %")
     save_figure(figure, path)
 
