@@ -49,10 +49,7 @@ class Split:
 
     @property
     def interactions(self) -> np.ndarray | None:
-        """(N, W) a number for each interaction, the same in all rows that hold it and users in turn, -1 for padding.
-
-        None where rows do not tell.
-        """
+        """(N, W) a number for each interaction, in all rows that hold it; users ascend; padding -1. None: rows do not tell."""
         if self.places is None:
             return None
         users = np.unique(self.users, return_inverse=True)[1]
