@@ -33,7 +33,7 @@ from options import (
     write_json,
 )
 
-SHARES, PROBABILITIES = [0.5, 0.7, 0.9], [0.1, 0.2, 0.3]  # grids of thresholds for raw and for calibrated evidence
+SHARES, PROBABILITIES = [0.5, 0.7, 0.9], [0.05, 0.1, 0.2, 0.3]  # grids of thresholds for raw and for calibrated evidence
 EVERYTHING = 10**6  # edits a row
 
 
