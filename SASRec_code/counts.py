@@ -13,13 +13,14 @@ def new_positions(split: Split) -> np.ndarray:
     overlap: one that starts with all but the first s items of another of its user repeats all but its own last s.
     Overlaps of half a window and more are recognised (by a hash), shorter ones could be chance.
     """
-    users, items = np.unique(split.users, return_inverse=True)[1], split.items
+    items = split.items
     if split.places is not None:
         order = split.places[:, -1].argsort(kind="stable")  # of two windows the earlier one has more before an interaction
         row, column = np.divmod(np.unique(split.interactions[order], return_index=True)[1], items.shape[1])
         new = np.zeros(items.shape, dtype=bool)
         new[order[row], column] = True
         return new & (items != 0)
+    users = np.unique(split.users, return_inverse=True)[1]
     width, shift = items.shape[1], np.full(len(items), items.shape[1])
     weights = np.random.default_rng(0).integers(1, 2**62, size=width + 1)  # products wrap around, as hashes may
 

@@ -34,10 +34,10 @@ def weigh(splits: dict, n_items: int, args, sources: Sources | None = None) -> d
 
 def pooled(split: Split, prob: np.ndarray) -> np.ndarray:
     """The mean log-odds of prob (N, W) over the rows that hold an interaction, as a probability: each judges it beside other items."""
-    if split.interactions is None:
+    interactions, result, known = split.interactions, prob.copy(), ~np.isnan(prob)
+    if interactions is None:
         return prob
-    result, known = prob.copy(), ~np.isnan(prob)
-    _, number, rows = np.unique(split.interactions[known], return_inverse=True, return_counts=True)
+    _, number, rows = np.unique(interactions[known], return_inverse=True, return_counts=True)
     log_odds = logit(prob[known].clip(1e-9, 1 - 1e-9))
     result[known] = expit((np.bincount(number, log_odds) / rows)[number])
     return result
@@ -50,7 +50,7 @@ def shuffled(split: Split, prob: np.ndarray, draw: int) -> np.ndarray:
     of a row's items.
     """
     rng, known = np.random.default_rng(draw), ~np.isnan(prob)
-    if is_train(split.path) and split.interactions is not None:
+    if is_train(split.path) and split.places is not None:
         result = prob.copy()
         names, first, number = np.unique(split.interactions[known], return_index=True, return_inverse=True)
         owners = names // (split.places.max() + 1)

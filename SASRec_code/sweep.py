@@ -117,9 +117,8 @@ def choose(bench: Bench, arm, draws: list[dict], replacer) -> tuple[list[dict], 
 
     rows, noisy, best = [], bench.edited(arm, {}, None, ("valid",))["valid"], -1.0
     tests = grid(arm, "test")
-    valid = list(
-        zip(*(bench.of_draws("valid", with_settings(arm, **test), draws, replacer) for test in tests))
-    )  # [draw][setting]
+    valid = zip(*(bench.of_draws("valid", with_settings(arm, **test), draws, replacer) for test in tests))
+    valid = list(valid)  # [draw][setting]
     for train in grid(arm, "train"):
         windows_of = bench.of_draws("train", with_settings(arm, **train), draws, replacer)
         each = zip(bench.seeds, cycle(windows_of), cycle(valid))

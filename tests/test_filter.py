@@ -162,7 +162,6 @@ def test_random_places_are_interactions_where_these_are_known():
     assert max(same) < 0.2
     history = dataclasses.replace(rows, path=Path("test.csv"))
     prob[:, -1] = np.nan
-    there = filter.shuffled(
-        history, prob, 0
-    )  # a history's control stays in its row: elsewhere there are items that come after it
+    # a history's control stays in its row: elsewhere there are items that come after it
+    there = filter.shuffled(history, prob, 0)
     assert np.array_equal(np.sort(there, 1), np.sort(prob, 1), equal_nan=True) and not np.array_equal(there, prob, equal_nan=True)
