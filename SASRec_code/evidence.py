@@ -18,7 +18,7 @@ from dataloader import DRAWN, InputError, Split, half_of, pick
 from similarity import Similarity, learn
 
 FEATURES = {
-    "llm": ("noise_prob", "noise_prob in window"),
+    "llm": ("noise_prob",),
     "collaborative": ("co-occurrence", "co-occurrence of the rest", "rarity"),
     "semantic": ("largest similarity", "mean similarity", "similarity of the rest"),
 }
@@ -61,12 +61,9 @@ def pairs_of(scored: np.ndarray) -> np.ndarray:
 
 
 def llm_features(split: Split) -> np.ndarray:
-    """(N, W, 2): the log-odds of noise_prob, and noise_prob normalised over the scored items of the window."""
+    """(N, W, 1): the log-odds of noise_prob. Not also relative to its window: that is worth most where just one item is planted."""
     prob = np.minimum(split.noise_prob, -1e-15)  # a probability of 1 has no odds
-    log_odds = prob - np.log(-np.expm1(prob))
-    peak = np.nanmax(prob, axis=1, keepdims=True)
-    total = peak + np.log(np.nansum(np.exp(prob - peak), axis=1, keepdims=True))
-    return np.stack([log_odds, prob - total], axis=2)
+    return (prob - np.log(-np.expm1(prob)))[:, :, None]
 
 
 def semantic_features(split: Split, similarity: Similarity) -> np.ndarray:

@@ -1,0 +1,97 @@
+"""tests/benchmarks/trial_mark.py: what it reads by hand, padding, from whom it learns, and what stage 3 makes of it."""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import CARS, FRUIT, ROOT
+
+from denoise_code.language_model import load_tokenizer
+
+sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
+import trial_mark as trial  # noqa: E402
+
+TITLES = FRUIT + CARS[: len(FRUIT)]
+
+
+@pytest.fixture
+def marker(tiny_models):
+    torch.manual_seed(0)
+    made = trial.Marker(str(tiny_models["llama"]), trial.Texts(load_tokenizer(str(tiny_models["llama"])), TITLES))
+    torch.nn.init.normal_(made.head.weight)  # a fresh head says 0 of all
+    return made.eval()
+
+
+def test_text_by_hand(marker, tiny_models):
+    """A window is listed twice; a score is read where a title ends the second time."""
+    tokenizer, windows = load_tokenizer(str(tiny_models["llama"])), [[0, 5, 3], [2, 20]]
+    tokens, ends, real = marker.texts(windows)
+    listed = " apple 0\n pear 2\n pear 0\n"
+    assert tokenizer.decode(tokens[0]).startswith(trial.FIRST + listed + trial.AGAIN + listed)
+    read = [tokenizer.decode(tokens[0, : end + 1]).rpartition("Again:\n")[2] for end in ends[0]]
+    assert read == [" apple 0\n", " apple 0\n pear 2\n", listed]
+    assert real.tolist() == [[True] * 3, [True, True, False]]
+
+
+def test_a_window_is_scored_as_if_alone(marker):
+    windows = [[0, 5, 3, 7], [2, 20], [4, 9, 11, 13, 15, 1]]
+    together = marker.score(windows)
+    for window, scores in zip(windows, together):
+        assert len(set(scores.tolist())) == len(window)
+        np.testing.assert_allclose(scores, marker.score([window])[0], atol=1e-4)
+
+
+def write_genres(folder, users=120):
+    """Two kinds of users, of fruit and of cars, a window each; a test row has one item of the other kind, marked."""
+    rng, half = np.random.default_rng(0), len(FRUIT)
+    folder.mkdir()
+    for name in ("id2name4Rec.json", "id2name.json"):
+        (folder / name).write_text(json.dumps({str(item): title for item, title in enumerate(TITLES, 1)}))
+    for split in ("train_5000", "valid_5000", "test_5000"):
+        rows = []
+        for user in range(users):
+            items = 1 + half * (user % 2) + rng.choice(half, size=rng.integers(4, 10), replace=False)
+            mask = [0] * len(items)
+            if split != "train_5000":
+                items[2], mask[2] = 1 + half * (1 - user % 2) + rng.integers(half), 1
+            rows.append({"user_id": user, "item_ids": items.tolist(), "mask": mask, "timestamp": user})
+        pd.DataFrame(rows).assign(item_titles="[]", replaced_item_titles="[]").to_csv(folder / f"{split}.csv", index=False)
+    return folder
+
+
+def test_it_learns_what_goes_together_and_stage_3_reads_it(tmp_path, tiny_models, monkeypatch, capsys):
+    from dataloader import half_of, read_split, read_titles
+    from sklearn.metrics import roc_auc_score
+
+    monkeypatch.setattr(trial, "BATCH", 16)
+    monkeypatch.setattr(trial, "LEARNING_RATE", 5e-3)
+    folder, made = write_genres(tmp_path / "G_noise_user0.1"), tmp_path / "G_denoise_user0.1_mark"
+    options = [str(folder), "--epochs", "30", "--base_model", str(tiny_models["llama"])]
+    with pytest.raises(SystemExit):
+        trial.main(options)
+    assert "G_denoise_user0.1_0: no such folder" in capsys.readouterr().err
+    (tmp_path / "G_denoise_user0.1_0").mkdir()
+    for name in ("id2name4Rec.json", "id2name.json"):
+        (tmp_path / "G_denoise_user0.1_0" / name).write_text((folder / name).read_text())
+
+    seen, learn = [], trial.learn
+    monkeypatch.setattr(trial, "learn", lambda marker, windows, *rest: (seen.append(windows), learn(marker, windows, *rest)))
+    trial.main(options)
+    train = pd.read_csv(folder / "train_5000.csv")
+    half = half_of(train["user_id"].to_numpy())
+    for scored, windows in enumerate(seen):  # from the rows of the other users, all of them
+        assert windows == [json.loads(items) for items in train["item_ids"][half != scored]]
+
+    titles = read_titles(made)
+    test = read_split(made / "test_5000.csv", titles, 10, "needed")
+    assert (np.isnan(test.noise_prob) == ~test.editable).all(), "no target is scored"
+    assert roc_auc_score(test.mask[test.editable], test.noise_prob[test.editable]) > 0.6
+    planted = read_split(made / "planted.csv", titles, 10, "needed")
+    assert ((planted.mask == 2).sum(1) == 1).all() and set(planted.drawn) == {"uniform", "popularity"}
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        trial.main(options)
+    assert "exists" in capsys.readouterr().err
