@@ -1,4 +1,4 @@
-"""tests/benchmarks/trial_mark.py: what it reads by hand, padding, from whom it learns, and what stage 3 makes of it."""
+"""tests/benchmarks/trial_mark.py and its control: what is read by hand, padding, from whom both learn, and what stage 3 reads."""
 
 import json
 import sys
@@ -17,18 +17,28 @@ import trial_mark as trial  # noqa: E402
 TITLES = FRUIT + CARS[: len(FRUIT)]
 
 
-@pytest.fixture
-def marker(tiny_models):
+def genre_vectors() -> np.ndarray:
+    """Vectors (1 + items, 16) of length 1, those of a genre about the same point; zero for padding."""
+    rng = np.random.default_rng(0)
+    vectors = np.repeat(rng.standard_normal((2, 16)), len(FRUIT), axis=0) + rng.standard_normal((len(TITLES), 16)) / 2
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.concatenate([np.zeros((1, 16)), vectors])
+
+
+@pytest.fixture(params=["titles", "vectors"])
+def marker(tiny_models, request):
     torch.manual_seed(0)
-    made = trial.Marker(str(tiny_models["llama"]), trial.Texts(load_tokenizer(str(tiny_models["llama"])), TITLES))
+    if request.param == "vectors":
+        return trial.VectorMarker(genre_vectors()).eval()
+    made = trial.TitleMarker(str(tiny_models["llama"]), trial.Texts(load_tokenizer(str(tiny_models["llama"])), TITLES))
     torch.nn.init.normal_(made.head.weight)  # a fresh head says 0 of all
     return made.eval()
 
 
-def test_text_by_hand(marker, tiny_models):
+def test_text_by_hand(tiny_models):
     """A window is listed twice; a score is read where a title ends the second time."""
     tokenizer, windows = load_tokenizer(str(tiny_models["llama"])), [[0, 5, 3], [2, 20]]
-    tokens, ends, real = marker.texts(windows)
+    tokens, ends, real = trial.Texts(tokenizer, TITLES)(windows)
     listed = " apple 0\n pear 2\n pear 0\n"
     assert tokenizer.decode(tokens[0]).startswith(trial.FIRST + listed + trial.AGAIN + listed)
     read = [tokenizer.decode(tokens[0, : end + 1]).rpartition("Again:\n")[2] for end in ends[0]]
@@ -37,7 +47,7 @@ def test_text_by_hand(marker, tiny_models):
 
 
 def test_a_window_is_scored_as_if_alone(marker):
-    windows = [[0, 5, 3, 7], [2, 20], [4, 9, 11, 13, 15, 1]]
+    windows = [[8, 5, 3, 7], [2, 20], [4, 9, 11, 13, 15, 1]]
     together = marker.score(windows)
     for window, scores in zip(windows, together):
         assert len(set(scores.tolist())) == len(window)
@@ -62,23 +72,32 @@ def write_genres(folder, users=120):
     return folder
 
 
-def test_it_learns_what_goes_together_and_stage_3_reads_it(tmp_path, tiny_models, monkeypatch, capsys):
+@pytest.mark.parametrize("reads", ["titles", "vectors"])
+def test_it_learns_what_goes_together_and_stage_3_reads_it(reads, tmp_path, tiny_models, monkeypatch, capsys):
     from dataloader import half_of, read_split, read_titles
+    from safetensors.numpy import save_file
     from sklearn.metrics import roc_auc_score
 
-    monkeypatch.setattr(trial, "BATCH", 16)
-    monkeypatch.setattr(trial, "LEARNING_RATE", 5e-3)
-    folder, made = write_genres(tmp_path / "G_noise_user0.1"), tmp_path / "G_denoise_user0.1_mark"
-    options = [str(folder), "--epochs", "30", "--base_model", str(tiny_models["llama"])]
+    for kind in (trial.TitleMarker, trial.VectorMarker):
+        monkeypatch.setattr(kind, "batch", 16)
+        monkeypatch.setattr(kind, "learning_rate", 5e-3)
+    folder, made = write_genres(tmp_path / "G_noise_user0.1"), tmp_path / f"G_denoise_user0.1_{reads}"
+    options = [str(folder), reads, "--epochs", "30", "--base_model", str(tiny_models["llama"])]
     with pytest.raises(SystemExit):
         trial.main(options)
     assert "G_denoise_user0.1_0: no such folder" in capsys.readouterr().err
     (tmp_path / "G_denoise_user0.1_0").mkdir()
     for name in ("id2name4Rec.json", "id2name.json"):
         (tmp_path / "G_denoise_user0.1_0" / name).write_text((folder / name).read_text())
+    save_file({"vectors": genre_vectors()[1:].astype(np.float16)}, tmp_path / "G_denoise_user0.1_0" / "title_vectors.safetensors")
 
     seen, learn = [], trial.learn
-    monkeypatch.setattr(trial, "learn", lambda marker, windows, *rest: (seen.append(windows), learn(marker, windows, *rest)))
+    def learn_seen(marker, windows, pool, *rest):
+        assert sorted(set(pool)) == sorted({item for items in windows for item in items})
+        seen.append(windows)
+        learn(marker, windows, pool, *rest)
+
+    monkeypatch.setattr(trial, "learn", learn_seen)
     trial.main(options)
     train = pd.read_csv(folder / "train_5000.csv")
     half = half_of(train["user_id"].to_numpy())

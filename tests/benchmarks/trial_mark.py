@@ -1,14 +1,16 @@
-"""Does a language model that reads the window know more than counts and title vectors? A trial, for a GPU.
+"""Does a language model that reads the window know more than counts and title vectors? A trial, for a GPU, and its control.
 
 One text lists the titles of a window twice, so that each is read, the second time, after all others. A linear head over the
 hidden state that ends a title says whether it does not belong. LoRA and head learn it on train windows with one item planted
 by popularity, for each half of the users on the other half, so that nothing was learned from the rows that are scored.
+The control learns the same, but for the language model: a small transformer over untrained title vectors, in minutes on a CPU.
 
 Reads   a data set folder, and the one that generate_denoised.py made of it without an adapter (title vectors)
-Writes  <that folder, its _0 as _mark>: the same with noise_prob in its rows, and planted.csv; report.py and sweep.py read it
+Writes  <that folder, its _0 as _titles or _vectors>: the same with noise_prob in its rows, and planted.csv
+Prints  what the marks add to counts and title vectors
 
-    python tests/benchmarks/trial_mark.py data/Industrial_noise_user0.1 --epochs 10       # Toy: --epochs 6
-    python SASRec_code/report.py --dataset Industrial_denoise_user0.1_mark
+    python tests/benchmarks/trial_mark.py data/Industrial_noise_user0.1 titles --epochs 10       # Toy: 6
+    python tests/benchmarks/trial_mark.py data/Industrial_noise_user0.1 vectors --epochs 40
 """
 
 import argparse
@@ -16,6 +18,7 @@ import json
 import shutil
 import sys
 import time
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -24,7 +27,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "SASRec_code")]
-from dataloader import half_of  # noqa: E402
+from dataloader import half_of, read_vectors  # noqa: E402
 
 from denoise_code.command_line import InputError, beside, input_errors  # noqa: E402
 from denoise_code.dataset import (  # noqa: E402
@@ -42,7 +45,7 @@ from denoise_code.prompt import clean_title  # noqa: E402
 
 FIRST, AGAIN = "Items of one person, oldest first:\n", "Which of them does not belong? Again:\n"
 LONGEST_TITLE = 40  # tokens
-BATCH, LEARNING_RATE, PLANTED = 64, 4e-4, 2000
+PLANTED = 2000  # rows
 LORA = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.05, "target_modules": "all-linear"}
 
 
@@ -69,7 +72,23 @@ class Texts:
 
 
 class Marker(torch.nn.Module):
-    """Log-odds (B, W) that each title of a window does not belong."""
+    """From windows (B lists of items) to log-odds (B, W) that each item does not belong, and where there is one (B, W)."""
+
+    @torch.inference_mode()
+    def score(self, windows: list) -> list[np.ndarray]:
+        """Log-odds (n,) of each window, those of like length read together."""
+        self.eval()
+        order = sorted(range(len(windows)), key=lambda row: self.length(windows[row]))
+        result = [None] * len(windows)
+        for start in range(0, len(order), 2 * self.batch):
+            part = order[start : start + 2 * self.batch]
+            for row, scores, real in zip(part, *self([windows[row] for row in part])):
+                result[row] = scores[real].cpu().numpy()
+        return result
+
+
+class TitleMarker(Marker):
+    batch, learning_rate = 64, 4e-4
 
     def __init__(self, base_model: str, texts: Texts):
         from peft import LoraConfig, get_peft_model
@@ -77,6 +96,7 @@ class Marker(torch.nn.Module):
 
         super().__init__()
         self.texts = texts
+        self.length = lambda items: sum(len(texts.titles[item]) for item in items)
         self.decoder = get_peft_model(
             AutoModel.from_pretrained(locate_model(base_model), dtype=torch.float32), LoraConfig(**LORA)
         )
@@ -91,17 +111,28 @@ class Marker(torch.nn.Module):
             scores = self.head(states.gather(1, ends[..., None].expand(-1, -1, states.shape[-1])))[..., 0]
         return scores.float().masked_fill(~real, -1e4), real
 
-    @torch.inference_mode()
-    def score(self, windows: list) -> list[np.ndarray]:
-        """Log-odds (n,) of each window, those of like length read together."""
-        self.eval()
-        order = sorted(range(len(windows)), key=lambda row: sum(len(self.texts.titles[item]) for item in windows[row]))
-        result = [None] * len(windows)
-        for start in range(0, len(order), 2 * BATCH):
-            part = order[start : start + 2 * BATCH]
-            for row, scores, real in zip(part, *self([windows[row] for row in part])):
-                result[row] = scores[real].cpu().numpy()
-        return result
+
+class VectorMarker(Marker):
+    """The control. vectors (n_items + 1, D): untrained title vectors; what stands where in a window is not told."""
+
+    batch, learning_rate, length = 256, 1e-3, staticmethod(len)
+
+    def __init__(self, vectors: np.ndarray, width: int = 128):
+        super().__init__()
+        table = torch.from_numpy(vectors.astype(np.float32))
+        self.register_buffer("table", (table - table[1:].mean(0)) / table[1:].std(0))
+        self.narrow = torch.nn.Sequential(
+            torch.nn.Dropout(0.2), torch.nn.Linear(table.shape[1], width), torch.nn.LayerNorm(width)
+        )
+        layer = torch.nn.TransformerEncoderLayer(width, 4, 2 * width, 0.3, "gelu", batch_first=True, norm_first=True)
+        self.encoder = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = torch.nn.Linear(width, 1)
+
+    def forward(self, windows):
+        items = torch.nn.utils.rnn.pad_sequence([torch.tensor(items) for items in windows], True).to(self.table.device)
+        absent = items == 0
+        states = self.encoder(self.narrow(self.table[items]), src_key_padding_mask=absent)
+        return self.head(states)[..., 0].masked_fill(absent, -1e4), ~absent
 
 
 def learn(marker: Marker, windows: list, pool: np.ndarray, epochs: float, rng) -> None:
@@ -110,15 +141,15 @@ def learn(marker: Marker, windows: list, pool: np.ndarray, epochs: float, rng) -
     from tqdm import trange
 
     trained = [parameter for parameter in marker.parameters() if parameter.requires_grad]
-    steps = -(-int(epochs * len(windows)) // BATCH)
-    optimiser = torch.optim.AdamW(trained, LEARNING_RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, max(steps, 2), pct_start=0.1)
+    steps = -(-int(epochs * len(windows)) // marker.batch)
+    optimiser = torch.optim.AdamW(trained, marker.learning_rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, marker.learning_rate, max(steps, 2), pct_start=0.1)
     marker.train()
     order, losses = np.empty(0, dtype=int), []
     for _ in (bar := trange(steps, unit="step")):
-        if len(order) < min(BATCH, len(windows)):
+        if len(order) < min(marker.batch, len(windows)):
             order = rng.permutation(len(windows))
-        rows, order = order[:BATCH], order[BATCH:]
+        rows, order = order[: marker.batch], order[marker.batch :]
         planted = [plant(windows[row], pool, rng) for row in rows]
         scores, real = marker([put(windows[row], new) for row, new in zip(rows, planted)])
         places = torch.tensor([next(iter(new)) for new in planted], device=scores.device)
@@ -154,11 +185,11 @@ def write(path: Path, table, scores: list[np.ndarray]) -> None:
     table.assign(**lists, **columns, **dict.fromkeys(empty, "[]")).to_csv(path, index=False)
 
 
-def mark(folder: Path, epochs: float, base_model: str = EMBEDDED_MODEL) -> Path:
+def mark(folder: Path, reads: str, epochs: float, base_model: str = EMBEDDED_MODEL) -> Path:
     denoised = folder.with_name(output_name(folder.name, None, 0))
     if not denoised.is_dir():
         raise InputError(f"{denoised}: no such folder; generate_denoised.py --noise_dataset_path {folder} makes it")
-    output = denoised.with_name(denoised.name.removesuffix("_0") + "_mark")
+    output = denoised.with_name(denoised.name.removesuffix("_0") + f"_{reads}")
     if output.exists():
         raise InputError(f"{output} exists: remove it first")
     rng, catalogue, source = np.random.default_rng(0), read_catalogue(folder), find_train_file(folder)
@@ -168,31 +199,68 @@ def mark(folder: Path, epochs: float, base_model: str = EMBEDDED_MODEL) -> Path:
     tables |= {name: read_windows(folder / f"{name}.csv", len(catalogue) - 1) for name in ("valid_5000", "test_5000")}
     halves = {name: half_of(table["user_id"].to_numpy()) for name, table in tables.items()}
     scores = {name: np.empty(len(table), dtype=object) for name, table in tables.items()}
-    texts = Texts(load_tokenizer(base_model), catalogue)
+    if reads == "titles":
+        texts = Texts(load_tokenizer(base_model), catalogue)
+        made = partial(TitleMarker, base_model, texts)
+    else:
+        made = partial(VectorMarker, read_vectors(denoised, len(catalogue) - 1))
     for half in (0, 1):
         torch.manual_seed(half)
-        marker = Marker(base_model, texts).to("cuda" if torch.cuda.is_available() else "cpu")
-        learn(marker, train["item_ids"][halves[source.stem] != half].tolist(), pools["popularity"], epochs, rng)
+        marker = made().to("cuda" if torch.cuda.is_available() else "cpu")
+        windows = train["item_ids"][halves[source.stem] != half].tolist()
+        # planted from these windows alone: an item that only the other half has would be told by never having been met
+        learn(marker, windows, noise_pools(windows, len(catalogue) - 1)["popularity"], epochs, rng)
         for name, table in tables.items():
             hidden, rows = name.startswith(("valid", "test")), np.flatnonzero(halves[name] == half)
             windows = [items[: len(items) - hidden] for items in table["item_ids"].iloc[rows]]  # never the target
             for row, found in zip(rows, marker.score(windows)):
                 scores[name][row] = found
-    with beside(output) as partial:
-        shutil.copytree(denoised, partial)
+    with beside(output) as unfinished:
+        shutil.copytree(denoised, unfinished)
         for name, table in tables.items():
-            write(partial / f"{name}.csv", table, list(scores[name]))
+            write(unfinished / f"{name}.csv", table, list(scores[name]))
     return output
+
+
+def show_added(made: Path) -> None:
+    """AUC of counts and title vectors without the marks and with them; fitted on planted rows, those that are scored on other users'."""
+    from dataloader import find_split, pick, read_split, read_titles
+    from evidence import Evidence, bootstrap_aucs, detection_row, halves, interval
+    from filter import read_sources
+
+    def by_other_users(kind: str, planted) -> np.ndarray:
+        one, other = (Evidence(kind, sources, half).probabilities(planted) for half in halves(planted))
+        return np.where(half_of(planted.users)[:, None] == 0, other, one)
+
+    titles, splits = read_titles(made), ("train", "test")
+    train, test = (read_split(find_split(made.parent, made.name, split, True), titles, 10, "needed") for split in splits)
+    sources = read_sources(made, train, len(titles) - 1, 10)
+    uniform, popular = (pick(sources.planted, sources.planted.drawn == drawn) for drawn in DRAWN)
+    kinds = without, fused = "collaborative+semantic", "fused"
+    cases = {"test": (test, 1, {kind: Evidence(kind, sources, uniform).probabilities(test) for kind in kinds})}
+    for drawn, planted in zip(DRAWN, (uniform, popular)):
+        cases[f"planted: {drawn}"] = (planted, 2, {kind: by_other_users(kind, planted) for kind in kinds})
+    print(f"| rows | {without} | with the marks | difference | the marks alone |\n|---|---|---|---|---|")
+    for name, (split, mark, scores) in cases.items():
+        scores["alone"] = split.noise_prob
+        auc = {kind: detection_row(split.mask == mark, score, split.editable)["AUC"] for kind, score in scores.items()}
+        draws = bootstrap_aucs(split, mark, scores)
+        less, more = interval(draws[fused] - draws[without])
+        added = f"{auc[fused] - auc[without]:+.4f} [{less:+.4f}, {more:+.4f}]"
+        print(f"| {name} ({len(split.items):,}) | {auc[without]:.4f} | {auc[fused]:.4f} | {added} | {auc['alone']:.4f} |")
 
 
 def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("reads", choices=["titles", "vectors"])
     parser.add_argument("--epochs", type=float, default=10)
     parser.add_argument("--base_model", default=EMBEDDED_MODEL)
     args, started = parser.parse_args(argv), time.perf_counter()
     with input_errors(__file__):
-        print(f"wrote {mark(args.folder, args.epochs, args.base_model)} in {time.perf_counter() - started:.0f} s")
+        made = mark(args.folder, args.reads, args.epochs, args.base_model)
+        print(f"wrote {made} in {time.perf_counter() - started:.0f} s")
+        show_added(made)
 
 
 if __name__ == "__main__":
