@@ -176,10 +176,14 @@ def planted_rows(folder: Path, catalogue: list[str], count: int, adapter_run: di
     if count > len(unseen):
         raise InputError(f"--planted {count}: {path} has {len(unseen)} rows that fine-tuning did not use")
     rng, pools = np.random.default_rng([seed, 3]), noise_pools(table["item_ids"].tolist(), n_items)
-    chosen = np.sort(rng.choice(unseen, size=count, replace=False))
+    return plant_rows(table, np.sort(rng.choice(unseen, size=count, replace=False)), catalogue, pools, rng)
+
+
+def plant_rows(table: pd.DataFrame, chosen: np.ndarray, catalogue: list[str], pools: dict, rng) -> pd.DataFrame:
+    """The chosen rows (numbers), one item planted into each: uniformly and by popularity in turn."""
     table = table.iloc[chosen].reset_index(drop=True).assign(train_row=chosen)
-    table["drawn"] = [DRAWN[row % 2] for row in range(count)]
-    for row in range(count):
+    table["drawn"] = [DRAWN[row % 2] for row in range(len(table))]
+    for row in range(len(table)):
         planted = plant(table.at[row, "item_ids"], pools[table.at[row, "drawn"]], rng)
         table.at[row, "item_ids"] = put(table.at[row, "item_ids"], planted)
         table.at[row, "mask"] = put(table.at[row, "mask"], dict.fromkeys(planted, 2))

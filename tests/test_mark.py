@@ -1,6 +1,7 @@
 """tests/benchmarks/trial_mark.py and its control: what is read by hand, padding, from whom both learn, and what stage 3 reads."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -66,51 +67,80 @@ def write_genres(folder, users=120):
             items = 1 + half * (user % 2) + rng.choice(half, size=rng.integers(4, 10), replace=False)
             mask = [0] * len(items)
             if split != "train_5000":
-                items[2], mask[2] = 1 + half * (1 - user % 2) + rng.integers(half), 1
+                place = rng.integers(len(items) - 1)  # never the target
+                items[place], mask[place] = 1 + half * (1 - user % 2) + rng.integers(half), 1
             rows.append({"user_id": user, "item_ids": items.tolist(), "mask": mask, "timestamp": user})
         pd.DataFrame(rows).assign(item_titles="[]", replaced_item_titles="[]").to_csv(folder / f"{split}.csv", index=False)
     return folder
 
 
-@pytest.mark.parametrize("reads", ["titles", "vectors"])
-def test_it_learns_what_goes_together_and_stage_3_reads_it(reads, tmp_path, tiny_models, monkeypatch, capsys):
-    from dataloader import half_of, read_split, read_titles
+@pytest.fixture
+def genres(tmp_path):
+    """A data set of two genres, and the folder that holds its title vectors."""
     from safetensors.numpy import save_file
+
+    folder, denoised = write_genres(tmp_path / "G_noise_user0.1"), tmp_path / "G_denoise_user0.1_0"
+    denoised.mkdir()
+    for name in ("id2name4Rec.json", "id2name.json"):
+        (denoised / name).write_text((folder / name).read_text())
+    save_file({"vectors": genre_vectors()[1:].astype(np.float16)}, denoised / trial.VECTORS)
+    return folder
+
+
+@pytest.mark.parametrize("reads", ["titles", "vectors"])
+def test_it_learns_what_goes_together_from_other_users(reads, genres, tiny_models, monkeypatch, capsys):
+    from dataloader import half_of, read_split, read_titles
     from sklearn.metrics import roc_auc_score
 
     for kind in (trial.TitleMarker, trial.VectorMarker):
         monkeypatch.setattr(kind, "batch", 16)
         monkeypatch.setattr(kind, "learning_rate", 5e-3)
-    folder, made = write_genres(tmp_path / "G_noise_user0.1"), tmp_path / f"G_denoise_user0.1_{reads}"
-    options = [str(folder), reads, "--epochs", "30", "--base_model", str(tiny_models["llama"])]
-    with pytest.raises(SystemExit):
-        trial.main(options)
-    assert "G_denoise_user0.1_0: no such folder" in capsys.readouterr().err
-    (tmp_path / "G_denoise_user0.1_0").mkdir()
-    for name in ("id2name4Rec.json", "id2name.json"):
-        (tmp_path / "G_denoise_user0.1_0" / name).write_text((folder / name).read_text())
-    save_file({"vectors": genre_vectors()[1:].astype(np.float16)}, tmp_path / "G_denoise_user0.1_0" / "title_vectors.safetensors")
+    learned, scored, learn, score = [], [], trial.learn, trial.Marker.score
 
-    seen, learn = [], trial.learn
     def learn_seen(marker, windows, pool, *rest):
-        assert sorted(set(pool)) == sorted({item for items in windows for item in items})
-        seen.append(windows)
+        assert set(pool) == {item for items in windows for item in items}
+        learned.append(windows)
         learn(marker, windows, pool, *rest)
 
     monkeypatch.setattr(trial, "learn", learn_seen)
-    trial.main(options)
-    train = pd.read_csv(folder / "train_5000.csv")
+    monkeypatch.setattr(trial.Marker, "score", lambda marker, windows: (scored.append(windows), score(marker, windows))[1])
+    trial.main([str(genres), reads, "--epochs", "30", "--base_model", str(tiny_models["llama"])])
+    train = pd.read_csv(genres / "train_5000.csv")
     half = half_of(train["user_id"].to_numpy())
-    for scored, windows in enumerate(seen):  # from the rows of the other users, all of them
-        assert windows == [json.loads(items) for items in train["item_ids"][half != scored]]
+    one, other = ([json.loads(items) for items in train["item_ids"][half == which]] for which in (0, 1))
+    assert learned == [other, one] and scored[:: len(scored) // 2] == [one, other]
 
-    titles = read_titles(made)
-    test = read_split(made / "test_5000.csv", titles, 10, "needed")
-    assert (np.isnan(test.noise_prob) == ~test.editable).all(), "no target is scored"
+    made = genres.with_name(f"G_denoise_user0.1_{reads}")
+    test = read_split(made / "test_5000.csv", read_titles(made), 10, "needed")
     assert roc_auc_score(test.mask[test.editable], test.noise_prob[test.editable]) > 0.6
-    planted = read_split(made / "planted.csv", titles, 10, "needed")
+    planted = read_split(made / "planted.csv", read_titles(made), 10, "needed")
     assert ((planted.mask == 2).sum(1) == 1).all() and set(planted.drawn) == {"uniform", "popularity"}
-    capsys.readouterr()
-    with pytest.raises(SystemExit):
-        trial.main(options)
-    assert "exists" in capsys.readouterr().err
+    table = capsys.readouterr().out.split("|---|---|---|---|---|\n")[1].splitlines()
+    assert [row.split(" (")[0] for row in table] == ["| valid", "| test", "| planted: uniform", "| planted: popularity"]
+
+
+def test_no_target_is_read(genres):
+    def probabilities():
+        made = trial.mark(genres, "vectors", epochs=1)
+        tables = [pd.read_csv(made / f"{split}_5000.csv") for split in ("valid", "test")]
+        shutil.rmtree(made)
+        return [table["noise_prob"].tolist() for table in tables]
+
+    before = probabilities()
+    for split in ("valid", "test"):
+        path = genres / f"{split}_5000.csv"
+        table = pd.read_csv(path)
+        table["item_ids"] = [
+            json.dumps([*json.loads(items)[:-1], 1 + row % len(TITLES)]) for row, items in enumerate(table["item_ids"])
+        ]
+        table.to_csv(path, index=False)
+    assert probabilities() == before
+
+
+def test_refused_before_anything_is_learned(genres, capsys):
+    (genres.with_name("G_denoise_user0.1_vectors")).mkdir()
+    for reads, complaint in (("vectors", "exists"), ("titles", "title_vectors.safetensors: no such file")):
+        (genres.with_name("G_denoise_user0.1_0") / trial.VECTORS).unlink(missing_ok=True)
+        with pytest.raises(SystemExit):
+            trial.main([str(genres), reads, "--epochs", "1"])
+        assert complaint in capsys.readouterr().err

@@ -36,6 +36,7 @@ from denoise_code.dataset import (  # noqa: E402
     noise_pools,
     output_name,
     plant,
+    plant_rows,
     put,
     read_catalogue,
     read_windows,
@@ -46,6 +47,7 @@ from denoise_code.prompt import clean_title  # noqa: E402
 FIRST, AGAIN = "Items of one person, oldest first:\n", "Which of them does not belong? Again:\n"
 LONGEST_TITLE = 40  # tokens
 PLANTED = 2000  # rows
+VECTORS = "title_vectors.safetensors"
 LORA = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.05, "target_modules": "all-linear"}
 
 
@@ -108,8 +110,8 @@ class TitleMarker(Marker):
         tokens, ends, real = (values.to(device) for values in self.texts(windows))
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             states = self.decoder(input_ids=tokens, use_cache=False)[0]  # (B, T, D)
-            scores = self.head(states.gather(1, ends[..., None].expand(-1, -1, states.shape[-1])))[..., 0]
-        return scores.float().masked_fill(~real, -1e4), real
+        read = states.gather(1, ends[..., None].expand(-1, -1, states.shape[-1])).float()
+        return self.head(read)[..., 0].masked_fill(~real, -1e4), real
 
 
 class VectorMarker(Marker):
@@ -164,18 +166,6 @@ def learn(marker: Marker, windows: list, pool: np.ndarray, epochs: float, rng) -
         bar.set_postfix(loss=f"{np.mean(losses[-50:]):.4f}")
 
 
-def planted_rows(train, pools: dict, rng):
-    """Train rows with one item planted, drawn in turn uniformly and by popularity, as planted.csv of stage 2."""
-    chosen = np.sort(rng.choice(len(train), size=min(PLANTED, len(train)), replace=False))
-    table = train.iloc[chosen].reset_index(drop=True).assign(train_row=chosen)
-    table["drawn"] = [DRAWN[row % 2] for row in range(len(table))]
-    for row in range(len(table)):
-        new = plant(table.at[row, "item_ids"], pools[table.at[row, "drawn"]], rng)
-        table.at[row, "item_ids"] = put(table.at[row, "item_ids"], new)
-        table.at[row, "mask"] = put(table.at[row, "mask"], dict.fromkeys(new, 2))
-    return table
-
-
 def write(path: Path, table, scores: list[np.ndarray]) -> None:
     """A split with noise_prob; suspects and replacements are left to stage 3."""
     probs = [torch.nn.functional.logsigmoid(torch.from_numpy(row)).clamp(max=-1e-6).tolist() for row in scores]
@@ -187,15 +177,16 @@ def write(path: Path, table, scores: list[np.ndarray]) -> None:
 
 def mark(folder: Path, reads: str, epochs: float, base_model: str = EMBEDDED_MODEL) -> Path:
     denoised = folder.with_name(output_name(folder.name, None, 0))
-    if not denoised.is_dir():
-        raise InputError(f"{denoised}: no such folder; generate_denoised.py --noise_dataset_path {folder} makes it")
     output = denoised.with_name(denoised.name.removesuffix("_0") + f"_{reads}")
     if output.exists():
         raise InputError(f"{output} exists: remove it first")
+    if not (denoised / VECTORS).exists():
+        raise InputError(f"{denoised / VECTORS}: no such file; generate_denoised.py --noise_dataset_path {folder} makes it")
     rng, catalogue, source = np.random.default_rng(0), read_catalogue(folder), find_train_file(folder)
     train = read_windows(source, len(catalogue) - 1)
     pools = noise_pools(train["item_ids"].tolist(), len(catalogue) - 1)
-    tables = {source.stem: train, "planted": planted_rows(train, pools, rng)}
+    chosen = np.sort(rng.choice(len(train), size=min(PLANTED, len(train)), replace=False))
+    tables = {source.stem: train, "planted": plant_rows(train, chosen, catalogue, pools, rng)}
     tables |= {name: read_windows(folder / f"{name}.csv", len(catalogue) - 1) for name in ("valid_5000", "test_5000")}
     halves = {name: half_of(table["user_id"].to_numpy()) for name, table in tables.items()}
     scores = {name: np.empty(len(table), dtype=object) for name, table in tables.items()}
@@ -216,7 +207,9 @@ def mark(folder: Path, reads: str, epochs: float, base_model: str = EMBEDDED_MOD
             for row, found in zip(rows, marker.score(windows)):
                 scores[name][row] = found
     with beside(output) as unfinished:
-        shutil.copytree(denoised, unfinished)
+        unfinished.mkdir()
+        for name in ("id2name.json", "id2name4Rec.json", VECTORS):
+            shutil.copy(denoised / name, unfinished / name)
         for name, table in tables.items():
             write(unfinished / f"{name}.csv", table, list(scores[name]))
     return output
@@ -232,12 +225,14 @@ def show_added(made: Path) -> None:
         one, other = (Evidence(kind, sources, half).probabilities(planted) for half in halves(planted))
         return np.where(half_of(planted.users)[:, None] == 0, other, one)
 
-    titles, splits = read_titles(made), ("train", "test")
-    train, test = (read_split(find_split(made.parent, made.name, split, True), titles, 10, "needed") for split in splits)
+    titles, splits = read_titles(made), ("train", "valid", "test")
+    train, valid, test = (read_split(find_split(made.parent, made.name, split, True), titles, 10, "needed") for split in splits)
     sources = read_sources(made, train, len(titles) - 1, 10)
     uniform, popular = (pick(sources.planted, sources.planted.drawn == drawn) for drawn in DRAWN)
     kinds = without, fused = "collaborative+semantic", "fused"
-    cases = {"test": (test, 1, {kind: Evidence(kind, sources, uniform).probabilities(test) for kind in kinds})}
+    cases = {}
+    for name, split in (("valid", valid), ("test", test)):
+        cases[name] = (split, 1, {kind: Evidence(kind, sources, uniform).probabilities(split) for kind in kinds})
     for drawn, planted in zip(DRAWN, (uniform, popular)):
         cases[f"planted: {drawn}"] = (planted, 2, {kind: by_other_users(kind, planted) for kind in kinds})
     print(f"| rows | {without} | with the marks | difference | the marks alone |\n|---|---|---|---|---|")
@@ -254,7 +249,7 @@ def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("reads", choices=["titles", "vectors"])
-    parser.add_argument("--epochs", type=float, default=10)
+    parser.add_argument("--epochs", type=float, required=True)
     parser.add_argument("--base_model", default=EMBEDDED_MODEL)
     args, started = parser.parse_args(argv), time.perf_counter()
     with input_errors(__file__):
