@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import CARS, FRUIT, ROOT
+from conftest import CARS, FRUIT, ROOT, write_rows, write_tiny_data
 
 from denoise_code.language_model import load_tokenizer
 
@@ -55,40 +55,30 @@ def test_a_window_is_scored_as_if_alone(marker):
         np.testing.assert_allclose(scores, marker.score([window])[0], atol=1e-4)
 
 
-def write_genres(folder, users=120):
-    """Two kinds of users, of fruit and of cars, a window each; a test row has one item of the other kind, marked."""
+@pytest.fixture
+def two_genres(tmp_path):
+    """A data set of windows of fruit and windows of cars, and the folder of its title vectors; a test row has one of the other, marked."""
+    from safetensors.numpy import save_file
+
     rng, half = np.random.default_rng(0), len(FRUIT)
-    folder.mkdir()
-    for name in ("id2name4Rec.json", "id2name.json"):
-        (folder / name).write_text(json.dumps({str(item): title for item, title in enumerate(TITLES, 1)}))
+    folder, denoised = (write_tiny_data(tmp_path / f"G_{kind}", TITLES, {}) for kind in ("noise_user0.1", "denoise_user0.1_0"))
     for split in ("train_5000", "valid_5000", "test_5000"):
-        rows = []
-        for user in range(users):
-            items = 1 + half * (user % 2) + rng.choice(half, size=rng.integers(4, 10), replace=False)
+        windows, masks = [], []
+        for row in range(120):
+            items = 1 + half * (row % 2) + rng.choice(half, size=rng.integers(4, 10), replace=False)
             mask = [0] * len(items)
             if split != "train_5000":
                 place = rng.integers(len(items) - 1)  # never the target
-                items[place], mask[place] = 1 + half * (1 - user % 2) + rng.integers(half), 1
-            rows.append({"user_id": user, "item_ids": items.tolist(), "mask": mask, "timestamp": user})
-        pd.DataFrame(rows).assign(item_titles="[]", replaced_item_titles="[]").to_csv(folder / f"{split}.csv", index=False)
-    return folder
-
-
-@pytest.fixture
-def genres(tmp_path):
-    """A data set of two genres, and the folder that holds its title vectors."""
-    from safetensors.numpy import save_file
-
-    folder, denoised = write_genres(tmp_path / "G_noise_user0.1"), tmp_path / "G_denoise_user0.1_0"
-    denoised.mkdir()
-    for name in ("id2name4Rec.json", "id2name.json"):
-        (denoised / name).write_text((folder / name).read_text())
+                items[place], mask[place] = 1 + half * (1 - row % 2) + rng.integers(half), 1
+            windows.append(items.tolist())
+            masks.append(mask)
+        write_rows(folder / f"{split}.csv", windows, masks)
     save_file({"vectors": genre_vectors()[1:].astype(np.float16)}, denoised / trial.VECTORS)
     return folder
 
 
 @pytest.mark.parametrize("reads", ["titles", "vectors"])
-def test_it_learns_what_goes_together_from_other_users(reads, genres, tiny_models, monkeypatch, capsys):
+def test_it_learns_what_goes_together_from_other_users(reads, two_genres, tiny_models, monkeypatch, capsys):
     from dataloader import half_of, read_split, read_titles
     from sklearn.metrics import roc_auc_score
 
@@ -104,13 +94,13 @@ def test_it_learns_what_goes_together_from_other_users(reads, genres, tiny_model
 
     monkeypatch.setattr(trial, "learn", learn_seen)
     monkeypatch.setattr(trial.Marker, "score", lambda marker, windows: (scored.append(windows), score(marker, windows))[1])
-    trial.main([str(genres), reads, "--epochs", "30", "--base_model", str(tiny_models["llama"])])
-    train = pd.read_csv(genres / "train_5000.csv")
+    trial.main([str(two_genres), reads, "--epochs", "30", "--base_model", str(tiny_models["llama"])])
+    train = pd.read_csv(two_genres / "train_5000.csv")
     half = half_of(train["user_id"].to_numpy())
     one, other = ([json.loads(items) for items in train["item_ids"][half == which]] for which in (0, 1))
     assert learned == [other, one] and scored[:: len(scored) // 2] == [one, other]
 
-    made = genres.with_name(f"G_denoise_user0.1_{reads}")
+    made = two_genres.with_name(f"G_denoise_user0.1_{reads}")
     test = read_split(made / "test_5000.csv", read_titles(made), 10, "needed")
     assert roc_auc_score(test.mask[test.editable], test.noise_prob[test.editable]) > 0.6
     planted = read_split(made / "planted.csv", read_titles(made), 10, "needed")
@@ -119,16 +109,16 @@ def test_it_learns_what_goes_together_from_other_users(reads, genres, tiny_model
     assert [row.split(" (")[0] for row in table] == ["| valid", "| test", "| planted: uniform", "| planted: popularity"]
 
 
-def test_no_target_is_read(genres):
+def test_no_target_is_read(two_genres):
     def probabilities():
-        made = trial.mark(genres, "vectors", epochs=1)
+        made = trial.mark(two_genres, "vectors", epochs=1)
         tables = [pd.read_csv(made / f"{split}_5000.csv") for split in ("valid", "test")]
         shutil.rmtree(made)
         return [table["noise_prob"].tolist() for table in tables]
 
     before = probabilities()
     for split in ("valid", "test"):
-        path = genres / f"{split}_5000.csv"
+        path = two_genres / f"{split}_5000.csv"
         table = pd.read_csv(path)
         table["item_ids"] = [
             json.dumps([*json.loads(items)[:-1], 1 + row % len(TITLES)]) for row, items in enumerate(table["item_ids"])
@@ -137,10 +127,10 @@ def test_no_target_is_read(genres):
     assert probabilities() == before
 
 
-def test_refused_before_anything_is_learned(genres, capsys):
-    (genres.with_name("G_denoise_user0.1_vectors")).mkdir()
+def test_refused_before_anything_is_learned(two_genres, capsys):
+    (two_genres.with_name("G_denoise_user0.1_vectors")).mkdir()
     for reads, complaint in (("vectors", "exists"), ("titles", "title_vectors.safetensors: no such file")):
-        (genres.with_name("G_denoise_user0.1_0") / trial.VECTORS).unlink(missing_ok=True)
+        (two_genres.with_name("G_denoise_user0.1_0") / trial.VECTORS).unlink(missing_ok=True)
         with pytest.raises(SystemExit):
-            trial.main([str(genres), reads, "--epochs", "1"])
+            trial.main([str(two_genres), reads, "--epochs", "1"])
         assert complaint in capsys.readouterr().err

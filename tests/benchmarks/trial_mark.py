@@ -39,8 +39,9 @@ from denoise_code.dataset import (  # noqa: E402
     plant_rows,
     put,
     read_catalogue,
-    read_windows,
+    read_split,
 )
+from denoise_code.job import NEW_COLUMNS  # noqa: E402
 from denoise_code.language_model import EMBEDDED_MODEL, load_tokenizer, locate_model  # noqa: E402
 from denoise_code.prompt import clean_title  # noqa: E402
 
@@ -170,9 +171,8 @@ def write(path: Path, table, scores: list[np.ndarray]) -> None:
     """A split with noise_prob; suspects and replacements are left to stage 3."""
     probs = [torch.nn.functional.logsigmoid(torch.from_numpy(row)).clamp(max=-1e-6).tolist() for row in scores]
     columns = {"noise_prob": [json.dumps([round(prob, 6) for prob in row]) for row in probs]}
-    empty = ("noise_items", "noise_items_prob", "suggest_item_titles", "suggest_item_ids")
     lists = {name: table[name].map(json.dumps) for name in ("item_ids", "mask")}
-    table.assign(**lists, **columns, **dict.fromkeys(empty, "[]")).to_csv(path, index=False)
+    table.assign(**dict.fromkeys(NEW_COLUMNS, "[]") | lists | columns).to_csv(path, index=False)
 
 
 def mark(folder: Path, reads: str, epochs: float, base_model: str = EMBEDDED_MODEL) -> Path:
@@ -183,11 +183,15 @@ def mark(folder: Path, reads: str, epochs: float, base_model: str = EMBEDDED_MOD
     if not (denoised / VECTORS).exists():
         raise InputError(f"{denoised / VECTORS}: no such file; generate_denoised.py --noise_dataset_path {folder} makes it")
     rng, catalogue, source = np.random.default_rng(0), read_catalogue(folder), find_train_file(folder)
-    train = read_windows(source, len(catalogue) - 1)
-    pools = noise_pools(train["item_ids"].tolist(), len(catalogue) - 1)
+    tables, windows = {}, {}
+    for name in (source.stem, "valid_5000", "test_5000"):
+        tables[name], split = read_split(folder, name, catalogue, None, 0, {})
+        windows[name] = [list(window.items) for window in split]  # no target among them
+    train = tables[source.stem]
+    pools = noise_pools(windows[source.stem], len(catalogue) - 1)
     chosen = np.sort(rng.choice(len(train), size=min(PLANTED, len(train)), replace=False))
-    tables = {source.stem: train, "planted": plant_rows(train, chosen, catalogue, pools, rng)}
-    tables |= {name: read_windows(folder / f"{name}.csv", len(catalogue) - 1) for name in ("valid_5000", "test_5000")}
+    tables["planted"] = plant_rows(train, chosen, catalogue, pools, rng)
+    windows["planted"] = tables["planted"]["item_ids"].tolist()
     halves = {name: half_of(table["user_id"].to_numpy()) for name, table in tables.items()}
     scores = {name: np.empty(len(table), dtype=object) for name, table in tables.items()}
     if reads == "titles":
@@ -198,13 +202,12 @@ def mark(folder: Path, reads: str, epochs: float, base_model: str = EMBEDDED_MOD
     for half in (0, 1):
         torch.manual_seed(half)
         marker = made().to("cuda" if torch.cuda.is_available() else "cpu")
-        windows = train["item_ids"][halves[source.stem] != half].tolist()
+        learned = [items for items, other in zip(windows[source.stem], halves[source.stem] != half) if other]
         # planted from these windows alone: an item that only the other half has would be told by never having been met
-        learn(marker, windows, noise_pools(windows, len(catalogue) - 1)["popularity"], epochs, rng)
-        for name, table in tables.items():
-            hidden, rows = name.startswith(("valid", "test")), np.flatnonzero(halves[name] == half)
-            windows = [items[: len(items) - hidden] for items in table["item_ids"].iloc[rows]]  # never the target
-            for row, found in zip(rows, marker.score(windows)):
+        learn(marker, learned, noise_pools(learned, len(catalogue) - 1)["popularity"], epochs, rng)
+        for name in tables:
+            rows = np.flatnonzero(halves[name] == half)
+            for row, found in zip(rows, marker.score([windows[name][row] for row in rows])):
                 scores[name][row] = found
     with beside(output) as unfinished:
         unfinished.mkdir()
@@ -217,7 +220,8 @@ def mark(folder: Path, reads: str, epochs: float, base_model: str = EMBEDDED_MOD
 
 def show_added(made: Path) -> None:
     """AUC of counts and title vectors without the marks and with them; fitted on planted rows, those that are scored on other users'."""
-    from dataloader import find_split, pick, read_split, read_titles
+    from dataloader import find_split, pick, read_titles
+    from dataloader import read_split as read_scored
     from evidence import Evidence, bootstrap_aucs, detection_row, halves, interval
     from filter import read_sources
 
@@ -226,7 +230,7 @@ def show_added(made: Path) -> None:
         return np.where(half_of(planted.users)[:, None] == 0, other, one)
 
     titles, splits = read_titles(made), ("train", "valid", "test")
-    train, valid, test = (read_split(find_split(made.parent, made.name, split, True), titles, 10, "needed") for split in splits)
+    train, valid, test = (read_scored(find_split(made.parent, made.name, split, True), titles, 10, "needed") for split in splits)
     sources = read_sources(made, train, len(titles) - 1, 10)
     uniform, popular = (pick(sources.planted, sources.planted.drawn == drawn) for drawn in DRAWN)
     kinds = without, fused = "collaborative+semantic", "fused"
