@@ -19,7 +19,7 @@ from pathlib import Path
 
 from denoise_code.command_line import InputError, Parser, input_errors, peak_memory_gib, positive, read_json, share, write_json
 from denoise_code.dataset import data_fingerprint
-from denoise_code.examples import FOR_METRICS, Collator, load_examples, tokenize
+from denoise_code.examples import FOR_METRICS, Collator, Examples, load_examples, tokenize
 from denoise_code.language_model import (
     EMBEDDED_MODEL,
     add_adapter,
@@ -148,6 +148,9 @@ def write_run(folder: Path, args, run: dict, state) -> None:
         {
             "arguments": {key: value for key, value in vars(args).items() if key not in PLACES},
             "data_fingerprint": run["fingerprint"],
+            "held_out": run["examples"].split.by,  # stage 2 plants by the same split
+            "windows": {"trained": len(run["examples"].trained), "held_out": len(run["examples"].held_out)},
+            "held_out_users": run["examples"].n_held_out_users,
             "versions": {name: version(name) for name in ("torch", "transformers", "peft", "accelerate", "datasets")},
             "base_model": args.base_model,
             "best_checkpoint": best and Path(best).name,
@@ -161,8 +164,8 @@ def write_run(folder: Path, args, run: dict, state) -> None:
     )
 
 
-def find_checkpoint(output: Path, wanted: str, args, data: str) -> Path:
-    """The checkpoint to continue from; refuses one made with other arguments or other data."""
+def find_checkpoint(output: Path, wanted: str, args, data: str, held_out: str) -> Path:
+    """The checkpoint to continue from; refuses one made with other arguments, other data or another way of holding out."""
     complete = sorted(output.glob("checkpoint-*/run.json"), key=lambda path: int(path.parent.name.rsplit("-", 1)[-1]))
     folder = Path(wanted) if wanted != "last" else complete[-1].parent if complete else None
     if folder is None or not all((folder / name).exists() for name in ("run.json", "trainer_state.json")):
@@ -176,7 +179,29 @@ def find_checkpoint(output: Path, wanted: str, args, data: str) -> Path:
             )
     if before["data_fingerprint"] != data:
         raise InputError(f"--resume_from_checkpoint: {folder} was made from other data than {args.dataset_name} holds now")
+    if before.get("held_out", "rows") != held_out:  # older checkpoints do not say
+        raise InputError(
+            f"--resume_from_checkpoint: {folder} was made when single rows were held out, now whole users are, so other rows "
+            "would be trained on; another --output_root starts afresh"
+        )
     return folder
+
+
+def say_held_out(examples: Examples, args) -> None:
+    """Print who is held out, and where that is less than was asked for."""
+    if int(os.environ.get("RANK", 0)):
+        return
+    n_held_out, n_trained = len(examples.held_out), len(examples.trained)
+    if examples.split.by == "users":
+        print(
+            f"{n_held_out} held-out windows of {examples.n_held_out_users} users, of whom nothing is trained on; "
+            f"{examples.n_users} users in all"
+        )
+    elif n_held_out:
+        reason = "whose the examples are is not known" if examples.n_users is None else "there are too few users"
+        print(f"held-out windows may be of users that are trained on ({reason}): their figures flatter")
+    if n_trained < args.sample:
+        print(f"--sample {args.sample}: {n_trained} windows are trained on, the users of the others are held out")
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -258,19 +283,21 @@ def train(args) -> None:
     quiet_libraries()
     # 1. what there is to learn from
     folder = check_environment(args)
-    prompt, examples, held_out = load_examples(folder, args.sample, args.eval_sample, args.seed, args.manual_noise, args.plant)
+    examples = load_examples(folder, args.sample, args.eval_sample, args.seed, args.manual_noise, args.plant)
+    prompt = examples.prompt
+    say_held_out(examples, args)
     output = args.output_root / args.dataset_name / f"batch{args.batch_size}_sample{args.sample}_epoch{args.num_epochs}"
     data, checkpoint = data_fingerprint(folder), None
     if args.resume_from_checkpoint:
-        checkpoint = find_checkpoint(output, args.resume_from_checkpoint, args, data)
+        checkpoint = find_checkpoint(output, args.resume_from_checkpoint, args, data, examples.split.by)
     elif list(output.glob("checkpoint-*/run.json")):
         raise InputError(f"{output} holds checkpoints: --resume_from_checkpoint continues, another --output_root starts afresh")
 
     # 2. as tokens
     tokenizer = load_tokenizer(args.base_model)
-    train_set = tokenize(tokenizer, prompt, examples, args.cutoff_len, args.loss_on)
+    train_set = tokenize(tokenizer, prompt, examples.trained, args.cutoff_len, args.loss_on)
     measured = "answer" if args.loss_on == "answer" else "all"
-    eval_set = tokenize(tokenizer, prompt, held_out, args.cutoff_len, measured) if held_out else None
+    eval_set = tokenize(tokenizer, prompt, examples.held_out, args.cutoff_len, measured) if examples.held_out else None
 
     # 3. the model and its adapter
     check_base_model(args.base_model, max(train_set["length"]), args.lora_target_modules)
@@ -278,7 +305,7 @@ def train(args) -> None:
     model = add_adapter(load_base_model(args.base_model, args.dtype, args.load_in_8bit), args)
 
     # 4. train, evaluate and save at each epoch
-    run = {"prompt": prompt, "fingerprint": data, "started": time.perf_counter(), "first_step": 0}
+    run = {"prompt": prompt, "examples": examples, "fingerprint": data, "started": time.perf_counter(), "first_step": 0}
     run["mean_tokens"] = sum(train_set["length"]) / len(train_set)
     if checkpoint:
         run["first_step"] = read_json(checkpoint / "trainer_state.json")["global_step"]

@@ -6,11 +6,23 @@ Knows nothing of the model that learns from them.
 import json
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from denoise_code.command_line import InputError
-from denoise_code.dataset import DRAWN, find_train_file, noise_pools, plant, put, read_catalogue, read_windows, split_rows
+from denoise_code.dataset import (
+    DRAWN,
+    Split,
+    find_train_file,
+    noise_pools,
+    plant,
+    put,
+    read_catalogue,
+    read_windows,
+    split_rows,
+    split_single_rows,
+)
 from denoise_code.prompt import IGNORED, Prompt, continue_tokens, tokenize_questions
 
 FOR_METRICS = ("answer_length", "candidates", "planted", "popular", "title_starts", "title_ends")  # what only measuring reads
@@ -49,39 +61,54 @@ def read_tdmd(path: Path) -> tuple[str, list[dict]]:
     return rows[0]["instruction"].strip(), examples
 
 
-def load_examples(folder: Path, sample: int, eval_sample: int, seed: int, rate: float | None, drawn: str = "uniform"):
-    """(wording, training examples, held-out ones) of a data set folder; `drawn` names the pool of what is planted (noise_pools).
+class Examples(NamedTuple):
+    """What is learned from a data set folder, and what measures it."""
 
-    Held-out windows have one planted item each, by popularity in every other one (`popular`).
+    prompt: Prompt
+    trained: list[dict]  # {titles, pairs}
+    held_out: list[dict]  # the same; one planted item each, drawn by popularity where `popular` is 1
+    split: Split  # the row numbers of both
+    n_held_out_users: int | None  # None: held out by rows
+    n_users: int | None  # None: not known whose the examples are
+
+
+def load_examples(folder: Path, sample: int, eval_sample: int, seed: int, rate: float | None, drawn: str = "uniform") -> Examples:
+    """The examples of a data set folder; `drawn` names the pool of what is planted in those trained on (noise_pools).
+
+    Every other held-out window has its planted item drawn by popularity. Held-out windows are of users without a trained one.
     """
-    tdmd = folder / "TDMD" / "train.json"
+    tdmd, source = folder / "TDMD" / "train.json", find_train_file(folder)
     if tdmd.exists():
         if drawn != "uniform" or rate is not None:
             option = f"--plant {drawn}" if rate is None else f"--manual_noise {rate}"
             raise InputError(f"{option}: the noise of {tdmd} is planted already")
         instruction, rows = read_tdmd(tdmd)
-        source, prompt = tdmd, Prompt(instruction=instruction)
+        prompt, table = Prompt(instruction=instruction), read_windows(source)
+        users = table["user_id"].to_numpy() if len(table) == len(rows) else None  # the release made them of its rows, in order
     else:
-        catalogue, source, prompt = read_catalogue(folder), find_train_file(folder), Prompt()
-        rows = read_windows(source, len(catalogue) - 1)["item_ids"].tolist()
-    if sample + eval_sample > len(rows):
-        raise InputError(
-            f"--sample {sample} and --eval_sample {eval_sample} need {sample + eval_sample} rows, {source} has {len(rows)}"
+        catalogue, prompt = read_catalogue(folder), Prompt()
+        table = read_windows(source, len(catalogue) - 1)
+        rows, users = table["item_ids"].tolist(), table["user_id"].to_numpy()
+    try:
+        split = (
+            split_single_rows(len(rows), sample, eval_sample, seed)
+            if users is None
+            else split_rows(users, sample, eval_sample, seed)
         )
-    chosen = split_rows(len(rows), sample, eval_sample, seed)
+    except InputError as error:
+        raise InputError(f"{tdmd if tdmd.exists() else source}: {error}") from None
+    n_held_out_users = len(set(users[split.held_out])) if split.by == "users" else None
+    n_users = None if users is None else len(set(users))
     if tdmd.exists():
-        return prompt, *([rows[row] for row in part] for part in chosen)
-    rng, pools = np.random.default_rng([seed, 1]), noise_pools(rows, len(catalogue) - 1)
-    train, held_out = chosen
-    examples = [make_example(rows[row], catalogue, pools[drawn], rng, rate) for row in train]
-    return (
-        prompt,
-        examples,
-        [
+        trained, held_out = ([rows[row] for row in part] for part in (split.trained, split.held_out))
+    else:
+        rng, pools = np.random.default_rng([seed, 1]), noise_pools(rows, len(catalogue) - 1)
+        trained = [make_example(rows[row], catalogue, pools[drawn], rng, rate) for row in split.trained]
+        held_out = [
             make_example(rows[row], catalogue, pools[DRAWN[number % 2]], rng) | {"popular": number % 2}
-            for number, row in enumerate(held_out)
-        ],
-    )
+            for number, row in enumerate(split.held_out)
+        ]
+    return Examples(prompt, trained, held_out, split, n_held_out_users, n_users)
 
 
 def encode(tokenizer, prompt: Prompt, example: dict, cutoff_len: int, loss_on: str = "answer") -> dict | None:

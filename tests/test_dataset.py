@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import run
+from conftest import TITLES, run, write_tiny_data
 
 from denoise_code.command_line import InputError
-from denoise_code.dataset import data_fingerprint, output_name, plant, read_catalogue, read_windows, split_rows
+from denoise_code.dataset import data_fingerprint, output_name, plant, planted_rows, read_catalogue, read_windows, split_rows
 
 
 def test_planting_is_uniform():
@@ -27,10 +27,45 @@ def test_planting_is_uniform():
     assert np.mean(counts) == pytest.approx(3 + 0.7**10, abs=0.08) and min(counts) == 1
 
 
-def test_sample_and_held_out_rows_are_disjoint():
-    chosen, held_out = split_rows(100, 60, 30, 5)
-    assert len(set(chosen) | set(held_out)) == 90
-    assert (split_rows(100, 60, 30, 5)[0] == chosen).all() and (split_rows(100, 60, 30, 6)[0] != chosen).any()
+def users_with_rows(seed=0, n_users=60):
+    """(n_rows,) str: between 1 and 12 rows a user, in random order."""
+    rng = np.random.default_rng(seed)
+    return rng.permutation(np.repeat([f"user {number}" for number in range(n_users)], rng.integers(1, 13, n_users)))
+
+
+def test_no_user_is_trained_on_and_held_out():
+    for seed in range(20):
+        users = users_with_rows(seed)
+        trained, held_out, by = split_rows(users, 100, 30, seed)
+        assert by == "users" and len(set(trained)) == 100 and len(set(held_out)) == 30
+        assert not set(users[trained]) & set(users[held_out])
+        assert max(np.unique(users[held_out], return_counts=True)[1]) <= 12
+    again, other = split_rows(users, 100, 30, seed), split_rows(users, 100, 30, seed + 1)
+    assert (again.trained == trained).all() and (again.held_out == held_out).all() and (other.trained != trained).any()
+    renamed = np.array([user.replace("user", "person")[::-1] for user in users])  # the same rows by other names
+    assert (split_rows(renamed, 100, 30, seed).trained == trained).all()
+
+
+def test_held_out_windows_are_of_many_users():
+    """200 users, one of them with half of all rows: a fifth is held out, and each gives one window before any gives two."""
+    users = np.concatenate([np.repeat(np.arange(1, 200), 20), np.repeat(0, 3980)])
+    for seed in range(10):
+        _, held_out, _ = split_rows(users, 1000, 60, seed)
+        counts = np.unique(users[held_out], return_counts=True)[1]
+        assert len(counts) == 40 and sorted(set(counts)) == [1, 2]
+
+
+def test_a_sample_that_leaves_too_few_users_is_said_to_be_smaller():
+    users = np.repeat(np.arange(10), 10)
+    assert [len(part) for part in split_rows(users, 90, 10, 1)[:2]] == [90, 10]
+    trained, held_out, by = split_rows(users, 95, 10, 1)  # 5 rows are no user: one is taken from the sample
+    assert (len(trained), len(held_out), by) == (90, 10, "users") and not set(users[trained]) & set(users[held_out])
+    trained, held_out, by = split_rows(np.zeros(100), 60, 30, 1)  # one user
+    assert (len(trained), len(held_out), by) == (60, 30, "rows") and len(set(trained) | set(held_out)) == 90
+    with pytest.raises(InputError, match="--sample 80 and --eval_sample 30 need 110 rows, there are 100"):
+        split_rows(np.zeros(100), 80, 30, 1)
+    with pytest.raises(InputError, match="--sample 101 needs 101 rows, there are 100"):
+        split_rows(users, 101, 0, 1)
 
 
 def test_output_name():
@@ -55,13 +90,28 @@ def test_planted_rows(tiny_adapters, data, tmp_path):
     assert json.loads((folder / "run.json").read_text())["splits"]["planted"]["detection"]["auc"] > 0
 
 
-def test_planted_rows_were_not_trained_on(tiny_adapters, data, tmp_path):
+def test_planted_rows_share_no_user_with_trained_ones(tmp_path):
+    folder = write_tiny_data(tmp_path / "Hard_noise_user0.1", TITLES, {"train": 400})
+    table = pd.read_csv(folder / "train.csv", dtype=str).assign(user_id=users_with_rows(n_users=80)[:400])
+    table.to_csv(folder / "train.csv", index=False)
+    record = {"arguments": {"sample": 100, "eval_sample": 10, "seed": 1}, "data_fingerprint": data_fingerprint(folder)}
+    trained, held_out, _ = split_rows(table["user_id"], 100, 10, 1)
+    planted = planted_rows(folder, read_catalogue(folder), 40, record | {"held_out": "users"})
+    assert len(planted) == 40 and not set(planted["train_row"]) & set(held_out)
+    assert not set(planted["user_id"]) & set(table["user_id"][trained])
+    with pytest.raises(InputError, match="--planted 390: .* rows that fine-tuning did not use, nor any other of the same user"):
+        planted_rows(folder, read_catalogue(folder), 390, record | {"held_out": "users"})
+
+
+def test_adapters_of_before_keep_their_split_by_rows(tiny_adapters, data, tmp_path, capsys):
+    """The rows of run.json without `held_out`: a permutation of all of them, first the sample, then what is held out."""
     adapter = shutil.copytree(tiny_adapters["llama"], tmp_path / "sample40" / "checkpoint-7")
     record = {"arguments": {"sample": 40, "eval_sample": 10, "seed": 1}, "data_fingerprint": data_fingerprint(data)}
     (adapter / "run.json").write_text(json.dumps(record))
     table = pd.read_csv(run(adapter, data, "--planted", 40) / "planted.csv")
-    used = np.concatenate(split_rows(90, 40, 10, 1))
+    used = np.random.default_rng([1, 0]).permutation(90)[:50]
     assert not set(table.timestamp) & set(used) and len(table) == 40
+    assert "but on the same users" in capsys.readouterr().out
 
 
 def test_fingerprint_is_of_what_is_learned_from(data):

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import CARS, FRUIT, HARD_TITLES, tiny_args, train_refused
 
@@ -24,6 +25,25 @@ def test_example_names_what_was_planted():
                 assert example["titles"].index(noise) == [catalogue[item] for item in items].index(fit)
             changed = sum(title != catalogue[item] for title, item in zip(example["titles"], items))
             assert changed == len(example["pairs"]) and (rate or changed == 1)
+
+
+def test_held_out_windows_share_no_interaction_with_trained_ones(genres):
+    """Windows of a user overlap: (user, start + i) names an interaction."""
+    table = pd.read_csv(genres / "train.csv")
+    table = table.assign(user_id=np.arange(400) // 8, start=np.arange(400) % 8)
+    table.to_csv(genres / "train.csv", index=False)
+    examples = load_examples(genres, 300, 40, 1, None)
+    interactions = [
+        {
+            (table["user_id"][row], table["start"][row] + place)
+            for row in part
+            for place in range(len(json.loads(table["item_ids"][row])))
+        }
+        for part in (examples.split.trained, examples.split.held_out)
+    ]
+    assert len(examples.trained) == 300 and len(examples.held_out) == 40
+    assert not interactions[0] & interactions[1]
+    assert [example["popular"] for example in examples.held_out] == [0, 1] * 20
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -76,7 +96,8 @@ def tdmd_rows():
 def test_tdmd_of_the_release(genres, tiny_models, tmp_path):
     (genres / "TDMD").mkdir()
     (genres / "TDMD" / "train.json").write_text(json.dumps(tdmd_rows()))
-    prompt, examples, held_out = load_examples(genres, 48, 16, 1, None)
+    prompt, examples, held_out, split, *_ = load_examples(genres, 48, 16, 1, None)
+    assert split.by == "rows"  # 70 examples, 400 rows: nobody says whose they are
     assert prompt.instruction == "Find the odd one out." and prompt.noise_cue == Prompt().noise_cue
     assert examples[0]["titles"][0] == "apple 1" and examples[0]["titles"][-1] == "fig 2"
     assert examples[0]["pairs"] == [("fig 2", "plum 0")] and len(held_out) == 16
@@ -85,6 +106,19 @@ def test_tdmd_of_the_release(genres, tiny_models, tmp_path):
         load_examples(genres, 48, 16, 1, None, "popularity")
     saved = next((tmp_path / "out").rglob("prompt.json"))
     assert json.loads(saved.read_text())["instruction"] == "Find the odd one out."
+
+
+def test_tdmd_examples_are_of_the_users_of_the_rows(genres):
+    """As many examples as train rows: the n-th is of the n-th row's user, and whole users are held out."""
+    rows = [row | {"input": row["input"].replace("apple 1", f"apple {number}")} for number, row in enumerate(tdmd_rows())]
+    (genres / "TDMD").mkdir()
+    (genres / "TDMD" / "train.json").write_text(json.dumps(rows))
+    table = pd.read_csv(genres / "train.csv")[:70]
+    table.to_csv(genres / "train.csv", index=False)
+    examples = load_examples(genres, 48, 10, 1, None)
+    numbers = [[int(example["titles"][0].split()[1]) for example in part] for part in (examples.trained, examples.held_out)]
+    users = [set(table["user_id"][part]) for part in numbers]
+    assert list(map(len, numbers)) == [48, 10] and not users[0] & users[1] and examples.split.by == "users"
 
 
 @pytest.mark.parametrize(

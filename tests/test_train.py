@@ -40,7 +40,7 @@ def untrained_auc(folder, model):
     from transformers import AutoModelForCausalLM
 
     tokenizer = load_tokenizer(str(model))
-    _, _, held_out = load_examples(folder, 300, 64, 2024, None)
+    held_out = load_examples(folder, 300, 64, 2024, None).held_out
     rows = [encode(tokenizer, Prompt(), example, 512) for example in held_out]
     batch = Collator(tokenizer.pad_token_id)(rows)
     extra = {key: batch.pop(key) for key in FOR_METRICS}
@@ -107,9 +107,26 @@ def test_resume_refuses_what_changed(genres, tiny_models, tmp_path, capsys):
     train_refused(capsys, args, "holds checkpoints")
     train_refused(capsys, [*args, "--resume_from_checkpoint", "--learning_rate", "0.5"], "--learning_rate 0.01, not 0.5")
     train_refused(capsys, [*args, "--resume_from_checkpoint", str(tmp_path)], "no complete checkpoint")
+    record = next((tmp_path / "out").rglob("checkpoint-2")) / "run.json"
+    run = json.loads(record.read_text())
+    assert run["held_out"] == "users" and run["windows"] == {"trained": 48, "held_out": 0}
+    record.write_text(json.dumps({key: value for key, value in run.items() if key != "held_out"}))
+    train_refused(capsys, [*args, "--resume_from_checkpoint"], "was made when single rows were held out")
+    record.write_text(json.dumps(run))
     with (genres / "train.csv").open("a") as file:
         file.write('1,"[1, 2]","[0, 0]",[],[],5\n')
     train_refused(capsys, [*args, "--resume_from_checkpoint"], "was made from other data")
+
+
+def test_what_is_held_out_is_said(genres, tiny_models, tmp_path, capsys):
+    """400 rows of 5 users: 384 leave no whole user over, so one is held out of the sample."""
+    args = tiny_args(genres, tiny_models["llama"], tmp_path / "out", "--max_steps", 1, "--eval_steps", 1, "--sample", 384)
+    train.main(args)
+    printed = capsys.readouterr().out
+    assert "16 held-out windows of 1 users, of whom nothing is trained on; 5 users in all" in printed
+    assert "--sample 384: 320 windows are trained on" in printed
+    run = json.loads(next((tmp_path / "out").rglob("checkpoint-1/run.json")).read_text())
+    assert run["windows"] == {"trained": 320, "held_out": 16} and run["held_out_users"] == 1
 
 
 def test_two_processes_train_like_one(genres, tiny_models, tmp_path):
@@ -179,7 +196,7 @@ def test_gpt2_trains(genres, tiny_models, tmp_path):
 def test_bad_input(genres, tiny_models, tmp_path, capsys):
     args = tiny_args(genres, tiny_models["llama"], tmp_path / "out")
     train_refused(capsys, [*args, "--dataset_name", "Absent"], "there are: Genre_noise_user0.0")
-    train_refused(capsys, [*args, "--sample", "999"], "need 1015 rows")
+    train_refused(capsys, [*args, "--sample", "999"], "train.csv: --sample 999 needs 999 rows, there are 400")
     train_refused(capsys, [*args, "--batch_size", "12"], "--batch_size 12 is not a multiple of --micro_batch_size 8")
     train_refused(capsys, [*args, "--base_model", str(tmp_path / "none")], "Embedded is HuggingFaceTB/SmolLM2-135M-Instruct")
     train_refused(capsys, [*args, "--lora_target_modules", "c_attn"], "--lora_target_modules c_attn: no such module")

@@ -25,7 +25,7 @@ def measure(folder: Path, way: str, windows: int, batch: int, micro: int) -> Non
     """Forward and backward over all windows once, after one batch that does not count."""
     options = ["--dataset_name", folder.name, *(["--gradient_checkpointing"] if way == "release" else [])]
     args = train.parse_args(options)
-    prompt, examples, _ = load_examples(folder, windows, 1, 0, None)
+    prompt, examples = load_examples(folder, windows, 1, 0, None)[:2]
     tokenizer = load_tokenizer(args.base_model)
     rows = list(tokenize(tokenizer, prompt, examples, 512, "all" if way == "release" else "answer"))
     model = add_adapter(load_base_model(args.base_model, "float32"), args).train()
