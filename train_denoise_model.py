@@ -295,12 +295,15 @@ def train(args) -> None:
 
     # 2. as tokens
     tokenizer = load_tokenizer(args.base_model)
-    train_set = tokenize(tokenizer, prompt, examples.trained, args.cutoff_len, args.loss_on)
+    train_set = tokenize(tokenizer, prompt, examples.trained, args.cutoff_len, args.loss_on, for_metrics=False)
     measured = "answer" if args.loss_on == "answer" else "all"
-    eval_set = tokenize(tokenizer, prompt, examples.held_out, args.cutoff_len, measured) if examples.held_out else None
+    eval_set = None
+    if examples.held_out:
+        eval_set = tokenize(tokenizer, prompt, examples.held_out, args.cutoff_len, measured, for_metrics=True)
+    longest = max(length for rows in (train_set, eval_set) if rows for length in rows["length"])
 
     # 3. the model and its adapter
-    check_base_model(args.base_model, max(train_set["length"]), args.lora_target_modules)
+    check_base_model(args.base_model, longest, args.lora_target_modules)
     set_seed(args.seed)
     model = add_adapter(load_base_model(args.base_model, args.dtype, args.load_in_8bit), args)
 

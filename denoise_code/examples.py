@@ -111,8 +111,10 @@ def load_examples(folder: Path, sample: int, eval_sample: int, seed: int, rate: 
     return Examples(prompt, trained, held_out, split, n_held_out_users, n_users)
 
 
-def encode(tokenizer, prompt: Prompt, example: dict, cutoff_len: int, loss_on: str = "answer") -> dict | None:
-    """Token ids, labels, and for measuring detection the candidates' first tokens and places.
+def encode(
+    tokenizer, prompt: Prompt, example: dict, cutoff_len: int, loss_on: str = "answer", for_metrics: bool = True
+) -> dict | None:
+    """Token ids and labels, lists of `length` ints; with `for_metrics` what measuring detection reads too (FOR_METRICS).
 
     The answer is followed by the end token and is never cut: the oldest items that it does not name are dropped until
     the text fits `cutoff_len` tokens. None when two items are left and it still does not fit.
@@ -133,32 +135,37 @@ def encode(tokenizer, prompt: Prompt, example: dict, cutoff_len: int, loss_on: s
         for title, (start, end) in zip(titles, question.spans):
             if title in named:
                 masked[start:end] = [IGNORED] * (end - start)
-    title_starts, title_ends = question.spans_from_end(len(answer))
-    return {
+    row = {
         "input_ids": question.ids + answer,
         "labels": masked + answer,
-        "answer_length": len(answer),
-        "candidates": [continue_tokens(tokenizer, prompt.noise_cue, prompt.title(title))[0] for title in titles],
-        "planted": [int(title in named) for title in titles],
-        "popular": example.get("popular", 0),
-        "title_starts": title_starts,
-        "title_ends": title_ends,
         "dropped": len(example["titles"]) - len(titles),
         "length": length,
     }
+    if for_metrics:  # tokenising each title alone takes longer than all the rest
+        title_starts, title_ends = question.spans_from_end(len(answer))
+        row |= {
+            "answer_length": len(answer),
+            "candidates": [continue_tokens(tokenizer, prompt.noise_cue, prompt.title(title))[0] for title in titles],
+            "planted": [int(title in named) for title in titles],
+            "popular": example.get("popular", 0),
+            "title_starts": title_starts,
+            "title_ends": title_ends,
+        }
+    return row
 
 
-def tokenize(tokenizer, prompt: Prompt, examples: list[dict], cutoff_len: int, loss_on: str):
-    """The `datasets.Dataset` of the encoded examples, tokenised once."""
+def tokenize(tokenizer, prompt: Prompt, examples: list[dict], cutoff_len: int, loss_on: str, for_metrics: bool):
+    """The `datasets.Dataset` of the encoded examples, tokenised once; `for_metrics` where they are held out."""
     from datasets import Dataset
 
-    encoded = [encode(tokenizer, prompt, example, cutoff_len, loss_on) for example in examples]
+    encoded = [encode(tokenizer, prompt, example, cutoff_len, loss_on, for_metrics) for example in examples]
     kept = [row for row in encoded if row is not None]
     dropped = sum(row["dropped"] for row in kept)
     if dropped or len(kept) < len(encoded):
         print(f"cutoff_len {cutoff_len}: {dropped} old items dropped, {len(encoded) - len(kept)} windows left out")
-    kinds = [{row.get("popular", 0) for row in rows} for rows in (examples, kept)]
-    if kinds[0] != kinds[1]:  # held-out windows: those with noise drawn uniformly, those by popularity
+    kinds = {example.get("popular", 0) for example in examples}  # of held-out windows: noise drawn uniformly, by popularity
+    kept_kinds = {example.get("popular", 0) for example, row in zip(examples, encoded) if row is not None}
+    if kept_kinds != kinds:
         raise InputError(f"--cutoff_len {cutoff_len}: no example{' of a kind' if kept else ''} fits")
     return Dataset.from_list(kept)
 
@@ -192,15 +199,22 @@ class Collator:
         self.pad_token_id = pad_token_id
 
     def __call__(self, rows: list[dict]) -> dict:
-        import torch
-
         labels = pad_left([row["labels"] for row in rows], IGNORED)
         first_label = int((labels != IGNORED).any(0).nonzero()[0])
         keep = labels.shape[1] - max(first_label - 1, 0)
-        return {
+        batch = {
             **pad_texts([row["input_ids"] for row in rows], self.pad_token_id),
             "labels": labels[:, -keep:],
             "logits_to_keep": keep,
+        }
+        return batch | self.for_metrics(rows) if "candidates" in rows[0] else batch
+
+    @staticmethod
+    def for_metrics(rows: list[dict]) -> dict:
+        """What only measuring reads: (B,) or, for each title of a window, (B, n), padded on the left."""
+        import torch
+
+        return {
             "answer_length": torch.tensor([row["answer_length"] for row in rows]),
             "candidates": pad_left([row["candidates"] for row in rows], IGNORED),
             "planted": pad_left([row["planted"] for row in rows], IGNORED),

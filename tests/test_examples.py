@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 from conftest import CARS, FRUIT, HARD_TITLES, tiny_args, train_refused
 
+import denoise_code.examples
 import train_denoise_model as train
 from denoise_code.command_line import InputError
-from denoise_code.examples import encode, load_examples, make_example
+from denoise_code.examples import FOR_METRICS, Collator, encode, load_examples, make_example, tokenize
 from denoise_code.language_model import load_tokenizer
-from denoise_code.prompt import IGNORED, Prompt
+from denoise_code.prompt import IGNORED, Prompt, continue_tokens
 
 
 def test_example_names_what_was_planted():
@@ -69,6 +70,27 @@ def test_tokens_labels_and_round_trip(tiny_models, kind):
         left_out = [place for place, label in enumerate(unplanted["labels"]) if label == IGNORED][1:]
         assert tokenizer.decode([row["input_ids"][place] for place in left_out]) == prompt.title(noise)
         assert left_out == list(range(left_out[0], left_out[-1] + 1)) and left_out[-1] < len(row["input_ids"]) - len(answer)
+
+
+def test_trained_rows_carry_nothing_that_only_measuring_reads(tiny_models, monkeypatch):
+    """Tokens, labels and lengths are the same; the titles are not asked for their first tokens one by one."""
+    tokenizer, prompt = load_tokenizer(str(tiny_models["llama"])), Prompt()
+    texts = []
+
+    def continue_tokens_and_count(tokenizer, before, text):
+        texts.append(text)
+        return continue_tokens(tokenizer, before, text)
+
+    monkeypatch.setattr(denoise_code.examples, "continue_tokens", continue_tokens_and_count)
+    made = [{"titles": CARS[start : start + 8], "pairs": [(CARS[start], "Heat")]} for start in range(4)]
+    measured, trained = (tokenize(tokenizer, prompt, made, 512, "all", for_metrics) for for_metrics in (True, False))
+    assert len(texts) == 4 * (1 + 8) + 4 * 1
+    assert set(measured.column_names) - set(trained.column_names) == set(FOR_METRICS)
+    assert all(measured[name] == trained[name] for name in trained.column_names)
+    batches = [Collator(tokenizer.pad_token_id)(list(rows)) for rows in (measured, trained)]
+    assert batches[0].keys() - batches[1].keys() == set(FOR_METRICS)
+    assert all((batches[0][name] == value).all() for name, value in batches[1].items() if name != "logits_to_keep")
+    assert batches[0]["logits_to_keep"] == batches[1]["logits_to_keep"]
 
 
 def test_cutoff_drops_the_oldest_items_and_never_the_answer(tiny_models):

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
 import torch
 from conftest import CARS, FRUIT, ON_THE_CPU, TWO_PROCESSES, tiny_args, train_refused, write_tiny_data
 from transformers import BloomConfig, LlamaConfig
 
 import train_denoise_model as train
+from denoise_code.dataset import split_rows
 from denoise_code.examples import FOR_METRICS, Collator, encode, load_examples
 from denoise_code.language_model import load_base_model, load_tokenizer
 from denoise_code.prompt import Prompt
@@ -127,6 +129,27 @@ def test_what_is_held_out_is_said(genres, tiny_models, tmp_path, capsys):
     assert "--sample 384: 320 windows are trained on" in printed
     run = json.loads(next((tmp_path / "out").rglob("checkpoint-1/run.json")).read_text())
     assert run["windows"] == {"trained": 320, "held_out": 16} and run["held_out_users"] == 1
+
+
+def test_a_held_out_row_that_is_too_long_is_refused_before_weights_are_loaded(genres, tiny_models, tmp_path, capsys):
+    """Trained windows have 5 items, held-out ones 11: the model can read the first, not the second."""
+    table = pd.read_csv(genres / "train.csv")
+    held_out_users = set(table["user_id"][split_rows(table["user_id"], 48, 16, 2024).held_out])
+    n_items = [11 if user in held_out_users else 5 for user in table["user_id"]]
+    table["item_ids"] = [json.dumps(list(range(row % 90 + 1, row % 90 + 1 + count))) for row, count in enumerate(n_items)]
+    table["mask"] = [json.dumps([0] * count) for count in n_items]
+    table.to_csv(genres / "train.csv", index=False)
+    examples, tokenizer = load_examples(genres, 48, 16, 2024, None), load_tokenizer(str(tiny_models["llama"]))
+    longest = [
+        max(encode(tokenizer, examples.prompt, example, 512)["length"] for example in part)
+        for part in (examples.trained, examples.held_out)
+    ]
+    short = shutil.copytree(tiny_models["llama"], tmp_path / "short")
+    LlamaConfig.from_pretrained(short, max_position_embeddings=longest[0]).save_pretrained(short)
+    message = f"takes up to {longest[1]} tokens, the model reads {longest[0]}"
+    (short / "model.safetensors").unlink()  # not read
+    train_refused(capsys, tiny_args(genres, short, tmp_path / "out", "--max_steps", 1), message)
+    assert longest[0] < longest[1]
 
 
 def test_two_processes_train_like_one(genres, tiny_models, tmp_path):
