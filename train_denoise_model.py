@@ -30,9 +30,11 @@ from denoise_code.language_model import (
     quiet_libraries,
 )
 from denoise_code.scores import first_token_scores, held_out_metrics, title_log_likelihoods
+from denoise_code.training_time import Plan, Stopwatch, cpu_estimate, examples_after, product_rate, readable
 
 ROOT = Path(__file__).resolve().parent
 SHOWN = ("loss", "auc", "auc_context", "top1")  # while training; the rest is in run.json
+MEASURED_STEPS = 3  # before the time left is said
 # All other arguments shape the examples, the order of the batches or the optimiser's path and may not change on resuming.
 PLACES = {"data_root", "output_root"}
 MAY_CHANGE = PLACES | {"micro_batch_size", "gradient_checkpointing", "eval_steps", "logging_steps", "report_to"}
@@ -93,10 +95,48 @@ def make_trainer(model, tokenizer, train_set, eval_set, output: Path, args, run:
         """Completes a checkpoint with its prompt and its record; one without them was cut off and is not resumed."""
 
         def on_save(self, arguments, state, control, **_):
+            run["watch"].charge("saving")
             if state.is_world_process_zero:
                 folder = output / f"checkpoint-{state.global_step}"
                 run["prompt"].save(folder)
                 write_run(folder, args, run, state)
+
+    class SplitTime(TrainerCallback):
+        """Tells the time of training steps from that of evaluating; that of saving is taken where it is recorded."""
+
+        def on_train_begin(self, arguments, state, control, **_):
+            run["watch"].charge("preparing")
+
+        def on_step_end(self, arguments, state, control, **_):
+            if control.should_evaluate or control.should_save:
+                self.end_training_part()
+
+        def on_epoch_end(self, arguments, state, control, **_):
+            self.end_training_part()
+
+        def on_train_end(self, arguments, state, control, **_):
+            self.end_training_part()
+
+        def on_evaluate(self, arguments, state, control, **_):
+            run["watch"].charge("evaluating")
+
+        def end_training_part(self):
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()  # steps that are queued are training, not evaluation
+            run["watch"].charge("training")
+
+    class SayTimeLeft(TrainerCallback):
+        """Once, after a few steps: how long the training steps that are left take at their rate."""
+
+        def on_step_end(self, arguments, state, control, **_):
+            steps = state.global_step - run["first_step"]
+            if steps == 1:  # the first warms up
+                self.started = time.perf_counter()
+            elif steps == 1 + MEASURED_STEPS and state.is_world_process_zero and state.global_step < state.max_steps:
+                seconds = (time.perf_counter() - self.started) / MEASURED_STEPS * (state.max_steps - state.global_step)
+                message = f"step {state.global_step}: about {readable(seconds)} left to train, and what evaluating takes"
+                trainer_bar = next(callback for callback in trainer.callback_handler.callbacks if isinstance(callback, Progress))
+                trainer_bar.training_bar.write(message)
 
     def noise_scores(logits, labels):
         """What the metrics read; the whole logits of the held-out windows never leave the device."""
@@ -131,7 +171,7 @@ def make_trainer(model, tokenizer, train_set, eval_set, output: Path, args, run:
         processing_class=tokenizer,
         data_collator=Collator(tokenizer.pad_token_id),
         compute_metrics=held_out_metrics,
-        callbacks=[KeepRun()],
+        callbacks=[SplitTime(), KeepRun(), SayTimeLeft()],
     )
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Progress)
@@ -140,8 +180,10 @@ def make_trainer(model, tokenizer, train_set, eval_set, output: Path, args, run:
 
 def write_run(folder: Path, args, run: dict, state) -> None:
     """run.json: what was run on what, how fast, and how well it detects."""
-    seconds = time.perf_counter() - run["started"]
-    examples = (state.global_step - run["first_step"]) * args.batch_size
+    watch, n_windows = run["watch"], run["n_windows"]
+    examples = examples_after(state.global_step, n_windows, args.batch_size)
+    examples -= examples_after(run["first_step"], n_windows, args.batch_size)
+    training_seconds = max(watch.seconds["training"], 1e-9)
     best = state.best_model_checkpoint
     write_json(
         folder / "run.json",
@@ -155,9 +197,11 @@ def write_run(folder: Path, args, run: dict, state) -> None:
             "base_model": args.base_model,
             "best_checkpoint": best and Path(best).name,
             "steps": state.global_step,
-            "seconds": round(seconds, 1),
-            "examples_per_second": round(examples / seconds, 3),
-            "tokens_per_second": round(examples * run["mean_tokens"] / seconds, 1),
+            "seconds": round(watch.total(), 1),
+            "seconds_of": {what: round(seconds, 3) for what, seconds in watch.seconds.items()},
+            "examples_trained": examples,
+            "examples_per_second": round(examples / training_seconds, 3),  # of training alone
+            "tokens_per_second": round(examples * run["mean_tokens"] / training_seconds, 1),
             "peak_memory_gib": round(peak_memory_gib(), 3),
             "history": state.log_history,
         },
@@ -185,6 +229,23 @@ def find_checkpoint(output: Path, wanted: str, args, data: str, held_out: str) -
             "would be trained on; another --output_root starts afresh"
         )
     return folder
+
+
+def plan_training(model, train_set, eval_set, args, run: dict) -> Plan:
+    """What is left to compute, from sizes alone."""
+    steps_of_epoch = -(-len(train_set) // args.batch_size)
+    last_step = args.max_steps if args.max_steps > 0 else args.num_epochs * steps_of_epoch
+    steps = max(last_step - run["first_step"], 0)
+    windows = examples_after(last_step, len(train_set), args.batch_size)
+    windows -= examples_after(run["first_step"], len(train_set), args.batch_size)
+    n_evaluations = -(-steps // (args.eval_steps or steps_of_epoch)) if eval_set else 0
+    parameters = sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if not any(part in name for part in ("lora_", "embed", "lm_head", "wte", "wpe"))
+    )
+    eval_tokens = n_evaluations * sum(eval_set["length"]) if eval_set else 0
+    return Plan(steps, max(windows, 0) * run["mean_tokens"], eval_tokens, parameters)
 
 
 def say_held_out(examples: Examples, args) -> None:
@@ -308,7 +369,8 @@ def train(args) -> None:
     model = add_adapter(load_base_model(args.base_model, args.dtype, args.load_in_8bit), args)
 
     # 4. train, evaluate and save at each epoch
-    run = {"prompt": prompt, "examples": examples, "fingerprint": data, "started": time.perf_counter(), "first_step": 0}
+    run = {"prompt": prompt, "examples": examples, "fingerprint": data, "watch": Stopwatch(), "first_step": 0}
+    run["n_windows"] = len(train_set)
     run["mean_tokens"] = sum(train_set["length"]) / len(train_set)
     if checkpoint:
         run["first_step"] = read_json(checkpoint / "trainer_state.json")["global_step"]
@@ -316,6 +378,10 @@ def train(args) -> None:
     if trainer.is_world_process_zero():
         trainable, total = model.get_nb_trainable_parameters()
         print(f"{len(train_set)} windows of {run['mean_tokens']:.0f} tokens; training {trainable:,} of {total:,} parameters")
+        plan = plan_training(model, train_set, eval_set, args, run)
+        print(plan.describe())
+        if args.cpu_only:
+            print(cpu_estimate(plan, product_rate()))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     # 5. say what came of it

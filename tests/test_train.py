@@ -19,7 +19,7 @@ from denoise_code.dataset import split_rows
 from denoise_code.examples import FOR_METRICS, Collator, encode, load_examples
 from denoise_code.language_model import load_base_model, load_tokenizer
 from denoise_code.prompt import Prompt
-from denoise_code.scores import detection_metrics, first_token_scores
+from denoise_code.scores import detection_metrics, first_token_scores, held_out_metrics
 
 
 def test_learns_what_does_not_belong(genres, tiny_models, tmp_path):
@@ -150,6 +150,27 @@ def test_a_held_out_row_that_is_too_long_is_refused_before_weights_are_loaded(ge
     (short / "model.safetensors").unlink()  # not read
     train_refused(capsys, tiny_args(genres, short, tmp_path / "out", "--max_steps", 1), message)
     assert longest[0] < longest[1]
+
+
+def test_rates_are_of_training_alone_and_the_time_is_said_before(genres, tiny_models, tmp_path, monkeypatch, capsys):
+    """Three evaluations that sleep: their time is kept apart. 44 windows in steps of 8 are 6 steps, the last of 4."""
+
+    def slow_metrics(prediction):
+        time.sleep(1)
+        return held_out_metrics(prediction)
+
+    monkeypatch.setattr(train, "held_out_metrics", slow_metrics)
+    train.main(tiny_args(genres, tiny_models["llama"], tmp_path / "out", "--sample", 44, "--eval_steps", 2))
+    run = json.loads(next((tmp_path / "out").glob("*/*/run.json")).read_text())
+    seconds = run["seconds_of"]
+    assert seconds["evaluating"] >= 3 and seconds["saving"] > 0 and run["examples_trained"] == 44
+    assert sum(seconds.values()) <= run["seconds"] + 0.1
+    assert run["examples_per_second"] == pytest.approx(44 / seconds["training"], rel=0.01)
+    printed = capsys.readouterr()
+    assert "6 optimiser steps" in printed.out and "operations" in printed.out
+    assert "step 4: about" in printed.out + printed.err
+    if not torch.cuda.is_available():
+        assert "on this CPU about" in printed.out
 
 
 def test_two_processes_train_like_one(genres, tiny_models, tmp_path):
