@@ -100,8 +100,7 @@ def compare(users: np.ndarray, runs: dict[str, np.ndarray]) -> list[dict]:
 
     def share(one: str) -> dict:
         mean = (means[one] - means[first]) / (means["clean"] - means[first])
-        draws = (drawn[one] - drawn[first]) / (drawn["clean"] - drawn[first])
-        return {"mean": float(mean), "interval_95": interval(draws)}
+        return {"mean": float(mean), "interval_95": interval(share_of_gap(drawn, one, first))}
 
     gap = "clean" in runs and first != "clean" and difference("clean", first)["interval_95"][0] > 0  # else a share means nothing
     for name, ranks in runs.items():
@@ -114,6 +113,13 @@ def compare(users: np.ndarray, runs: dict[str, np.ndarray]) -> list[dict]:
             row["gap won back"] = share(name)
         report.append(row)
     return report
+
+
+def share_of_gap(drawn: dict[str, np.ndarray], one: str, first: str) -> np.ndarray:
+    """(one - first) / (clean - first) of each bootstrap draw (draws,), without the draws in which there is no gap."""
+    gap = drawn["clean"] - drawn[first]
+    there_is_one = gap != 0
+    return (drawn[one] - drawn[first])[there_is_one] / gap[there_is_one]
 
 
 def table(report: list[dict], columns: tuple[str, ...]) -> str:

@@ -181,8 +181,10 @@ def beside(path: Path):
 
 
 def write_json(path: Path, content) -> None:
+    """ValueError where a number is NaN or infinite, which JSON has no word for: a figure that does not exist is None."""
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     with beside(path) as partial:
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
 
 
 def save_arrays(path: Path, **arrays) -> None:

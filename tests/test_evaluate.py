@@ -82,3 +82,9 @@ def test_million_items_stay_in_memory(monkeypatch):
     monkeypatch.setattr(SASRec, "scores", lambda self, history: sizes.append(len(history)) or scores(self, history))
     histories, targets = torch.randint(1, 10**6, (40, 10)), torch.randint(1, 10**6, (40,))
     assert evaluate.rank_targets(model, histories, targets).shape == (40,) and max(sizes) <= 16
+
+
+def test_a_draw_without_a_gap_has_no_share():
+    """Where the users drawn all have the same in noisy and clean rows there is nothing to have a share of: no NaN, no infinity."""
+    drawn = {"noisy": np.array([1.0, 2, 3]), "a": np.array([1.5, 2, 3.5]), "clean": np.array([2.0, 2, 4])}
+    assert evaluate.share_of_gap(drawn, "a", "noisy").tolist() == [0.5, 0.5]
