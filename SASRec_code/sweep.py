@@ -88,7 +88,7 @@ class Bench:
         return {name: torch.from_numpy(rows[name]).to(self.device) for name in names}
 
     def ranks(self, train, chosen, evaluated, seed: int) -> list[np.ndarray]:
-        """Ranks (N,) for each of some windows, by a model trained on train, its epoch chosen by the windows chosen."""
+        """Ranks (N, 2) for each of some windows, by a model trained on train, its epoch chosen by the windows chosen."""
         from evaluate import rank_targets
         from train import trained
 
@@ -96,7 +96,7 @@ class Bench:
         return [rank_targets(model, rows[:, :-1], rows[:, -1]) for rows in evaluated]
 
     def test(self, arm, draws: list[dict], replacer, train: list | None = None) -> np.ndarray:
-        """Ranks (S, N) of test at the one setting of the arm; draws: the weights of each seed, or one for all.
+        """Ranks (S, N, 2) of test at the one setting of the arm; draws: the weights of each seed, or one for all.
 
         train: the train windows of each draw, where `choose` has made them.
         """
@@ -132,7 +132,7 @@ def choose(bench: Bench, arm, draws: list[dict], replacer) -> tuple[list[dict], 
 
 
 def arms(bench: Bench, weights: dict, replacer) -> tuple[list[dict], dict, dict]:
-    """(rows of `choose`, {arm: its setting}, {arm: ranks (S, N) of test}) of every kind of evidence with every edit."""
+    """(rows of `choose`, {arm: its setting}, {arm: ranks (S, N, 2) of test}) of every kind of evidence with every edit."""
     from evaluate import AT_RANDOM
     from filter import shuffled
 

@@ -101,7 +101,7 @@ def test_each_seed_has_its_own_random_places(tmp_path, monkeypatch):
     for place, draw in enumerate(draws):
         alone = sweep.Bench(sweep.with_settings(args, seeds=1, seed=args.seed + place), splits, n_items)
         assert (both[place] == alone.test(arm, [draw], None)[0]).all()
-    assert (both != bench.test(arm, draws[:1], None)).any(1).tolist() == [False, True]
+    assert (both != bench.test(arm, draws[:1], None)).any((1, 2)).tolist() == [False, True]
     arm = sweep.with_settings(arm, train_thresholds=[], train_caps=[], test_thresholds=[0.05], test_caps=[3])
     (_, tried), *_ = sweep.choose(bench, arm, draws, None)
     ranks = []
