@@ -50,7 +50,9 @@ fi
 
 gpus=$($python -c 'import torch; print(torch.cuda.device_count())')
 launch=("$python")
-[ "$gpus" -gt 1 ] && launch=("$python" -m accelerate.commands.launch --multi_gpu --num_processes "$gpus")
+# Several processes on one machine have one thread each: threads that wait for each other's turn cost more than they bring.
+[ "$gpus" -gt 1 ] && launch=(env OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" "$python" -m accelerate.commands.launch
+    --multi_gpu --num_processes "$gpus")
 "${launch[@]}" "$here/generate_denoised.py" "${options[@]}"
 [ -n "$default" ] || exit 0
 

@@ -231,23 +231,32 @@ def expected_calibration_error(truth: np.ndarray, prob: np.ndarray, bins: int = 
     return float(gap.sum() / max(size.sum(), 1))
 
 
-def detection_row(truth: np.ndarray, score: np.ndarray, scored: np.ndarray) -> dict[str, float]:
-    """AUC and average precision over the scored positions of (N, W), their means over windows, and recall where precision is 0.5."""
+def detection_row(truth: np.ndarray, score: np.ndarray, scored: np.ndarray) -> dict[str, float | None]:
+    """AUC and average precision over the scored positions of (N, W), their means over windows, and recall where precision is 0.5.
+
+    None in place of a figure that does not exist: all of them where the scored positions are all noise or none is, those in
+    windows where no window holds both (a history of one item never does).
+    """
     from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-    precision, recall, _ = precision_recall_curve(truth[scored], score[scored])
+    names = ("AUC", "AP", "AUC in window", "AP in window", "recall at precision 0.5")
+    noise, values = truth[scored], score[scored]
+    if noise.all() or not noise.any():
+        return dict.fromkeys(names)
+    precision, recall, _ = precision_recall_curve(noise, values)
     in_windows, ap_in_windows = within_windows(truth & scored, score, scored)
-    return {
-        "AUC": float(roc_auc_score(truth[scored], score[scored])),
-        "AP": float(average_precision_score(truth[scored], score[scored])),
-        "AUC in window": float(in_windows.mean()),
-        "AP in window": float(ap_in_windows.mean()),
-        "recall at precision 0.5": float(recall[precision >= 0.5].max()),
-    }
+    figures = (
+        float(roc_auc_score(noise, values)),
+        float(average_precision_score(noise, values)),
+        float(in_windows.mean()) if len(in_windows) else None,
+        float(ap_in_windows.mean()) if len(ap_in_windows) else None,
+        float(recall[precision >= 0.5].max()),
+    )
+    return dict(zip(names, figures, strict=True))
 
 
 def within_windows(truth: np.ndarray, score: np.ndarray, scored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AUC and average precision (M,) of each window of (N, W) that holds both kinds."""
+    """AUC and average precision (M,) of each window of (N, W) that holds both kinds; M may be 0."""
     mixed = np.flatnonzero(truth.any(1) & (scored & ~truth).any(1))
     parts = np.array_split(mixed, len(mixed) // ROWS_AT_ONCE + 1)
     auc, ap = zip(*(of_windows(truth[rows], score[rows], scored[rows]) for rows in parts))
@@ -285,6 +294,6 @@ def weighted_auc(truth: np.ndarray, level: np.ndarray, times: np.ndarray) -> flo
     return float((noise * (clean.cumsum() - clean / 2)).sum() / (noise.sum() * clean.sum()))
 
 
-def interval(values: np.ndarray) -> list[float]:
-    """The middle 95 % of bootstrap draws."""
-    return [float(value) for value in np.percentile(values, [2.5, 97.5])]
+def interval(values: np.ndarray) -> list[float] | None:
+    """The middle 95 % of bootstrap draws (draws,); None where no draw has the figure."""
+    return [float(value) for value in np.percentile(values, [2.5, 97.5])] if len(values) else None

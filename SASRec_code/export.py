@@ -46,9 +46,10 @@ def main(argv=None) -> Path:
 
 def export(args) -> Path:
     from dataloader import fingerprint, load, read_titles
-    from filter import FILTERED, denoise, make_replacer, weigh
+    from filter import FILTERED, check_replacements, denoise, make_replacer, weigh
 
     splits, n_items = load(args, FILTERED[args.denoise_category])
+    check_replacements(splits, args)
     windows = denoise(splits, weigh(splits, n_items, args), args, make_replacer(splits, n_items, args))
     titles = read_titles(splits["train"].path.parent)
     folder = output_folder(args, fingerprint(args, FILTERED[args.denoise_category]), "recbole_")

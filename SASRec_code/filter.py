@@ -67,15 +67,19 @@ def read_sources(folder: Path, train: Split, n_items: int, maxlen: int) -> Sourc
     return Sources(train, n_items, planted, read_vectors(folder, n_items))
 
 
+def check_replacements(splits: dict, args) -> None:
+    """InputError where the language model's replacements are asked for and the rows have none; nothing is learned for that."""
+    if args.edit == "delete" or args.replace_with != "suggested":
+        return
+    for name in FILTERED[args.denoise_category]:
+        if splits[name].suspects is None:
+            raise InputError(f"{splits[name].path}: suggests no replacements; use --replace_with neighbours, or --edit delete")
+
+
 def make_replacer(splits: dict, n_items: int, args) -> Replacer | None:
     """What finds replacements; None where the language model's are taken, or none are needed. InputError where it has none."""
-    edited = [splits[name] for name in FILTERED[args.denoise_category]]
-    if args.edit == "delete" or not edited:
-        return None
-    if args.replace_with == "suggested":
-        for split in edited:
-            if split.suspects is None:
-                raise InputError(f"{split.path}: suggests no replacements; use --replace_with neighbours, or --edit delete")
+    check_replacements(splits, args)
+    if args.edit == "delete" or args.replace_with == "suggested" or args.denoise_category == "none":
         return None
     replacer = Replacer(splits["train"], n_items, read_vectors(args.data_root / args.dataset, n_items))
     print("replacements: " + ", ".join(f"{name} {value:+.2f}" for name, value in replacer.coefficients().items()))
@@ -112,6 +116,18 @@ def denoise(splits: dict, weights: dict, args, replacer: Replacer | None = None,
         if args.edit == "replace" and (without := flagged & (instead == 0)).any():
             print(f"{name}: {without.sum():,} of them have no replacement and are deleted")
     return windows
+
+
+def selection_windows(splits: dict, edited: dict[str, np.ndarray], args) -> np.ndarray:
+    """Windows (N, W) of --select_on, whose NDCG@20 chooses the epoch; edited: what `denoise` made of the splits.
+
+    The histories of valid are taken as they are (with --clean as they were before noise), whatever the filter does to them:
+    so one training serves all edits of valid and test histories, and the choice among these has no part in it. Test, with
+    --select_on test, is taken as it is ranked: the best figure that is reported, which is the release's way.
+    """
+    if args.select_on == "test":
+        return edited["test"]
+    return splits["valid"].clean if args.clean else splits["valid"].items
 
 
 def describe_edits(split, flagged: np.ndarray) -> str:

@@ -4,16 +4,18 @@ Reads   data/<dataset>/: a data set folder, or the denoised folder that generate
 Writes  SASRec_code/output/<dataset>/<settings>/: run.json, seed<seed>.safetensors, test_ranks.npz
         (what compare.py compares), TensorBoard curves. Trained models are kept in models/ beside that: a killed run goes on
 
+The epoch is chosen by the NDCG@20 of valid with the histories as they are, noisy or with --clean clean, as in sweep.py:
+a row of a sweep's table is what its settings give here. What is edited in valid and test histories trains nothing.
+
     python main.py --dataset ML100K_noise_user0.1 --denoise_category none --num_epochs 3
     python main.py --dataset Toy_denoise_user0.1_5000_2000 --denoise_category all --train_noise_filter_threshold 0.6 \
         --test_noise_filter_threshold 0.9 --train_max_denoise_num 2 --test_max_denoise_num 1
 """
 
 import argparse
-import resource
 from importlib.metadata import version
 
-from options import check_args, input_errors, make_parser, output_folder, save_arrays, settings, write_json
+from options import check_args, input_errors, link_or_copy, make_parser, output_folder, save_arrays, settings, write_json
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -34,8 +36,8 @@ def experiment(args) -> dict:
     import torch
     from dataloader import fingerprint, load
     from evaluate import MEASURED, metrics, rank_targets, summarise, table
-    from filter import FILTERED, denoise, make_replacer, weigh
-    from train import choose_device, load_weights, make_model, save_weights, trained
+    from filter import FILTERED, check_replacements, denoise, make_replacer, selection_windows, weigh
+    from train import choose_device, load_weights, make_model, peak_memory_gib, trained, warn_of_busy_cores
 
     # 1. rows, filtered
     data = fingerprint(args, FILTERED[args.denoise_category])
@@ -44,7 +46,9 @@ def experiment(args) -> dict:
         print(folder)
         return {}
     device = choose_device(args)
+    warn_of_busy_cores(device)
     splits, n_items = load(args, FILTERED[args.denoise_category])
+    check_replacements(splits, args)
     weights, replacer = weigh(splits, n_items, args), make_replacer(splits, n_items, args)
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -54,13 +58,15 @@ def experiment(args) -> dict:
         if draw == 0 or args.evidence == "random":  # other places for each seed
             edited = denoise(splits, weights, args, replacer, draw)
             tensors = {name: torch.from_numpy(windows).to(device) for name, windows in edited.items()}
+            selection = torch.from_numpy(selection_windows(splits, edited, args)).to(device)  # (N, L + 1)
         if args.state_dict_path:
             model = make_model(n_items, args, seed, device)
             load_weights(model, args.state_dict_path)
         else:
-            model, record = trained(tensors, n_items, args, seed, device, folder / f"tensorboard_seed{seed}")
+            curves = folder / f"tensorboard_seed{seed}"
+            model, record, kept = trained(tensors["train"], selection, n_items, args, seed, device, curves)
             fits.append({"seed": seed} | record)
-            save_weights(model, folder / f"seed{seed}.safetensors", record)
+            link_or_copy(kept, folder / f"seed{seed}.safetensors")
         for split, by_seed in ranks.items():
             windows = tensors[split]
             by_seed.append(rank_targets(model, windows[:, :-1], windows[:, -1]))
@@ -79,13 +85,15 @@ def experiment(args) -> dict:
         "fits": fits,
         "per_seed": results,
         "metrics": {split: summarise(values) for split, values in results.items()},
-        "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
+        "peak_memory_gib": round(peak_memory_gib(device), 3),  # of the device
     }
     test = splits["test"]
     save_arrays(folder / "test_ranks.npz", users=test.users.astype(str), targets=test.items[:, -1], ranks=np.stack(ranks["test"]))
     write_json(folder / "run.json", run)
     print(table([{"rows": split, **measured} for split, measured in run["metrics"].items()], ("rows", *MEASURED)))
-    print(f"wrote {folder}; {sum(fit['seconds'] for fit in fits):.0f} s of training, peak memory {run['peak_memory_gib']} GiB")
+    print(
+        f"wrote {folder}; {sum(fit['seconds'] for fit in fits):.0f} s of training, peak memory {run['peak_memory_gib']} GiB ({device})"
+    )
     return run
 
 

@@ -180,9 +180,23 @@ def beside(path: Path):
         shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """`source` under a second name, which takes no space; a copy where the file system has no hard links.
+
+    Both stay whole if one is removed, and neither is ever written to: files are made beside their name and renamed.
+    """
+    with beside(target) as partial:
+        try:
+            os.link(source, partial)
+        except OSError:
+            shutil.copyfile(source, partial)
+
+
 def write_json(path: Path, content) -> None:
+    """ValueError where a number is NaN or infinite, which JSON has no word for: a figure that does not exist is None."""
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     with beside(path) as partial:
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
 
 
 def save_arrays(path: Path, **arrays) -> None:

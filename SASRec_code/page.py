@@ -115,7 +115,11 @@ def answer(facts: list[tuple[str, str]]) -> str:
 
 
 def table(header: list[str], rows: list[list]) -> str:
+    """Texts, and numbers to three places; a dash for None, a figure that does not exist."""
+
     def cell(value):
+        if value is None:
+            return "–"
         return html.escape(value) if isinstance(value, str) else f"{value:.3f}"
 
     head = "".join(f"<th>{html.escape(name)}</th>" for name in header)

@@ -20,8 +20,9 @@ CONTEXT = (
 )
 
 
-def describe(found: list[float]) -> str:
-    return f"{found[0]:+.4f} to {found[1]:+.4f}"
+def describe(interval: list[float] | None) -> str:
+    """An interval in words; a dash where there is none."""
+    return "–" if interval is None else f"{interval[0]:+.4f} to {interval[1]:+.4f}"
 
 
 def facts(measured: Measured, threshold: float, compared: list[dict]) -> list[tuple[str, str]]:

@@ -4,11 +4,11 @@ Reads   data/<dataset>/: a data set folder, or one that generate_denoised.py mad
 Writes  SASRec_code/output/<dataset>/sweep_<settings>/: sweep.csv (a row a setting, valid only), report.json, report.md,
         gap.png (share of the way from noisy to clean)
 
-A model is trained once for each train setting and seed, its epoch chosen by the NDCG@20 of valid with the noisy histories
-(of clean rows with clean ones; main.py: with those it filters); every test setting is then evaluated with it on valid. The
-best mean over seeds goes to test, and beside it, where other places can be edited alike, the same with the probabilities at
-random places, drawn anew for each seed, its settings chosen in the same way. Trained models are kept and shared with other
-sweeps and main.py: a killed sweep goes on where it was.
+A model is trained once for each train setting and seed. Its epoch is chosen by the NDCG@20 of valid with the histories as
+they are, noisy or, of clean rows, clean, as in main.py: that gives for a row's settings what stands in the row. Every test
+setting is then evaluated with this model on valid. The best mean over seeds goes to test, and beside it, where other places
+can be edited alike, the same with the probabilities at random places, drawn anew for each seed, its settings chosen in the
+same way. Trained models are kept and shared with other sweeps and main.py: a killed sweep goes on where it was.
 
     python sweep.py --dataset ML100K_noise_user0.1 --evidence collaborative --edit delete --train_thresholds 0.3 --seeds 3
     python sweep.py --dataset Toy_denoise_user0.1_0 --evidence collaborative semantic fused --edit delete replace \
@@ -87,21 +87,28 @@ class Bench:
         rows = denoise(self.splits, weights, arm, replacer)
         return {name: torch.from_numpy(rows[name]).to(self.device) for name in names}
 
+    def selection(self, arm):
+        """The windows (N, L + 1) that choose the epoch."""
+        import torch
+        from filter import selection_windows
+
+        return torch.from_numpy(selection_windows(self.splits, {}, arm)).to(self.device)
+
     def ranks(self, train, chosen, evaluated, seed: int) -> list[np.ndarray]:
-        """Ranks (N,) for each of some windows, by a model trained on train, its epoch chosen by the windows chosen."""
+        """Ranks (N, 2) for each of some windows, by a model trained on train, its epoch chosen by the windows chosen."""
         from evaluate import rank_targets
         from train import trained
 
-        model, _ = trained({"train": train, "valid": chosen}, self.n_items, self.args, seed, self.device)
+        model, *_ = trained(train, chosen, self.n_items, self.args, seed, self.device)
         return [rank_targets(model, rows[:, :-1], rows[:, -1]) for rows in evaluated]
 
     def test(self, arm, draws: list[dict], replacer, train: list | None = None) -> np.ndarray:
-        """Ranks (S, N) of test at the one setting of the arm; draws: the weights of each seed, or one for all.
+        """Ranks (S, N, 2) of test at the one setting of the arm; draws: the weights of each seed, or one for all.
 
         train: the train windows of each draw, where `choose` has made them.
         """
         train, test = train or self.of_draws("train", arm, draws, replacer), self.of_draws("test", arm, draws, replacer)
-        chosen = self.edited(arm, {}, None, ("valid",))["valid"]
+        chosen = self.selection(arm)
         return np.stack(
             [self.ranks(one, chosen, [other], seed)[0] for seed, one, other in zip(self.seeds, cycle(train), cycle(test))]
         )
@@ -115,7 +122,7 @@ def choose(bench: Bench, arm, draws: list[dict], replacer) -> tuple[list[dict], 
     """(a row a setting, with its NDCG@20 on valid; the best setting; its train windows by draw); draws as in `Bench.test`."""
     from evaluate import ndcg_per_row
 
-    rows, noisy, best = [], bench.edited(arm, {}, None, ("valid",))["valid"], -1.0
+    rows, noisy, best = [], bench.selection(arm), -1.0
     tests = grid(arm, "test")
     valid = zip(*(bench.of_draws("valid", with_settings(arm, **test), draws, replacer) for test in tests))
     valid = list(valid)  # [draw][setting]
@@ -132,7 +139,7 @@ def choose(bench: Bench, arm, draws: list[dict], replacer) -> tuple[list[dict], 
 
 
 def arms(bench: Bench, weights: dict, replacer) -> tuple[list[dict], dict, dict]:
-    """(rows of `choose`, {arm: its setting}, {arm: ranks (S, N) of test}) of every kind of evidence with every edit."""
+    """(rows of `choose`, {arm: its setting}, {arm: ranks (S, N, 2) of test}) of every kind of evidence with every edit."""
     from evaluate import AT_RANDOM
     from filter import shuffled
 
@@ -202,24 +209,27 @@ def sweep(args) -> dict:
     import pandas as pd
     from dataloader import fingerprint, load
     from evaluate import BESIDE, compare, table
-    from filter import FILTERED, make_replacer, read_sources, weigh
-    from train import choose_device
+    from filter import FILTERED, check_replacements, make_replacer, read_sources, weigh
+    from train import choose_device, warn_of_busy_cores
 
     # 1. rows, what is suspected in them by each kind of evidence, and what could stand there instead
-    choose_device(args)
+    warn_of_busy_cores(choose_device(args))
     args = with_settings(args, denoise_category="all" if args.train_thresholds else "test", select_on="valid")
     data = fingerprint(args, FILTERED[args.denoise_category])
     splits, n_items = load(args, FILTERED[args.denoise_category])
+    replacing = with_settings(args, edit="replace" if "replace" in args.edit else "delete")
+    check_replacements(splits, replacing)
     known = any((split.items != split.clean).any() for split in splits.values())
     sources = None
     if args.evidence != ["raw"]:
         sources = read_sources(args.data_root / args.dataset, splits["train"], n_items, args.maxlen)
+        for kind in args.evidence:
+            sources.parts(kind)  # refuses what the folder has not, before the first kind is learned
     weights = {
         kind: weigh(splits, n_items, with_settings(args, evidence=kind), sources)
         for kind in (*args.evidence, *(["oracle"] if known else []))
     }
-    replacing = "replace" if "replace" in args.edit else "delete"
-    replacer = make_replacer(splits, n_items, with_settings(args, edit=replacing))
+    replacer = make_replacer(splits, n_items, replacing)
 
     # 2. what each model makes of them
     tried, chosen, report = [], {}, []

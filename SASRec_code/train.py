@@ -3,6 +3,8 @@
 import hashlib
 import inspect
 import json
+import os
+import resource
 import time
 from functools import cache
 from importlib.metadata import version
@@ -16,6 +18,7 @@ from evaluate import metrics, rank_targets
 from gru4rec import GRU4Rec
 from model import SASRec, sample_negatives
 from options import ROOT, beside
+from torch import Tensor
 
 MODELS = {"SASRec": SASRec, "GRU4Rec": GRU4Rec, "BERT4Rec": BERT4Rec}  # --model
 
@@ -26,6 +29,27 @@ def choose_device(args) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
+
+
+def warn_of_busy_cores(device: torch.device, loadavg: Path = Path("/proc/loadavg")) -> None:
+    """Say how to share the cores where others keep them busy: threads that wait for each other make an epoch eight times as long.
+
+    loadavg: Linux's file (man proc_loadavg): the load of the last minute first, as fourth how many threads run right now, this
+    one among them. Both are asked: the load alone also counts a process that ended a moment ago.
+    """
+    if device.type != "cpu" or torch.get_num_threads() == 1 or not loadavg.exists():
+        return
+    fields, cores = loadavg.read_text().split(), os.cpu_count()
+    load, running = float(fields[0]), int(fields[3].split("/")[0]) - 1
+    if min(load, running) >= cores:
+        print(f"other processes keep the {cores} cores busy (load {load}): with OMP_NUM_THREADS=1 for each all are faster")
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Most memory taken so far: what PyTorch allocated of a GPU, else what this process took of main memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def make_model(n_items: int, args, seed: int, device):
@@ -53,27 +77,27 @@ def train_epoch(model, windows, optimiser, args, generator) -> float:
     return float(torch.stack(losses).mean())
 
 
-def fit(model, tensors: dict, args, seed: int, log_dir: Path | None = None) -> dict:
-    """Train until the NDCG@20 of --select_on stops growing; the model ends with its best weights.
+def fit(model, train: Tensor, selection: Tensor, args, seed: int, log_dir: Path | None = None) -> dict:
+    """Train on windows (N, L + 1) until the NDCG@20 of the windows `selection` (M, L + 1) stops growing; keep the best weights.
 
-    tensors: {split: windows (N, L + 1)}; only train and the selecting split are read. Returns epochs, best epoch,
-    seconds and the NDCG@20 of each epoch.
+    Which windows select is said by `filter.selection_windows`. Returns epochs, best epoch, seconds and the NDCG@20 of each
+    epoch.
     """
     from torch.utils.tensorboard import SummaryWriter
     from tqdm import tqdm
 
-    n_items, width = model.items.num_embeddings - 1, tensors["train"].shape[1]
+    n_items, width = model.items.num_embeddings - 1, train.shape[1]
     if args.loss == "bce" and n_items <= width:
         raise InputError(f"{n_items} items are too few for negatives outside windows of {width}: use --loss ce")
-    generator = torch.Generator(device=tensors["train"].device).manual_seed(seed)
+    generator = torch.Generator(device=train.device).manual_seed(seed)
     optimiser = torch.optim.Adam(model.parameters(), args.lr, betas=(0.9, 0.98), weight_decay=args.weight_decay, fused=True)
-    chosen, best, best_epoch, weights, curve = tensors[args.select_on], -1.0, 0, None, []
+    best, best_epoch, weights, curve = -1.0, 0, None, []
     writer = SummaryWriter(str(log_dir)) if log_dir else None
     started = time.perf_counter()
     epochs = tqdm(range(1, args.num_epochs + 1), desc=f"seed {seed}", unit="epoch")
     for epoch in epochs:
-        loss = train_epoch(model, tensors["train"], optimiser, args, generator)
-        ndcg = metrics(rank_targets(model, chosen[:, :-1], chosen[:, -1]))["NDCG@20"]
+        loss = train_epoch(model, train, optimiser, args, generator)
+        ndcg = metrics(rank_targets(model, selection[:, :-1], selection[:, -1]))["NDCG@20"]
         if not np.isfinite(loss):
             raise InputError(f"the loss of epoch {epoch} is {loss}: a smaller --lr keeps it finite")
         curve.append(ndcg)
@@ -94,26 +118,30 @@ def fit(model, tensors: dict, args, seed: int, log_dir: Path | None = None) -> d
     return {"epochs": len(curve), "best_epoch": best_epoch, "seconds": seconds, "selection_NDCG@20": curve}
 
 
-def trained(tensors: dict, n_items: int, args, seed: int, device, log_dir: Path | None = None):
-    """(model, what `fit` returned) for these windows and settings: trained once by this code, kept in output/<dataset>/models/."""
+def trained(train: Tensor, selection: Tensor, n_items: int, args, seed: int, device, log_dir: Path | None = None):
+    """(model, what `fit` returned, its file) for these windows and settings: trained once by this code, kept in models/.
+
+    The file is output/<dataset>/models/<key>.safetensors; the key is a hash of both arrays of windows, of the settings that
+    shape a training and of the code.
+    """
     from safetensors import safe_open
 
     shaping = "model batchsize lr hidden_units num_blocks num_heads num_epochs dropout_rate weight_decay maxlen loss patience"
     options = [seed, n_items, version("torch"), str(device), *(getattr(args, name) for name in shaping.split())]
     digest = hashlib.sha256(json.dumps(options).encode() + own_code())
-    for split in ("train", args.select_on):
-        digest.update(tensors[split].cpu().numpy().tobytes())
+    for windows in (train, selection):
+        digest.update(windows.cpu().numpy().tobytes())
     path = args.output_root / args.dataset / "models" / f"{digest.hexdigest()[:16]}.safetensors"
     model = make_model(n_items, args, seed, device)
     if path.exists():
         print(f"seed {seed}: trained before, {path.name}")
         load_weights(model, path)
         with safe_open(path, "pt") as file:
-            return model, json.loads(file.metadata()["fit"])
-    record = fit(model, tensors, args, seed, log_dir)
+            return model, json.loads(file.metadata()["fit"]), path
+    record = fit(model, train, selection, args, seed, log_dir)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_weights(model, path, record)
-    return model, record
+    return model, record, path
 
 
 @cache

@@ -46,7 +46,8 @@ def test_compare(tmp_path, capsys):
         "clean",
     ] and "60 test rows, 2 seeds" in printed
     ranks = [np.load(folder / "test_ranks.npz")["ranks"] for folder in folders]
-    gains = [np.where(values < 20, 1 / np.log2(values + 2), 0).mean() for values in ranks]
+    assert all(values.shape == (2, 60, 2) and (values[..., 1] == 1).all() for values in ranks)  # no ties here
+    gains = [np.where(values[..., 0] < 20, 1 / np.log2(values[..., 0] + 2), 0).mean() for values in ranks]
     for row, gain in zip(compared, gains):
         assert row["NDCG@20"]["mean"] == pytest.approx(gain)
     for row, gain in zip(compared[1:], gains[1:]):
@@ -81,6 +82,12 @@ def test_runs_that_cannot_be_compared(tmp_path, capsys):
         with pytest.raises(SystemExit):
             compare.main(list(map(str, folders)))
         assert message in capsys.readouterr().err
+    with np.load(one / "test_ranks.npz") as file:
+        arrays = dict(file)
+    np.savez(one / "test_ranks.npz", **arrays | {"ranks": arrays["ranks"].mean(2)})
+    with pytest.raises(SystemExit):
+        compare.main([str(one), str(other)])
+    assert "ranks of shape (2, 60), expected (seeds, rows, 2)" in capsys.readouterr().err
 
 
 def test_controls_that_control_something_else(tmp_path, capsys):

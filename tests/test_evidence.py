@@ -253,3 +253,18 @@ def test_detection_figures_equal_the_librarys():
     times = rng.integers(3, size=scored.sum())
     expected = roc_auc_score(truth[scored], score[scored], sample_weight=times)
     assert evidence.weighted_auc(truth[scored], score[scored].astype(int), times) == pytest.approx(expected)
+
+
+def test_figures_that_do_not_exist():
+    """Of histories of one item none holds noise and something else; where all is noise, or nothing, there is no AUC at all."""
+    scored = np.array([[True, False]] * 4)
+    truth, score = (
+        np.array([[True, False], [True, False], [False, False], [False, False]]),
+        np.array([[4.0, 0], [2, 0], [3, 0], [1, 0]]),
+    )
+    figures = evidence.detection_row(truth, score, scored)
+    assert figures["AUC in window"] is None and figures["AP in window"] is None
+    assert figures["AUC"] == 0.75 and figures["AP"] == pytest.approx((1 + 2 / 3) / 2)
+    for same in (True, False):
+        assert set(evidence.detection_row(np.full((4, 2), same), score, scored).values()) == {None}
+    assert evidence.interval(np.array([])) is None and evidence.interval(np.arange(101.0)) == [2.5, 97.5]

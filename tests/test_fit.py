@@ -2,6 +2,7 @@
 
 import dataloader
 import evaluate
+import filter as threshold_filter
 import main as sasrec
 import pytest
 import torch
@@ -17,7 +18,7 @@ def test_learns_a_cycle(tmp_path):
     for model, loss in (("SASRec", "bce"), ("SASRec", "ce"), ("GRU4Rec", "ce"), ("BERT4Rec", "ce")):
         args = sasrec_arguments(tmp_path, "--model", model, "--loss", loss, *quick)
         model = train.make_model(n_items, args, 0, "cpu")
-        train.fit(model, {"train": windows, "valid": windows[:n_items]}, args, 0)
+        train.fit(model, windows, windows[:n_items], args, 0)
         history, targets = windows[:n_items, :-1], windows[:n_items, -1]
         if loss == "ce":
             assert evaluate.metrics(evaluate.rank_targets(model, history, targets))["HR@1"] > 0.99, args.model
@@ -26,16 +27,17 @@ def test_learns_a_cycle(tmp_path):
 
 def test_selection_never_reads_test(tmp_path):
     write_denoised(tmp_path)
-    splits, n_items = dataloader.load(sasrec_arguments(tmp_path), ())
-    tensors = {name: torch.from_numpy(split.items) for name, split in splits.items() if name != "test"}
     args = sasrec_arguments(tmp_path)
-    train.fit(train.make_model(n_items, args, 0, "cpu"), tensors, args, 0)
+    splits, n_items = dataloader.load(args, ())
+    selection = threshold_filter.selection_windows({name: splits[name] for name in ("train", "valid")}, {}, args)
+    assert (selection == splits["valid"].items).all() and (selection != splits["valid"].clean).any()
+    train.fit(train.make_model(n_items, args, 0, "cpu"), *map(torch.from_numpy, (splits["train"].items, selection)), args, 0)
 
 
 def test_weights_that_are_no_numbers_lose():
     scores = torch.full((1, 4), torch.nan)
-    assert evaluate.ranks_of(scores, torch.tensor([[2]])).item() > 0
+    assert evaluate.ranks_of(scores, torch.tensor([[2]])).tolist() == [[0, 4]]  # one of four at random
     with pytest.raises(dataloader.InputError, match="smaller --lr"):
         windows = torch.randint(1, 30, (64, 11))
         args = sasrec.parse_args(["--dataset", "none", "--lr", "1e30"])
-        train.fit(train.make_model(30, args, 0, "cpu"), {"train": windows, "valid": windows}, args, 0)
+        train.fit(train.make_model(30, args, 0, "cpu"), windows, windows, args, 0)

@@ -1,14 +1,21 @@
 """SASRec_code/main.py: commands, options, errors."""
 
 import json
+import os
+import resource
 import subprocess
 import sys
 
 import evidence
+import export
+import filter as threshold_filter
 import main as sasrec
 import pytest
 import sweep
+import torch
+import train
 from conftest import sasrec_command, sasrec_refused, write_denoised
+from safetensors.torch import load_file
 
 
 def test_the_commands_of_the_release(tmp_path, root):
@@ -42,6 +49,94 @@ def test_runs_repeat_and_weights_reload(tmp_path, capsys):
     assert list(folder.glob("tensorboard_seed2024/events*"))
     loaded = sasrec.main([*options, "--state_dict_path", str(folder / "seed2024.safetensors")])
     assert loaded["per_seed"]["test"] == [first["per_seed"]["test"][0]]
+
+
+def test_edits_of_histories_choose_no_epoch(tmp_path, capsys):
+    """The epoch is chosen with the histories as they are: one training serves all edits of valid and test histories."""
+    write_denoised(tmp_path, rows=(200, 60, 60))
+    base = ["--evidence", "collaborative", "--edit", "delete", "--test_noise_filter_threshold", 0.05]
+    noisy = sasrec.main(sasrec_command(tmp_path, epochs=4))
+    capsys.readouterr()
+    edited = sasrec.main(sasrec_command(tmp_path, *base, "--denoise_category", "test", epochs=4))
+    assert "trained before" in capsys.readouterr().out
+    assert edited["fits"] == noisy["fits"] and edited["per_seed"] != noisy["per_seed"]
+    by_test = sasrec.main(sasrec_command(tmp_path, *base, "--denoise_category", "test", "--select_on", "test", epochs=4))
+    curve = by_test["fits"][0]["selection_NDCG@20"]  # the release's way: the best epoch of the rows that are reported
+    assert max(curve) == by_test["metrics"]["test"]["NDCG@20"]["mean"]
+
+
+def test_memory_is_that_of_the_device(monkeypatch):
+    """On a GPU what the model took there; else what the process took."""
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**30 if device.index == 1 else 0)
+    assert train.peak_memory_gib(torch.device("cuda:1")) == 3
+    of_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    assert train.peak_memory_gib(torch.device("cpu")) == pytest.approx(of_process, rel=0.2)
+
+
+def test_weights_are_kept_once(tmp_path, monkeypatch):
+    """The weights of a run are a link to the model that is kept; a file system without links gets a copy."""
+    write_denoised(tmp_path, rows=(60, 20, 20))
+
+    def files(root):
+        return next(root.rglob("models/*")), next(root.rglob("seed2024.safetensors"))
+
+    sasrec.main(sasrec_command(tmp_path))
+    kept, of_run = files(tmp_path / "out")
+    assert kept.samefile(of_run)
+    sasrec.main(sasrec_command(tmp_path))
+    assert kept.samefile(of_run) and not list((tmp_path / "out").rglob("*.partial*"))
+    kept.unlink()  # clearing models/ takes nothing from a run
+
+    def no_links(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", no_links)
+    sasrec.main(sasrec_command(tmp_path, "--output_root", tmp_path / "copied"))
+    copied_kept, copied = files(tmp_path / "copied")
+    assert not copied_kept.samefile(copied) and copied.read_bytes() == copied_kept.read_bytes()
+    weights, expected = load_file(copied), load_file(of_run)
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("script", [sasrec, sweep, export])
+def test_missing_replacements_are_refused_before_anything_is_learned(tmp_path, capsys, monkeypatch, script):
+    """--evidence fused of rows that no language model read: that they hold no suggestions is known before a minute's fit."""
+    write_denoised(tmp_path, "Y_noise_user0.1", denoised=False, rows=(60, 20, 20))
+
+    def fitted(*_):
+        raise AssertionError("something was learned first")
+
+    monkeypatch.setattr(threshold_filter, "Evidence", fitted)
+    options = ["--dataset", "Y_noise_user0.1", "--data_root", str(tmp_path), "--output_root", str(tmp_path / "out")]
+    options += ["--evidence", "fused"] + ([] if script is sweep else ["--denoise_category", "all"])
+    with pytest.raises(SystemExit):
+        script.main(options)
+    assert "train.csv: suggests no replacements; use --replace_with neighbours" in capsys.readouterr().err
+
+
+def test_absent_evidence_is_refused_before_anything_is_learned(tmp_path, capsys, monkeypatch):
+    write_denoised(tmp_path, "Y_noise_user0.1", denoised=False, rows=(60, 20, 20))
+    monkeypatch.setattr(threshold_filter, "Evidence", None)
+    several = ["--evidence", "collaborative", "semantic", "--edit", "delete"]
+    with pytest.raises(SystemExit):
+        sweep.main(sasrec_command(tmp_path, *several, name="Y_noise_user0.1"))
+    assert "--evidence semantic: no title_vectors.safetensors" in capsys.readouterr().err
+
+
+def test_busy_cores_are_said(monkeypatch, capsys, tmp_path):
+    """Where others run on all cores now and did so in the last minute, and this process would take more than one thread."""
+    loadavg = tmp_path / "loadavg"
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for device, threads, load, running, said in (
+        (cpu, 4, 4.2, 5, 1), (cpu, 4, 3.9, 5, 0), (cpu, 4, 4.2, 4, 0), (cpu, 1, 9.0, 9, 0), (gpu, 4, 9.0, 9, 0),
+    ):  # fmt: skip
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        loadavg.write_text(f"{load} 1.00 0.50 {running}/120 4711\n")
+        train.warn_of_busy_cores(device, loadavg)
+        assert capsys.readouterr().out.count("OMP_NUM_THREADS=1") == said
+    loadavg.unlink()  # no such file on other systems
+    train.warn_of_busy_cores(cpu, loadavg)
 
 
 def test_random_places_are_other_ones_for_each_seed(tmp_path):

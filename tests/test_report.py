@@ -3,9 +3,14 @@
 import json
 
 import evidence
+import numpy as np
+import options
+import page
 import pandas as pd
+import pytest
 import report
 import similarity
+from conftest import write_rows
 
 
 def test_report_page(denoised, monkeypatch):
@@ -35,3 +40,33 @@ def test_report_page(denoised, monkeypatch):
     without = report.main(["--dataset", denoised.name, "--data_root", str(denoised.parent)])
     assert set(without["auc_context"]) == {"rarity", "collaborative", "semantic", "fused"}
     (denoised / "hidden.csv").rename(denoised / "planted.csv")
+
+
+def test_json_holds_no_nan(tmp_path):
+    """NaN is no JSON: other languages and strict readers refuse the file."""
+    options.write_json(tmp_path / "run.json", {"figure": None})
+    with pytest.raises(ValueError):
+        options.write_json(tmp_path / "run.json", {"figure": float("nan")})
+    assert json.loads((tmp_path / "run.json").read_text()) == {"figure": None} and len(list(tmp_path.iterdir())) == 1
+    assert "<td>–</td>" in page.table(["evidence", "AUC"], [["raw", None]])
+
+
+def test_report_of_windows_of_two(tmp_path):
+    """A history of one item: there is no figure within windows, and the page and the file say so."""
+    folder = tmp_path / "Two_noise_user0.1"
+    folder.mkdir()
+    (folder / "id2name4Rec.json").write_text(json.dumps({str(item): f"Item {item}" for item in range(1, 31)}))
+    rng = np.random.default_rng(0)
+    first, step = (30 * rng.random(300) ** 2).astype(int), rng.integers(1, 4, size=300)  # the first items are the popular ones
+    windows = np.stack([first, (first + step) % 30], axis=1) + 1
+    windows = windows.tolist()
+    write_rows(folder / "train.csv", windows)
+    write_rows(folder / "test_5000.csv", windows[:60], [[int(row % 5 == 0), 0] for row in range(60)])
+    report.main(["--dataset", folder.name, "--data_root", str(tmp_path)])
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    result = json.loads((folder / "report.json").read_text(), parse_constant=refuse)
+    assert result["detection"]["fused"]["AUC in window"] is None and result["detection"]["fused"]["AUC"] >= 0
+    assert "<td>–</td>" in (folder / "report.html").read_text()

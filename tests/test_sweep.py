@@ -49,6 +49,26 @@ def test_sweep(tmp_path):
     assert all(row["rows"] in (folder / "report.md").read_text() for row in result["report"])
 
 
+def test_a_row_of_a_sweep_is_a_run_of_main(tmp_path, monkeypatch):
+    """Each row but the oracle's: the same settings given to main.py train the same models, whose epochs noisy histories chose."""
+    write_denoised(tmp_path, rows=(200, 60, 60))
+    monkeypatch.setattr(sweep, "grid", lambda args, part, grid=sweep.grid: grid(args, part)[1:])  # something is edited
+    shared = ["--evidence", "fused", "--edit", "delete", "--lr", 0.01]
+    report, _ = run(tmp_path, *shared, "--train_thresholds", 0.1, "--test_thresholds", 0.05, "--test_caps", 5)
+    rows = {row["rows"]: row for row in report["report"]}
+    anew = ["--seeds", 2, "--lr", 0.01, "--output_root", tmp_path / "anew"]
+    of_main = {"noisy": [], "clean": ["--clean"]}
+    for name, kind in (("fused, delete", "fused"), ("fused, delete at random places", "random")):
+        options = ["--denoise_category", "all", "--evidence", kind, "--edit", "delete"]
+        options += [part for key, value in report["chosen"]["SASRec"][name].items() for part in (f"--{key}", value)]
+        of_main[name] = options
+    for name, options in of_main.items():
+        result = sasrec.main(sasrec_command(tmp_path, *anew, *options, epochs=3))
+        assert {metric: rows[name][metric] for metric in result["metrics"]["test"]} == result["metrics"]["test"], name
+    models = {path.name for path in (tmp_path / "anew").rglob("models/*")}
+    assert models <= {path.name for path in (tmp_path / "out").rglob("models/*")}, "main.py and sweep.py share what they train"
+
+
 def test_sweep_goes_on_and_test_chooses_nothing(tmp_path):
     write_denoised(tmp_path, rows=(200, 60, 60))
     raw = ["--edit", "delete", "--train_thresholds", 0.8, "--test_thresholds", 0.5, 0.8]
@@ -101,7 +121,7 @@ def test_each_seed_has_its_own_random_places(tmp_path, monkeypatch):
     for place, draw in enumerate(draws):
         alone = sweep.Bench(sweep.with_settings(args, seeds=1, seed=args.seed + place), splits, n_items)
         assert (both[place] == alone.test(arm, [draw], None)[0]).all()
-    assert (both != bench.test(arm, draws[:1], None)).any(1).tolist() == [False, True]
+    assert (both != bench.test(arm, draws[:1], None)).any((1, 2)).tolist() == [False, True]
     arm = sweep.with_settings(arm, train_thresholds=[], train_caps=[], test_thresholds=[0.05], test_caps=[3])
     (_, tried), *_ = sweep.choose(bench, arm, draws, None)
     ranks = []
