@@ -239,16 +239,9 @@ def print_run(run: dict) -> None:
     ]  # fmt: skip
     if costs:
         print(table(["read by a process", "windows", "windows/s", "tokens/s", "score s", "suggest s", "GiB"], costs) + "\n")
-    found = []
-    for split, measured in run["splits"].items():
-        for kind, figures in (("", measured["detection"]), (", natural noise", measured["detection_natural"])):
-            if figures:
-                values = (figures[name] for name in ("auc", "auc_window", "average_precision", "auc_context") if name in figures)
-                found.append([split + kind, f"{figures['share_noise']:.1%}", *(f"{value:.3f}" for value in values)])
-    if found:
-        width = max(map(len, found))
-        header = ["noise told by noise_prob", "noise", "AUC", "in windows", "avg. prec.", "auc_context"][:width]
-        print(table(header, [row + [""] * (width - len(row)) for row in found]))
+    rows, columns = detection_rows(run["splits"])
+    if rows:
+        print(table(["noise told by noise_prob", "noise", *columns], rows))
         print("auc_context: AUC on noise as popular as the rest; 0.5 for a score that does not read the window\n")
     shares = ((split, measured["share_grounded_by_embedding"]) for split, measured in run["splits"].items())
     ungrounded = ", ".join(f"{split} {share:.1%}" for split, share in shares if share is not None)
@@ -257,6 +250,24 @@ def print_run(run: dict) -> None:
     made = run["title_vectors"]
     context = made["auc_context"][str(made["layer"])]
     print(f"title vectors of layer {made['layer']}: auc_context {context:.3f} on planted train windows")
+
+
+def detection_rows(splits: dict) -> tuple[list[list[str]], list[str]]:
+    """How well noise_prob tells the noise: (a row for each split and kind of noise, the names of its figures).
+
+    A figure that does not exist is "-"; a column where none exists is left out.
+    """
+    shown = {"auc": "AUC", "auc_window": "in windows", "average_precision": "avg. prec.", "auc_context": "auc_context"}
+    measured = {}
+    for split, found in splits.items():
+        measured |= {split: found["detection"], f"{split}, natural noise": found["detection_natural"]}
+    measured = {label: figures for label, figures in measured.items() if figures}
+    names = [name for name in shown if any(figures.get(name) is not None for figures in measured.values())]
+    rows = []
+    for label, figures in measured.items():
+        values = [figures.get(name) for name in names]
+        rows.append([label, f"{figures['share_noise']:.1%}", *("-" if value is None else f"{value:.3f}" for value in values)])
+    return rows, [shown[name] for name in names]
 
 
 def describe_job(args) -> dict:

@@ -92,6 +92,30 @@ def test_progress_and_figures_are_kept(tiny_adapters, data, capsys):
     assert test["detection"]["share_noise"] > 0 and test["detection_natural"] is None
 
 
+def test_windows_of_two_items(tiny_adapters, tmp_path, capsys):
+    """A history of one item is noise or it is not: no figure within windows, neither in run.json nor in the table."""
+    data = write_tiny_data(
+        tmp_path / "Two_noise_user0.1", FRUIT, {"train": 30, "valid_5000": 12, "test_5000": 12}, lengths=(2, 3)
+    )
+    table = pd.read_csv(data / "test_5000.csv")
+    table["mask"] = ["[1, 0]" if row % 3 == 0 else "[0, 0]" for row in range(len(table))]
+    table.to_csv(data / "test_5000.csv", index=False)
+    run(tiny_adapters["llama"], data, "--planted", 10)
+    folder = next(tmp_path.glob("Two_denoise*"))
+
+    def refuse(name):
+        raise AssertionError(f"run.json holds {name}, which is no JSON")
+
+    splits = json.loads((folder / "run.json").read_text(), parse_constant=refuse)["splits"]
+    test, planted = splits["test_5000"]["detection"], splits["planted"]["detection"]
+    assert test["share_noise"] == 1 / 3 and 0 <= test["auc"] <= 1
+    assert test["auc_window"] is None and test["top1"] is None
+    assert splits["valid_5000"]["detection"] is None  # all of its histories are noise
+    assert 0 <= planted["auc_window"] <= 1
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("test_5000") and "%" in line)
+    assert row.split()[1:] == ["33.3%", f"{test['auc']:.3f}", "-", f"{test['average_precision']:.3f}", "-"]
+
+
 def test_a_catalogue_as_large_as_a_window(tiny_adapters, tmp_path, capsys):
     """A train row of eleven of twelve items leaves one to suggest, of eleven none."""
     adapter, few = tiny_adapters["llama"], ["--planted", 0, "--suggest", "catalogue", "--denoise_data", "train"]
