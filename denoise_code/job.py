@@ -4,6 +4,7 @@ Knows nothing of how models read: it is given what scores a batch of windows, wh
 makes title vectors.
 """
 
+import errno
 import fcntl
 import hashlib
 import heapq
@@ -46,12 +47,26 @@ class Shards:
         """This process's file, cut back to its last whole line."""
         path = self.own(split)
         out = path.open("a", encoding="utf-8")
-        try:
-            fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{path}: another process is writing it; the same command runs already") from None
+        lock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
         out.truncate(whole_lines(path)[1])
         return out
+
+
+def lock(file, operation: int) -> None:
+    """`fcntl.flock` of an open file, which it closes where it raises.
+
+    Raises InputError where another process holds the lock and LOCK_NB forbids to wait, and where there are no locks.
+    """
+    try:
+        fcntl.flock(file, operation)
+    except OSError as error:
+        file.close()
+        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+            raise InputError(f"{file.name}: another process is writing it; the same command runs already") from None
+        raise InputError(
+            f"{file.name}: cannot be locked ({error.strerror}): stage 2 needs a file system with locks; "
+            "--output_root names another place"
+        ) from None
 
 
 def whole_lines(path: Path) -> tuple[list[dict], int]:
@@ -195,8 +210,8 @@ def finish(args, output: Path, shards: Shards, splits: dict, counts: dict, catal
     """
     from denoise_code.title_vectors import save_tensors
 
-    with (shards.folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with (shards.folder / "lock").open("w") as lock_file:
+        lock(lock_file, fcntl.LOCK_EX)
         if complete(output, job):
             return True
         lines = {part: shards.read(part) for part in counts}

@@ -1,5 +1,7 @@
 """denoise_code/job.py: ranks, kills, torn lines, restarts, what was changed."""
 
+import errno
+import fcntl
 import os
 import random
 import signal
@@ -11,6 +13,7 @@ import pytest
 from conftest import DENOISED, arguments, csvs, refused, run, same_but_rounding
 
 import generate_denoised as generate
+from denoise_code.command_line import InputError
 from denoise_code.job import Shards, batches, deal
 from denoise_code.readings import Work
 
@@ -82,6 +85,38 @@ def test_torn_last_line(tmp_path, tear):
     with shards.open("train") as file:
         file.write('{"batch": 2, "records": []}\n')
     assert list(shards.read("train")) == [0, 2]
+
+
+def test_a_shard_that_another_process_writes_is_refused(tmp_path):
+    with Shards(tmp_path, 0).open("train"), pytest.raises(InputError, match="the same command runs already"):
+        Shards(tmp_path, 0).open("train")
+    with Shards(tmp_path, 1).open("train"), Shards(tmp_path, 0).open("valid"):
+        pass  # another rank's file and another part's are free
+    with Shards(tmp_path, 0).open("train"):
+        pass  # and its own is, once it is closed
+
+
+@pytest.mark.parametrize("code", [errno.EWOULDBLOCK, errno.EACCES])
+def test_what_a_held_lock_is_told_by(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(fcntl, "flock", failing(code))
+    with pytest.raises(InputError, match="train.0.jsonl: another process is writing it; the same command runs already"):
+        Shards(tmp_path, 0).open("train")
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EIO])
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(fcntl, "flock", failing(code))
+    with pytest.raises(InputError) as refused:
+        Shards(tmp_path, 0).open("train")
+    assert f"train.0.jsonl: cannot be locked ({os.strerror(code)})" in str(refused.value)
+    assert "--output_root" in str(refused.value) and "runs already" not in str(refused.value)
+
+
+def failing(code):
+    def flock(file, operation):
+        raise OSError(code, os.strerror(code))
+
+    return flock
 
 
 def test_finished_and_changed_runs(tiny_adapters, data, tmp_path, capsys):
