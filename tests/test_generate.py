@@ -27,12 +27,12 @@ def test_min_percentile_leaves_out_what_no_threshold_uses(tiny_adapters, data, t
     everything = run(tiny_adapters["llama"], data, "--suggest", "catalogue", out=tmp_path / "all")
     some = run(tiny_adapters["llama"], data, "--suggest", "catalogue", "--min_percentile", 0.8, out=tmp_path / "some")
     a, b = pd.read_csv(everything / "train.csv"), pd.read_csv(some / "train.csv")
+    pilot = json.loads((some / "run.json").read_text())["parts"]["train"]["pilot"]
     probs = np.concatenate(a.noise_prob.map(json.loads).tolist())
-    cut = max(p for p in probs if p <= np.quantile(probs, 0.8))
+    assert pilot["works"] == 9 and 0.05 < (probs > pilot["threshold"]).mean() < 0.4  # 0.2 were it not of nine of ninety rows
     for x, y in zip(a.itertuples(), b.itertuples()):
-        keep = sum(p > cut for p in json.loads(x.noise_items_prob))
-        assert x.noise_prob == y.noise_prob and abs(len(json.loads(y.noise_items)) - keep) <= 1
-        kept = len(json.loads(y.noise_items))
+        kept = sum(prob > pilot["threshold"] for prob in json.loads(x.noise_items_prob))
+        assert x.noise_prob == y.noise_prob and len(json.loads(y.noise_items)) == kept
         assert json.loads(x.noise_items)[:kept] == json.loads(y.noise_items)
         assert json.loads(x.suggest_item_ids)[:kept] == json.loads(y.suggest_item_ids)
     assert b.noise_items.map(json.loads).map(len).sum() < 0.8 * a.noise_items.map(json.loads).map(len).sum()
