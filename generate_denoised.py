@@ -32,6 +32,7 @@ from denoise_code.language_model import (
     check_adapter,
     check_base_model,
     choose_dtype,
+    load_adapter_tokenizer,
     load_model,
     load_tokenizer,
     quiet_libraries,
@@ -179,7 +180,7 @@ def generate(args) -> None:
         return
 
     # 2. what is read, which the base model must be able to
-    tokenizer = load_tokenizer(str(adapter or base_model))
+    tokenizer = load_adapter_tokenizer(adapter) if adapter else load_tokenizer(base_model)
     titles = Titles(tokenizer, prompt, catalogue)
     parts = plan(splits, args) if splits else {}
     check_base_model(base_model, check_plan(parts, titles, args))

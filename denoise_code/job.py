@@ -4,6 +4,7 @@ Knows nothing of how models read: it is given what scores a batch of windows, wh
 makes title vectors.
 """
 
+import errno
 import fcntl
 import hashlib
 import heapq
@@ -22,7 +23,11 @@ from denoise_code.language_model import choose_dtype
 from denoise_code.readings import Work
 from denoise_code.scores import measure, planted_detection
 
-PILOT_BATCHES = 8  # batches that estimate --min_percentile
+# What --min_percentile is estimated on costs at most a tenth of the job, and in a large job no more than eight batches:
+# 8 x 128 windows of 11 items put the share above a percentile of 0.9 right to 0.003 (one standard error, were all positions
+# drawn by themselves).
+PILOT_SHARE = 0.1
+PILOT_BATCHES = 8
 NEW_COLUMNS = ["noise_prob", "noise_items", "noise_items_prob", "suggest_item_titles", "suggest_item_ids"]
 
 
@@ -35,6 +40,10 @@ class Shards:
     def own(self, split: str) -> Path:
         return self.folder / f"{split}.{self.rank}.jsonl"
 
+    def pilot(self, part: str) -> Path:
+        """What all processes and restarts take their threshold from."""
+        return self.folder / f"{part}.pilot.json"
+
     def remove(self) -> None:
         shutil.rmtree(self.folder.parent, ignore_errors=True)
 
@@ -46,12 +55,26 @@ class Shards:
         """This process's file, cut back to its last whole line."""
         path = self.own(split)
         out = path.open("a", encoding="utf-8")
-        try:
-            fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{path}: another process is writing it; the same command runs already") from None
+        lock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
         out.truncate(whole_lines(path)[1])
         return out
+
+
+def lock(file, operation: int) -> None:
+    """`fcntl.flock` of an open file, which it closes where it raises.
+
+    Raises InputError where another process holds the lock and LOCK_NB forbids to wait, and where there are no locks.
+    """
+    try:
+        fcntl.flock(file, operation)
+    except OSError as error:
+        file.close()
+        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+            raise InputError(f"{file.name}: another process is writing it; the same command runs already") from None
+        raise InputError(
+            f"{file.name}: cannot be locked ({error.strerror}): stage 2 needs a file system with locks; "
+            "--output_root names another place"
+        ) from None
 
 
 def whole_lines(path: Path) -> tuple[list[dict], int]:
@@ -75,8 +98,13 @@ def batches(works: list[Work], lengths: list[int], batch_size: int) -> list[list
 
     A batch is whole works, as many as make `batch_size` windows' worth of items.
     """
+    return cut_into_batches(sorted(range(len(works)), key=lambda number: -lengths[number]), works, batch_size)
+
+
+def cut_into_batches(numbers: list[int], works: list[Work], batch_size: int) -> list[list[int]]:
+    """Some numbers of works in their order, cut where a batch has `batch_size` windows' worth of items."""
     plan, size = [], batch_size
-    for number in sorted(range(len(works)), key=lambda number: -lengths[number]):
+    for number in numbers:
         if size >= batch_size:
             plan.append([])
             size = 0
@@ -95,6 +123,39 @@ def deal(costs: list[int], world: int) -> list[list[int]]:
     return hands
 
 
+def pilot_works(plan: list[list[int]]) -> list[int]:
+    """Numbers of the works that --min_percentile is estimated on: evenly spaced in the plan, so of all lengths, and at least one.
+
+    Works and not batches: a batch of a small job holds a tenth of it or more, and in it only texts that are about as long.
+    """
+    in_order = [number for batch in plan for number in batch]
+    share = min(PILOT_SHARE, PILOT_BATCHES / len(plan))
+    count = max(1, int(share * len(in_order)))
+    return [in_order[(2 * place + 1) * len(in_order) // (2 * count)] for place in range(count)]
+
+
+def find_threshold(part: str, works: list[Work], plan: list[list[int]], denoiser, shards: Shards) -> float:
+    """The noise probability above which an item is suspected: the quantile --min_percentile of what a pilot scores.
+
+    It is kept with the job, so a restart goes by the threshold that it began with. Of several processes the first scores the
+    pilot and the others wait for it: all need the same threshold, and none can suspect anything before. If the first is
+    killed meanwhile, its lock goes with it and the next one scores the pilot.
+    The pilot is only scored, and read again with its batches; what it costs stands with the first batch.
+    """
+    path = shards.pilot(part)
+    with path.with_suffix(".lock").open("w") as lock_file:
+        lock(lock_file, fcntl.LOCK_EX)
+        if not path.exists():
+            denoiser.threshold = np.inf  # nothing is suspected
+            pilot, probs = pilot_works(plan), []
+            for batch in cut_into_batches(pilot, works, denoiser.args.batch_size):
+                for record in denoiser.run([works[number] for number in batch]):
+                    probs += record["noise_prob"]
+            threshold = float(np.quantile(probs, denoiser.args.min_percentile))
+            write_json(path, {"works": len(pilot), "positions": len(probs), "threshold": threshold})
+    return read_json(path)["threshold"]
+
+
 def denoise_part(part: str, works: list[Work], denoiser, shards: Shards, rank: int, world: int) -> int:
     """Score this process's share of a part of the job, skipping finished batches; returns how many batches the part has."""
     from tqdm import tqdm
@@ -108,19 +169,14 @@ def denoise_part(part: str, works: list[Work], denoiser, shards: Shards, rank: i
     left = [number for number in mine if number not in done]
     denoiser.begin([items for of_work in windows for items in of_work])
 
-    def run(batch):
-        return denoiser.run([works[number] for number in batch])
-
-    # the pilot, and what is planted to calibrate on, are only scored: nothing of them is suspected
-    denoiser.threshold = np.inf if part == PLANTED or args.min_percentile else -np.inf
-    if part != PLANTED and args.min_percentile and left:  # what the pilot costs stands with the first batch
-        pilot = [plan[place] for place in np.unique(np.linspace(0, len(plan) - 1, PILOT_BATCHES).astype(int))]
-        probs = [prob for batch in pilot for record in run(batch) for prob in record["noise_prob"]]
-        denoiser.threshold = float(np.quantile(probs, args.min_percentile))
+    # what is planted to calibrate on is only scored: nothing of it is suspected
+    denoiser.threshold = np.inf if part == PLANTED else -np.inf
     progress = tqdm(total=len(mine), initial=len(mine) - len(left), desc=part, unit="batch", disable=rank > 0)
-    with shards.open(part) as out:
+    with shards.open(part) as out:  # first, so that a second process of this rank does not wait for the pilot
+        if part != PLANTED and args.min_percentile and left:
+            denoiser.threshold = find_threshold(part, works, plan, denoiser, shards)
         for number in left:
-            line = {"batch": number, "records": run(plan[number])}
+            line = {"batch": number, "records": denoiser.run([works[work] for work in plan[number]])}
             line |= {"seconds": denoiser.seconds, "tokens": denoiser.tokens, "peak_memory_gib": peak_memory_gib()}
             out.write(json.dumps(line) + "\n")
             out.flush()
@@ -195,8 +251,8 @@ def finish(args, output: Path, shards: Shards, splits: dict, counts: dict, catal
     """
     from denoise_code.title_vectors import save_tensors
 
-    with (shards.folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with (shards.folder / "lock").open("w") as lock_file:
+        lock(lock_file, fcntl.LOCK_EX)
         if complete(output, job):
             return True
         lines = {part: shards.read(part) for part in counts}
@@ -206,6 +262,9 @@ def finish(args, output: Path, shards: Shards, splits: dict, counts: dict, catal
             cut_off.unlink()
         run = {"job": job, "versions": {name: version(name) for name in ("torch", "transformers", "peft")}, "splits": {}}
         run["parts"] = {part: cost(batches) for part, batches in lines.items()}
+        for part in counts:
+            if shards.pilot(part).exists():
+                run["parts"][part]["pilot"] = read_json(shards.pilot(part))
         records = {split: [] for split in splits}
         for batches in lines.values():
             for record in (record for line in batches.values() for record in line["records"]):
@@ -239,16 +298,9 @@ def print_run(run: dict) -> None:
     ]  # fmt: skip
     if costs:
         print(table(["read by a process", "windows", "windows/s", "tokens/s", "score s", "suggest s", "GiB"], costs) + "\n")
-    found = []
-    for split, measured in run["splits"].items():
-        for kind, figures in (("", measured["detection"]), (", natural noise", measured["detection_natural"])):
-            if figures:
-                values = (figures[name] for name in ("auc", "auc_window", "average_precision", "auc_context") if name in figures)
-                found.append([split + kind, f"{figures['share_noise']:.1%}", *(f"{value:.3f}" for value in values)])
-    if found:
-        width = max(map(len, found))
-        header = ["noise told by noise_prob", "noise", "AUC", "in windows", "avg. prec.", "auc_context"][:width]
-        print(table(header, [row + [""] * (width - len(row)) for row in found]))
+    rows, columns = detection_rows(run["splits"])
+    if rows:
+        print(table(["noise told by noise_prob", "noise", *columns], rows))
         print("auc_context: AUC on noise as popular as the rest; 0.5 for a score that does not read the window\n")
     shares = ((split, measured["share_grounded_by_embedding"]) for split, measured in run["splits"].items())
     ungrounded = ", ".join(f"{split} {share:.1%}" for split, share in shares if share is not None)
@@ -257,6 +309,24 @@ def print_run(run: dict) -> None:
     made = run["title_vectors"]
     context = made["auc_context"][str(made["layer"])]
     print(f"title vectors of layer {made['layer']}: auc_context {context:.3f} on planted train windows")
+
+
+def detection_rows(splits: dict) -> tuple[list[list[str]], list[str]]:
+    """How well noise_prob tells the noise: (a row for each split and kind of noise, the names of its figures).
+
+    A figure that does not exist is "-"; a column where none exists is left out.
+    """
+    shown = {"auc": "AUC", "auc_window": "in windows", "average_precision": "avg. prec.", "auc_context": "auc_context"}
+    measured = {}
+    for split, found in splits.items():
+        measured |= {split: found["detection"], f"{split}, natural noise": found["detection_natural"]}
+    measured = {label: figures for label, figures in measured.items() if figures}
+    names = [name for name in shown if any(figures.get(name) is not None for figures in measured.values())]
+    rows = []
+    for label, figures in measured.items():
+        values = [figures.get(name) for name in names]
+        rows.append([label, f"{figures['share_noise']:.1%}", *("-" if value is None else f"{value:.3f}" for value in values)])
+    return rows, [shown[name] for name in names]
 
 
 def describe_job(args) -> dict:

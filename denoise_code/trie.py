@@ -5,11 +5,21 @@ Knows nothing of models and tokenizers: titles are lists of numbers here.
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from functools import lru_cache
+from functools import lru_cache, partial
 
 
 def common_prefix(a: list[int], b: list[int]) -> int:
     return next((place for place, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+
+
+def child_runs(sequences: list[list[int]], lo: int, hi: int, depth: int) -> dict[int, tuple[int, int]]:
+    """{next token: (lo, hi)} below the node lo:hi of sorted sequences; empty where the titles end."""
+    runs = {}
+    for place in range(lo, hi):
+        if depth < len(sequences[place]):
+            token = sequences[place][depth]
+            runs[token] = (runs[token][0] if token in runs else place, place + 1)
+    return runs
 
 
 class Trie:
@@ -20,16 +30,8 @@ class Trie:
         self.items = sorted(sequences, key=lambda item: (sequences[item], item))
         self.sequences = [sequences[item] for item in self.items]
         self.place = {item: place for place, item in enumerate(self.items)}
-        self.children = lru_cache(maxsize=100_000)(self._children)
-
-    def _children(self, lo: int, hi: int, depth: int) -> dict[int, tuple[int, int]]:
-        """{next token: (lo, hi)} below a node; empty where the titles end."""
-        found = {}
-        for place in range(lo, hi):
-            if depth < len(self.sequences[place]):
-                token = self.sequences[place][depth]
-                found[token] = (found[token][0] if token in found else place, place + 1)
-        return found
+        # Of a function of the sequences, not of a method: a cache that holds the trie that holds it is a reference cycle.
+        self.children = lru_cache(maxsize=100_000)(partial(child_runs, self.sequences))
 
     def allowed(self, lo: int, hi: int, depth: int, banned: frozenset[int]) -> dict[int, tuple[int, int]]:
         """The children below which there is an item that is not banned."""

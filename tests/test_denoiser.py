@@ -1,6 +1,7 @@
 """denoise_code/denoiser.py: scores and suggestions against plain prompts."""
 
 import json
+from argparse import Namespace
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,9 @@ import torch
 from conftest import TITLES, arguments, csvs, refused, run, same_but_rounding
 
 from denoise_code import reader
+from denoise_code.command_line import InputError
 from denoise_code.denoiser import Denoiser
-from denoise_code.language_model import load_tokenizer
+from denoise_code.language_model import check_adapter, load_adapter_tokenizer, load_model, load_tokenizer
 from denoise_code.prompt import Prompt, Question, Titles, clean_title
 from denoise_code.reader import Reader
 from denoise_code.trie import Trie
@@ -210,6 +212,35 @@ def test_a_model_that_packing_changes_is_refused(tiny_adapters, data, tmp_path, 
     reader.in_rows.cache_clear()
     monkeypatch.setattr(reader, "in_rows", reader.in_rows.__wrapped__)  # registered anew, here and after
     refused(capsys, arguments(tiny_adapters["llama"], data, out=tmp_path), "LlamaForCausalLM: packing changes its answers")
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("hidden", range(10))
+def test_hiding_one_title_of_ten_is_refused(tiny_adapters, monkeypatch, kind, hidden):
+    """Packed reading in which later tokens do not see one title of the first question; the right one passes.
+
+    The random model's logits are divided by ten: so it minds a lost title about as little as a trained one does.
+    """
+    adapter, options = tiny_adapters[kind], Namespace(dtype="float32", load_in_8bit=False, batch_size=8, score="first_token")
+    base_model = check_adapter(adapter, None)["base_model"]
+    titles = Titles(load_adapter_tokenizer(adapter), Prompt(), TITLES)
+    model = load_model(adapter, base_model, options)
+    model.get_output_embeddings().register_forward_hook(lambda module, inputs, logits: logits / 10)
+    denoiser = Denoiser(model, titles, options)
+    windows = [tuple(range(1, 11)), tuple(range(20, 26))]
+    denoiser.begin(windows)
+
+    start, end = titles.questions(windows)[0].spans[hidden]
+    read_packed = reader.read_packed
+
+    def blind(model, tokens, row, column, seen, buffers, wanted):
+        seen = seen.clone()  # (n, T) the columns that each token sees
+        seen[(column >= end) & (row == 0), start:end] = False
+        return read_packed(model, tokens, row, column, seen, buffers, wanted)
+
+    monkeypatch.setattr(reader, "read_packed", blind)
+    with pytest.raises(InputError, match="packing changes its answers"):
+        denoiser.begin(windows)
 
 
 def plain_model(adapter, base):

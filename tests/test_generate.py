@@ -27,12 +27,12 @@ def test_min_percentile_leaves_out_what_no_threshold_uses(tiny_adapters, data, t
     everything = run(tiny_adapters["llama"], data, "--suggest", "catalogue", out=tmp_path / "all")
     some = run(tiny_adapters["llama"], data, "--suggest", "catalogue", "--min_percentile", 0.8, out=tmp_path / "some")
     a, b = pd.read_csv(everything / "train.csv"), pd.read_csv(some / "train.csv")
+    pilot = json.loads((some / "run.json").read_text())["parts"]["train"]["pilot"]
     probs = np.concatenate(a.noise_prob.map(json.loads).tolist())
-    cut = max(p for p in probs if p <= np.quantile(probs, 0.8))
+    assert pilot["works"] == 9 and 0.05 < (probs > pilot["threshold"]).mean() < 0.4  # 0.2 were it not of nine of ninety rows
     for x, y in zip(a.itertuples(), b.itertuples()):
-        keep = sum(p > cut for p in json.loads(x.noise_items_prob))
-        assert x.noise_prob == y.noise_prob and abs(len(json.loads(y.noise_items)) - keep) <= 1
-        kept = len(json.loads(y.noise_items))
+        kept = sum(prob > pilot["threshold"] for prob in json.loads(x.noise_items_prob))
+        assert x.noise_prob == y.noise_prob and len(json.loads(y.noise_items)) == kept
         assert json.loads(x.noise_items)[:kept] == json.loads(y.noise_items)
         assert json.loads(x.suggest_item_ids)[:kept] == json.loads(y.suggest_item_ids)
     assert b.noise_items.map(json.loads).map(len).sum() < 0.8 * a.noise_items.map(json.loads).map(len).sum()
@@ -90,6 +90,30 @@ def test_progress_and_figures_are_kept(tiny_adapters, data, capsys):
     part, test = measured["parts"]["test_5000"], measured["splits"]["test_5000"]
     assert part["tokens"]["score"] > 0 and part["seconds"].keys() == {"score", "suggest"} and part["rows"] == test["rows"] == 40
     assert test["detection"]["share_noise"] > 0 and test["detection_natural"] is None
+
+
+def test_windows_of_two_items(tiny_adapters, tmp_path, capsys):
+    """A history of one item is noise or it is not: no figure within windows, neither in run.json nor in the table."""
+    data = write_tiny_data(
+        tmp_path / "Two_noise_user0.1", FRUIT, {"train": 30, "valid_5000": 12, "test_5000": 12}, lengths=(2, 3)
+    )
+    table = pd.read_csv(data / "test_5000.csv")
+    table["mask"] = ["[1, 0]" if row % 3 == 0 else "[0, 0]" for row in range(len(table))]
+    table.to_csv(data / "test_5000.csv", index=False)
+    run(tiny_adapters["llama"], data, "--planted", 10)
+    folder = next(tmp_path.glob("Two_denoise*"))
+
+    def refuse(name):
+        raise AssertionError(f"run.json holds {name}, which is no JSON")
+
+    splits = json.loads((folder / "run.json").read_text(), parse_constant=refuse)["splits"]
+    test, planted = splits["test_5000"]["detection"], splits["planted"]["detection"]
+    assert test["share_noise"] == 1 / 3 and 0 <= test["auc"] <= 1
+    assert test["auc_window"] is None and test["top1"] is None
+    assert splits["valid_5000"]["detection"] is None  # all of its histories are noise
+    assert 0 <= planted["auc_window"] <= 1
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("test_5000") and "%" in line)
+    assert row.split()[1:] == ["33.3%", f"{test['auc']:.3f}", "-", f"{test['average_precision']:.3f}", "-"]
 
 
 def test_a_catalogue_as_large_as_a_window(tiny_adapters, tmp_path, capsys):

@@ -1,5 +1,8 @@
 """denoise_code/job.py: ranks, kills, torn lines, restarts, what was changed."""
 
+import errno
+import fcntl
+import json
 import os
 import random
 import signal
@@ -7,11 +10,13 @@ import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
 from conftest import DENOISED, arguments, csvs, refused, run, same_but_rounding
 
 import generate_denoised as generate
-from denoise_code.job import Shards, batches, deal
+from denoise_code.command_line import InputError
+from denoise_code.job import Shards, batches, deal, pilot_works
 from denoise_code.readings import Work
 
 ONCE = ["--unit", "interaction", "--score", "likelihood", "--suggest", "catalogue"]
@@ -84,6 +89,38 @@ def test_torn_last_line(tmp_path, tear):
     assert list(shards.read("train")) == [0, 2]
 
 
+def test_a_shard_that_another_process_writes_is_refused(tmp_path):
+    with Shards(tmp_path, 0).open("train"), pytest.raises(InputError, match="the same command runs already"):
+        Shards(tmp_path, 0).open("train")
+    with Shards(tmp_path, 1).open("train"), Shards(tmp_path, 0).open("valid"):
+        pass  # another rank's file and another part's are free
+    with Shards(tmp_path, 0).open("train"):
+        pass  # and its own is, once it is closed
+
+
+@pytest.mark.parametrize("code", [errno.EWOULDBLOCK, errno.EACCES])
+def test_what_a_held_lock_is_told_by(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(fcntl, "flock", failing(code))
+    with pytest.raises(InputError, match="train.0.jsonl: another process is writing it; the same command runs already"):
+        Shards(tmp_path, 0).open("train")
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EIO])
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(fcntl, "flock", failing(code))
+    with pytest.raises(InputError) as refused:
+        Shards(tmp_path, 0).open("train")
+    assert f"train.0.jsonl: cannot be locked ({os.strerror(code)})" in str(refused.value)
+    assert "--output_root" in str(refused.value) and "runs already" not in str(refused.value)
+
+
+def failing(code):
+    def flock(file, operation):
+        raise OSError(code, os.strerror(code))
+
+    return flock
+
+
 def test_finished_and_changed_runs(tiny_adapters, data, tmp_path, capsys):
     adapter = tiny_adapters["llama"]
     folder = run(adapter, data)
@@ -107,3 +144,60 @@ def test_batches_hold_whole_works_and_are_dealt_by_cost():
     assert hands == [[1, 0, 5], [3, 2, 4]] and deal([1, 1], 3) == [[0], [1], []]
     for world in (1, 2, 7):
         assert sorted(number for hand in deal(list(range(20)), world) for number in hand) == list(range(20))
+
+
+@pytest.mark.parametrize("n_works, batch_size, expected", [(1, 1, 1), (9, 4, 1), (25, 16, 2), (90, 8, 9), (1000, 4, 32)])
+def test_a_pilot_is_at_most_a_tenth_and_evenly_spaced(n_works, batch_size, expected):
+    plan = [list(range(start, min(start + batch_size, n_works))) for start in range(0, n_works, batch_size)]
+    pilot = pilot_works(plan)
+    assert len(pilot) == expected and expected <= max(1, n_works / 10)
+    ends = [-pilot[0] - 1, *pilot, 2 * n_works - pilot[-1] - 1]  # mirrored at both ends, so that these are spaced too
+    gaps = [after - before for before, after in zip(ends, ends[1:])]
+    assert max(gaps) - min(gaps) <= 2 and min(gaps) >= min(9, n_works)
+
+
+PILOT = ["--suggest", "catalogue", "--denoise_data", "train", "--planted", 0]
+
+
+@pytest.mark.parametrize("unit", [[], ["--unit", "interaction"]], ids=["window", "interaction"])
+def test_a_pilot_reads_a_tenth_of_the_tokens(tiny_adapters, data, tmp_path, unit):
+    """At any batch size, and where there are several ranks: only the first of them reads it."""
+    part = "interactions" if unit else "train"
+    whole = scored_tokens(run(tiny_adapters["llama"], data, *PILOT, *unit, out=tmp_path / "whole"))
+    for size in (2, 30):
+        some = [*PILOT, *unit, "--batch_size", size, "--min_percentile", 0.8]
+        ranks = tmp_path / f"ranks{size}"
+        run_rank(0, tiny_adapters["llama"], data, *some, out=ranks)
+        run_rank(1, tiny_adapters["llama"], data, *some, out=ranks)
+        one = run(tiny_adapters["llama"], data, *some, out=tmp_path / f"one{size}")
+        both = [json.loads((folder / "run.json").read_text()) for folder in (one, ranks / DENOISED)]
+        assert whole < scored_tokens(one) == scored_tokens(ranks / DENOISED) < 1.13 * whole
+        assert csvs(one) == csvs(ranks / DENOISED)
+        pilot, of_ranks = (written["parts"][part]["pilot"] for written in both)
+        assert pilot == of_ranks and pilot["works"] == (8 if unit else 9) and pilot["positions"] > 9
+
+
+def test_the_threshold_of_a_pilot_is_kept_with_the_job(tiny_adapters, data, tmp_path):
+    """What rank 0 found is what rank 1 goes by, as a restart does: moved in between, nothing more is suspected."""
+    some = [*PILOT, "--min_percentile", 0.8]
+    run_rank(0, tiny_adapters["llama"], data, *some, out=tmp_path / "moved")
+    (kept,) = (tmp_path / "moved" / DENOISED / ".work").glob("*/train.pilot.json")
+    pilot = json.loads(kept.read_text())
+    kept.write_text(json.dumps(pilot | {"threshold": 0.0}))  # no log-probability is above
+    run_rank(1, tiny_adapters["llama"], data, *some, out=tmp_path / "moved")
+    plain, moved = (
+        pd.read_csv(folder / "train.csv").noise_items.map(json.loads).map(len)
+        for folder in (run(tiny_adapters["llama"], data, *some, out=tmp_path / "plain"), tmp_path / "moved" / DENOISED)
+    )
+    assert (moved <= plain).all() and 0 < moved.sum() < plain.sum()
+
+
+def scored_tokens(folder):
+    return sum(part["tokens"]["score"] for part in json.loads((folder / "run.json").read_text())["parts"].values())
+
+
+def run_rank(rank, *given, out):
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RANK", str(rank))
+        environment.setenv("WORLD_SIZE", "2")
+        run(*given, out=out)

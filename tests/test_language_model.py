@@ -67,6 +67,29 @@ def test_bad_adapters(tiny_models, tiny_adapters, data, tmp_path, capsys):
     refused(capsys, spoiled("torn", lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"junk")), "does not fit")
 
 
+def test_a_broken_tokenizer_is_named(tiny_models, tiny_adapters, data, tmp_path, capsys):
+    """An adapter brings its tokenizer: what is broken there is no fault of the base model, which may be fine."""
+    adapter = shutil.copytree(tiny_adapters["llama"], tmp_path / "adapter_sample40")
+    file, whole = adapter / "tokenizer.json", (adapter / "tokenizer.json").read_text()
+    for content in ("version https://git-lfs.github.com/spec/v1", whole[:500], "{}"):
+        file.write_text(content)
+        refused(capsys, arguments(adapter, data), f"--denoise_model_path {adapter}: its tokenizer cannot be read: tokenizer.json")
+    file.unlink()
+    refused(capsys, arguments(adapter, data), f"--denoise_model_path {adapter}: no tokenizer.json")
+    file.write_text(whole)
+    (adapter / "tokenizer_config.json").write_text('{"torn": ')
+    refused(capsys, arguments(adapter, data), "its tokenizer cannot be read: tokenizer_config.json")
+
+    base = shutil.copytree(tiny_models["llama"], tmp_path / "base")
+    (base / "tokenizer.json").write_text("{}")
+    untrained = ["--noise_dataset_path", str(data), "--base_model", str(base)]
+    refused(capsys, untrained, f"--base_model {base}: its tokenizer cannot be read: tokenizer.json")
+    refused(capsys, [*untrained[:-1], str(tmp_path / "nowhere")], f"--base_model {tmp_path}/nowhere: not found")
+    (base / "config.json").write_text("{}")
+    (base / "tokenizer.json").write_text(whole)
+    refused(capsys, untrained, f"--base_model {base}: its config.json cannot be read")
+
+
 def test_unpacked_once_whoever_comes_second(tiny_models, tmp_path, monkeypatch):
     """A folder that from_pretrained reads, whole or absent; a process that comes too late leaves it, and nothing beside it."""
     import transformers

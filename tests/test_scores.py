@@ -81,5 +81,14 @@ def test_measure_by_hand():
     # above the median (0.5): 0.9 and 0.6, both injected
     assert found["at_percentile"]["0.5"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0}
     assert measure([[0, 0]], [[1.0, 2.0]], 1) is None
+    assert measure([], [], 1) is None
     assert measure([[0, 2], [1, 2]], [[1.0, 2.0], [5.0, 3.0]], 2)["auc"] == 0.5
     assert measure([[0, 3], [1, 3]], [[1.0, 2.0], [5.0, 3.0]], 3)["auc"] == 0.5
+
+
+def test_no_figure_where_no_window_holds_both_kinds():
+    """Histories of one item, as windows of two items have: an AUC over all positions there is, one within windows there is not."""
+    found = measure([[1], [0], [0]], [[-1.0], [-3.0], [-0.5]], 1)  # the noise lies between the two others
+    assert found["auc"] == 0.5 and found["average_precision"] == 0.5 and found["share_noise"] == pytest.approx(1 / 3)
+    assert found["auc_window"] is None and found["top1"] is None
+    assert found["at_percentile"]["0.5"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0}
