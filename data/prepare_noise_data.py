@@ -1,7 +1,7 @@
 """Turn an interaction log with titles into the data set folder that the other stages read.
 
 Reads   MovieLens-100k from the PyPI wheel `recbole` (source ml-100k), a MovieLens folder, RecBole's atomic files, Amazon
-        review and metadata files, or any delimited file of interactions (sources.py).
+        review and metadata files, or any delimited file of interactions (preparation/sources.py).
 Writes  data/<Name>_noise_user<rate>/: train.csv valid.csv test.csv, seeded samples of them, id2name*.json.
         data/README.md describes every file and column.
 
@@ -13,15 +13,18 @@ Writes  data/<Name>_noise_user<rate>/: train.csv valid.csv test.csv, seeded samp
 import argparse
 import re
 import resource
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
-from files import publish, write_data_set
-from log import DataError, Log
-from sources import read_amazon, read_csv_log, read_ml_100k, read_movielens, read_recbole
-from titles import clean_titles
-from windows import (
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the root, for what all stages share: denoise_code/common
+from preparation.folder import publish, write_data_set
+from preparation.log import DataError, Log
+from preparation.sources import read_amazon, read_csv_log, read_ml_100k, read_movielens, read_recbole
+from preparation.titles import clean_titles
+from preparation.windows import (
     INJECTED,
     NATURAL,
     drop_low_ratings,

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import prepare_noise_data as prepare
 import pytest
-import titles
 from conftest import SPLITS, good_rows, prepare_refused, prepare_run, write_log
+from preparation import titles
 
 from denoise_code.dataset import read_catalogue, read_windows
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from log import DataError, Log
-from windows import INJECTED, NATURAL
+
+from preparation.log import DataError, Log
+from preparation.windows import INJECTED, NATURAL
 
 TRAIN_SAMPLES = (1000, 5000)  # the samples that the release ships
 EVAL_SAMPLE = 5000

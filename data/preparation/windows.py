@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from log import DataError, Log
+
+from preparation.log import DataError, Log
 
 MIN_WINDOWS = 10  # an 8:1:1 split of fewer leaves a split empty
 INJECTED, NATURAL = 1, 3  # marks of the column mask

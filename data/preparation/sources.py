@@ -13,9 +13,10 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from log import DataError, Log
-from tables import columns_of, read_columns, read_table, shortest
-from titles import article_first
+
+from preparation.log import DataError, Log
+from preparation.tables import columns_of, read_columns, read_table, shortest
+from preparation.titles import article_first
 
 VHS_SUFFIX = re.compile(r"\s*[\[(]?\bVHS\b( Tape)?[\])]?\s*$", re.IGNORECASE)
 

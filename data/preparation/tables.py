@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from log import DataError, Log
+
+from preparation.log import DataError, Log
 
 
 def read_table(path: Path, user, item, moment, rating=None, separator=",", encoding="utf-8") -> Log:
