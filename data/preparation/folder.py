@@ -1,20 +1,15 @@
-"""The data set folder: rows and titles as data/README.md describes them, complete or not there at all.
-
-Knows nothing of where the interactions came from.
-"""
+"""The data set folder: rows, interactions, keys and titles as data/README.md describes them."""
 
 import json
-import os
-import shutil
-from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from preparation.log import DataError, Log
-from preparation.windows import INJECTED, NATURAL
+from denoise_code.common.files import naming
+from preparation.log import Log
+from preparation.windows import INJECTED
 
 TRAIN_SAMPLES = (1000, 5000)  # the samples that the release ships
 EVAL_SAMPLE = 5000
@@ -28,20 +23,31 @@ def json_list(texts: np.ndarray, lengths: np.ndarray) -> list[str]:
     return ["[" + ", ".join(texts[end - length : end]) + "]" for end, length in zip(ends.tolist(), lengths.tolist())]
 
 
+def first_of_each_user(users: np.ndarray) -> np.ndarray:
+    """The row (U,) of each user's first interaction, `users` (N,) being sorted."""
+    return np.r_[0, np.flatnonzero(users[1:] != users[:-1]) + 1]
+
+
+def places_of(users: np.ndarray) -> np.ndarray:
+    """The place (N,) of each interaction in its user's sequence, from 0, `users` (N,) being sorted."""
+    firsts = first_of_each_user(users)
+    lengths = np.diff(np.r_[firsts, len(users)])
+    return np.arange(len(users)) - np.repeat(firsts, lengths)
+
+
 def write_rows(path: Path, log: Log, noisy, mask, first, last, clean_target: bool) -> None:
     """Write the windows [first, last] as CSV rows; see data/README.md for the columns."""
-    first_of_user = np.r_[0, np.flatnonzero(log.users[1:] != log.users[:-1]) + 1]
+    places = places_of(log.users)
     encoded = np.array([json.dumps(title, ensure_ascii=False) for title in log.titles], dtype=object)
-    digits = np.array([str(number) for number in range(max(len(log.titles), NATURAL + 1))], dtype=object)
+    digits = np.array([str(number) for number in range(max(len(log.titles), INJECTED + 1))], dtype=object)
     for start in range(0, max(len(first), 1), CHUNK_ROWS):
         heads, tails = first[start : start + CHUNK_ROWS], last[start : start + CHUNK_ROWS]
         lengths = tails - heads + 1
         ends = np.cumsum(lengths)
         rows = np.arange(lengths.sum()) + np.repeat(heads - (ends - lengths), lengths)  # flat row numbers of the log
-        items, masked = noisy[rows], mask[rows]
+        items, masked = noisy[rows], mask[rows].astype(np.int64)
         if clean_target and len(ends):
-            injected_target = ends[mask[tails] == INJECTED] - 1
-            items[ends - 1], masked[injected_target] = log.items[tails], 0
+            items[ends - 1], masked[ends - 1] = log.items[tails], 0
         injected = masked == INJECTED
         injected_per_row = np.add.reduceat(injected, ends - lengths, dtype=np.int64) if len(ends) else lengths
         table = pd.DataFrame(
@@ -52,7 +58,8 @@ def write_rows(path: Path, log: Log, noisy, mask, first, last, clean_target: boo
                 "item_titles": json_list(encoded[items], lengths),
                 "replaced_item_titles": json_list(encoded[log.items[rows[injected]]], injected_per_row),
                 "timestamp": written_times(log.times[tails], log.decimals),
-                "start": heads - first_of_user[np.searchsorted(first_of_user, heads, side="right") - 1],
+                "start": places[heads],
+                "true_item_ids": json_list(digits[log.items[rows]], lengths),
             }
         )
         with naming(path):
@@ -60,16 +67,7 @@ def write_rows(path: Path, log: Log, noisy, mask, first, last, clean_target: boo
 
 
 def written_times(times: np.ndarray, decimals: int) -> np.ndarray | list[str]:
-    return times if not decimals else [str(Decimal(moment).scaleb(-decimals)) for moment in times.tolist()]
-
-
-@contextmanager
-def naming(path: Path):
-    """Failing to write says which file."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{path.name} cannot be written in {path.parent.parent}: {error.strerror or error}") from None
+    return times if not decimals else [f"{Decimal(moment).scaleb(-decimals):f}" for moment in times.tolist()]
 
 
 def write_titles(folder: Path, titles: list[str]) -> None:
@@ -82,8 +80,52 @@ def write_titles(folder: Path, titles: list[str]) -> None:
             (folder / name).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
+def write_interactions(path: Path, log: Log, noisy: np.ndarray, mask: np.ndarray) -> None:
+    """One line an interaction, by user and place."""
+    import pyarrow as pa
+    from pyarrow.csv import CSVWriter, WriteOptions
+
+    places = places_of(log.users)
+    names = ["user_id", "place", "item_id", "timestamp", "mask", "true_item_id", "log_row"]
+    with naming(path), path.open("wb") as file:
+        file.write((",".join(names) + "\n").encode())
+        options = WriteOptions(include_header=False, quoting_style="none")
+        for start in range(0, len(log.users), CHUNK_ROWS):
+            some = slice(start, start + CHUNK_ROWS)
+            times = written_times(log.times[some], log.decimals)
+            columns = [
+                log.users[some],
+                places[some],
+                noisy[some],
+                times,
+                mask[some].astype(np.int8),
+                log.items[some],
+                log.rows[some],
+            ]
+            batch = pa.table([pa.array(column) for column in columns], names)
+            with CSVWriter(file, batch.schema, write_options=options) as writer:
+                writer.write_table(batch)
+
+
+def write_keys(folder: Path, log: Log) -> None:
+    """users.csv and items.csv: our numbers and the log's own keys."""
+    users = [(str(user), key) for user, key in enumerate(log.user_keys) if user]
+    items = [(str(item), key, title) for item, (key, title) in enumerate(zip(log.item_keys, log.titles)) if item]
+    for name, header, rows in (("users.csv", "user_id,key", users), ("items.csv", "item_id,key,title", items)):
+        lines = [header, *(",".join(map(cell, row)) for row in rows)]
+        with naming(folder / name):
+            (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
+
+
+def cell(text: str) -> str:
+    """A cell of a CSV file. (Python's csv leaves a carriage return without quotation marks, and nothing reads it back.)"""
+    if any(character in text for character in ',"\r\n') or text != text.strip():
+        return '"' + text.replace('"', '""') + '"'
+    return text
+
+
 def write_data_set(folder: Path, log: Log, noisy, mask, bounds, splits: dict, seed: int) -> None:
-    """Write all files of the data set into `folder`."""
+    """Write all files of the data set into `folder`, but for run.json."""
     folder.mkdir(parents=True)
     first, last = bounds
     write_titles(folder, log.titles)
@@ -95,21 +137,5 @@ def write_data_set(folder: Path, log: Log, noisy, mask, bounds, splits: dict, se
                 rng = np.random.default_rng([seed, 2, number, size])
                 chosen = rows[np.sort(rng.choice(len(rows), size=size, replace=False))]
             write_rows(folder / f"{name}.csv", log, noisy, mask, first[chosen], last[chosen], clean_target=split != "train")
-
-
-def publish(folder: Path, write) -> None:
-    """Let `write` fill a folder beside `folder`, then move it into place: nobody ever sees half a data set."""
-    partial = folder.with_name(f".{folder.name}.partial{os.getpid()}")
-    replaced = folder.with_name(f".{folder.name}.replaced{os.getpid()}")
-    try:
-        write(partial)
-        if folder.exists():
-            folder.rename(replaced)
-        partial.rename(folder)
-    except BaseException:
-        if replaced.exists() and not folder.exists():
-            replaced.rename(folder)
-        raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+    write_interactions(folder / "interactions.csv", log, noisy, mask)
+    write_keys(folder, log)

@@ -1,99 +1,167 @@
-"""Delimited files: columns as they are written, interactions with times and ratings as numbers. Knows nothing of whose file it is."""
+"""Interactions and titles of one table of columns, whatever file it stands in."""
 
-import csv
-import gzip
-import re
-import zlib
-from decimal import Decimal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from preparation.log import DataError, Log
-
-
-def read_table(path: Path, user, item, moment, rating=None, separator=",", encoding="utf-8") -> Log:
-    """Interactions of a delimited file; `user`, `item`, … are column names, or positions when it has no header."""
-    names = [user, item, moment, *([] if rating is None else [rating])]
-    columns = read_columns(path, names, separator, encoding)
-    first_line = 1 + isinstance(user, str)
-    for name in (user, item):
-        if len(empty := np.flatnonzero(columns[name] == "")):
-            raise DataError(f"{path}:{empty[0] + first_line}: column {name!r} is empty")
-    times, decimals = parse_times(path, columns[moment], first_line)
-    ratings = None
-    if rating is not None:
-        ratings = pd.to_numeric(pd.Series(columns[rating]), errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-        if len(bad := np.flatnonzero(~np.isfinite(ratings))):
-            raise DataError(f"{path}:{bad[0] + first_line}: rating {columns[rating][bad[0]]!r} is not a number")
-    item_codes, item_keys = pd.factorize(columns[item])
-    user_codes, _ = pd.factorize(columns[user])
-    return Log(user_codes.astype(np.int64), item_codes.astype(np.int64), times, list(item_keys), ratings, decimals)
+from denoise_code.common.delimited import DelimitedTable
+from denoise_code.common.errors import InputError
+from preparation.keys import Codes, keys_that_nearly_meet, plain
+from preparation.log import Account, Log
+from preparation.times import Times
+from preparation.titles import TitleVotes
 
 
-def parse_times(path: Path, texts: np.ndarray, first_line: int) -> tuple[np.ndarray, int]:
-    """(times, decimals) of whole or fractional numbers, or of ISO 8601 dates (no zone: UTC; in seconds since 1970)."""
-    texts = pd.Series(texts, dtype=str).str.strip()
-    numbers = pd.to_numeric(texts, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    if are_dates := np.isnan(numbers[0]):
-        dates = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
-        good = dates.between(pd.Timestamp.min.tz_localize("UTC"), pd.Timestamp.max.tz_localize("UTC")).to_numpy()
-    else:
-        good = np.abs(numbers) < 2**63
-    if not good.all():
-        line = np.flatnonzero(~good)[0]
-        raise DataError(
-            f"{path}:{line + first_line}: timestamp {texts[line]!r} is neither a number of 64 bits nor an ISO 8601 date up to 2262"
-        )
-    if are_dates:
-        return shortest(dates.dt.as_unit("ns").astype("int64").to_numpy(), 9)
-    if (numbers == np.floor(numbers)).all() and np.abs(numbers).max() < 2**53:
-        return numbers.astype(np.int64), 0
-    exact = [Decimal(text) for text in texts]  # a float keeps 16 digits, a time in nanoseconds has 19
-    decimals = max(0, min(9, 18 - max(number.adjusted() + 1 for number in exact)))
-    return shortest(np.array([int(number.scaleb(decimals)) for number in exact], dtype=np.int64), decimals)
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a log are called; None where there is none (without times the order of the file counts)."""
+
+    user: str
+    item: str
+    time: str | None
+    rating: str | None = None
+    title: str | None = None
 
 
-def shortest(times: np.ndarray, decimals: int) -> tuple[np.ndarray, int]:
-    """The same times with as few decimals as they need."""
-    while decimals and not (times % 10).any():
-        times, decimals = times // 10, decimals - 1
-    return times, decimals
+def read_log(table, columns: Columns, account: Account) -> Log:
+    """The interactions of a table; titles from its own column, or the items' keys."""
+    wanted = [name for name in (columns.user, columns.item, columns.time, columns.rating, columns.title) if name is not None]
+    check_columns(table, wanted)
+    users, items, times, votes = Codes(), Codes(), Times(), TitleVotes()
+    user_codes, item_codes, ratings, count = [], [], [], 0
+    names = list(dict.fromkeys(wanted))
+    for chunk in table.chunks(names):
+        cells, first = dict(zip(names, chunk)), count
+
+        def where(place: int, first: int = first) -> str:
+            return table.where(first + place)
+
+        user_codes.append(coded(cells[columns.user], users, columns.user, where))
+        item_codes.append(coded(cells[columns.item], items, columns.item, where))
+        if columns.time is not None:
+            times.add(cells[columns.time], where)
+        if columns.rating is not None:
+            ratings.append(numbers(cells[columns.rating], where))
+        if columns.title is not None:
+            votes.add(item_codes[-1], cells[columns.title])
+        count += len(user_codes[-1])
+    moments, decimals = times.result() if columns.time is not None else (np.arange(count), 0)
+    log = log_of(users, items, user_codes, item_codes, moments, decimals)
+    log = replace(log, ratings=np.concatenate(ratings) if ratings else None)
+    note_log(log, table, times.cut, account)
+    if columns.title is None or columns.title == columns.item:
+        return log
+    return replace(log, titles=chosen_titles(votes, len(items), account))
 
 
-def read_columns(path: Path, columns: list, separator: str = ",", encoding: str = "utf-8") -> dict:
-    """{column: (N,) array of str} of a delimited file, cells as they are written, missing ones empty."""
-    header = isinstance(columns[0], str)
-    found = columns_of(path, separator, encoding, header)
-    if missing := [column for column in columns if column not in found]:
-        raise DataError(f"{path}: no column {missing[0]!r}, found {', '.join(map(repr, found))}")
-    options = {"usecols": columns, "dtype": str, "keep_default_na": False, "skip_blank_lines": False}
-    table = parse(path, separator, encoding, header, **options)
-    if table.empty:
-        raise DataError(f"{path}: no rows below the header")
-    return {column: table[column].fillna("").to_numpy(dtype=object) for column in columns}
+def log_of(users: Codes, items: Codes, user_codes: list, item_codes: list, times: np.ndarray, decimals: int) -> Log:
+    """The log of chunks of codes; its titles are the items' keys."""
+    user_keys, item_keys = list(users), list(items)
+    codes = np.concatenate(user_codes), np.concatenate(item_codes)
+    rows = np.arange(len(times))
+    return Log(*codes, times, list(items), decimals=decimals, rows=rows, user_keys=user_keys, item_keys=item_keys)
 
 
-def columns_of(path: Path, separator: str = ",", encoding: str = "utf-8", header: bool = True) -> list:
-    return list(parse(path, separator, encoding, header, nrows=1).columns)
+def check_columns(table, wanted: list[str]) -> None:
+    if isinstance(table, DelimitedTable):
+        for name in wanted:
+            table.place(name)
+    for name in wanted:
+        if name not in table.names:
+            raise InputError(f"{table.path}: no column {name!r}, found {', '.join(map(repr, table.names))}")
 
 
-def parse(path: Path, separator: str, encoding: str, header: bool, **options) -> pd.DataFrame:
-    if not path.exists():
-        raise DataError(f"{path}: no such file")
-    options |= {"sep": separator, "encoding": encoding, "header": 0 if header else None}
-    if len(separator) > 1:
-        options |= {"sep": re.escape(separator), "engine": "python"}
-    elif separator == "\t":
-        options["quoting"] = csv.QUOTE_NONE  # a quotation mark between tabs is part of a title
+def coded(keys: list[str], codes: Codes, name: str, where: Callable[[int], str]) -> np.ndarray:
+    """The numbers (n,) int64 of keys, of which none may be empty."""
+    if "" in keys:
+        raise InputError(f"{where(keys.index(''))}: column {name!r} is empty")
+    return np.fromiter(map(codes.__getitem__, keys), dtype=np.int64, count=len(keys))
+
+
+def numbers(texts: list[str], where: Callable[[int], str], missing: str | None = None) -> np.ndarray:
+    """Ratings (n,) float64, finite but for those whose text is `missing`: NaN."""
     try:
-        return pd.read_csv(path, **options)
-    except pd.errors.EmptyDataError:
-        raise DataError(f"{path}: the file is empty") from None
-    except UnicodeError as error:
-        raise DataError(
-            f"{path}: is not {encoding} ({error}): --encoding of the source csv names another, e.g. latin-1"
-        ) from None
-    except (pd.errors.ParserError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: {' '.join(str(error).split())}") from None
+        values = np.fromiter(map(float, texts), dtype=np.float64, count=len(texts))
+        if np.isfinite(values).all():
+            return values
+    except ValueError:
+        pass
+    for place, text in enumerate(texts):
+        if text != missing and not is_number(text):
+            raise InputError(f"{where(place)}: rating {text!r} is not a number")
+    return values
+
+
+def is_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
+
+
+def note_log(log: Log, table, times_cut: int, account: Account) -> None:
+    """What a person should know of the interactions that were read."""
+    account.rows_read = len(log.users)
+    account.notes += table.notes
+    if times_cut:
+        account.notes.append(f"{times_cut:,} times have more digits than 64 bits hold: cut to {log.decimals} decimals")
+    for kind, keys in (("user", log.user_keys), ("item", log.item_keys)):
+        refuse_broken_keys(table.path, kind, keys)
+        count, example = keys_that_nearly_meet(keys)
+        account.nearly_meeting[f"{kind}s"] = count
+        if count:
+            account.notes.append(
+                f"{count:,} {kind} keys are another one but for blanks, case, leading zeros or a trailing .0, "
+                f"e.g. {example[0]!r} and {example[1]!r}: they count as different {kind}s"
+            )
+
+
+def refuse_broken_keys(path: Path, kind: str, keys: list[str]) -> None:
+    for key in keys:
+        try:
+            key.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{path}: {kind} {key!r} holds half a character, which no file can keep") from None
+
+
+def with_titles(log: Log, table, fields: list[str], account: Account, title_of: Callable[..., str] | None = None) -> Log:
+    """The log with the titles of a table: the first field is the item's key, `title_of` makes a title of the others."""
+    check_columns(table, fields)
+    return with_titles_of(log, table.chunks(fields), table, account, title_of)
+
+
+def with_titles_of(log: Log, chunks: Iterable[list[list[str]]], table, account: Account, title_of=None) -> Log:
+    """The same from chunks of columns: keys, then what `title_of` makes a title of."""
+    codes = {key: code for code, key in enumerate(log.item_keys)}
+    nearly = {plain(key): code for key, code in codes.items()}
+    votes, nearly_named = TitleVotes(), {}
+    for keys, *texts in chunks:
+        titles = texts[0] if title_of is None else [title_of(*cells) for cells in zip(*texts)]
+        numbers = [codes.get(key, -1) for key in keys]
+        ours = [place for place, number in enumerate(numbers) if number >= 0]
+        if len(ours) < len(keys):
+            for key, number in zip(keys, numbers):
+                if number < 0 and (code := nearly.get(plain(key))) is not None:
+                    nearly_named.setdefault(code, key)
+        votes.add(np.array([numbers[place] for place in ours], dtype=np.int64), [titles[place] for place in ours])
+    account.notes += table.notes
+    log = replace(log, titles=chosen_titles(votes, len(log.titles), account))
+    missed = {code: key for code, key in nearly_named.items() if not log.titles[code]}
+    account.nearly_meeting["titles"] = len(missed)
+    if missed:
+        code, key = next(iter(missed.items()))
+        account.notes.append(
+            f"{len(missed):,} items have no title, but for leading zeros, blanks, case or a trailing .0 in their keys, "
+            f"e.g. {log.item_keys[code]!r} in the log and {key!r} in {table.path.name}"
+        )
+    return log
+
+
+def chosen_titles(votes: TitleVotes, n_items: int, account: Account) -> list[str | None]:
+    titles, several = votes.choose(n_items)
+    account.items_with_several_titles = several
+    if several:
+        account.notes.append(f"{several:,} items have several titles: the most frequent counts, of these the latest")
+    return titles
