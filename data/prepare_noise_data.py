@@ -1,8 +1,9 @@
 """Turn an interaction log with titles into the data set folder that the other stages read.
 
 Reads   MovieLens-100k from the PyPI wheel `recbole` (source ml-100k), a MovieLens folder, RecBole's atomic files, Amazon
-        review and metadata files, or any delimited file of interactions (sources.py).
-Writes  data/<Name>_noise_user<rate>/: train.csv valid.csv test.csv, seeded samples of them, id2name*.json.
+        review and metadata files, or any table of interactions: delimited text, JSON lines, Parquet (preparation/sources.py).
+Writes  data/<Name>_noise_user<rate>/: train.csv valid.csv test.csv, seeded samples of them, id2name*.json,
+        interactions.csv, users.csv, items.csv with the log's own keys, run.json with what was lost on the way.
         data/README.md describes every file and column.
 
     python data/prepare_noise_data.py ml-100k --noise 0.1
@@ -12,31 +13,38 @@ Writes  data/<Name>_noise_user<rate>/: train.csv valid.csv test.csv, seeded samp
 
 import argparse
 import re
-import resource
+import shlex
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
-from files import publish, write_data_set
-from log import DataError, Log
-from sources import read_amazon, read_csv_log, read_ml_100k, read_movielens, read_recbole
-from titles import clean_titles
-from windows import (
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the root, for what all stages share: denoise_code/common
+from preparation.folder import write_data_set
+from preparation.log import Account, Log
+from preparation.sources import read_amazon, read_csv_log, read_ml_100k, read_movielens, read_recbole
+from preparation.titles import clean_titles
+from preparation.windows import (
     INJECTED,
-    NATURAL,
+    count_duplicates,
+    count_single_interactions,
     drop_low_ratings,
     drop_untitled,
     inject_noise,
     k_core,
-    mark_noise,
-    need_ratings,
     number_and_sort,
     sample_items,
     time_split,
     window_bounds,
 )
 
+from denoise_code.common.errors import InputError, Parser
+from denoise_code.common.files import fingerprint, peak_resident_gib, publish_folder, write_json
+from denoise_code.common.options import at_least, finite, probability_below_one
+
 DATA_ROOT = Path(__file__).resolve().parent
+COLUMNS = {"user": "user", "item": "item", "time": "timestamp"}  # what they are called by default
 
 
 def summary(log: Log, mask: np.ndarray, bounds, splits: dict) -> str:
@@ -44,55 +52,30 @@ def summary(log: Log, mask: np.ndarray, bounds, splits: dict) -> str:
     first, last = bounds
     users, items, total = log.users.max(), len(log.titles) - 1, len(log.users)
     lines = [f"users {users:,}  items {items:,}  interactions {total:,}  density {total / users / items:.5f}"]
-    kinds = {"injected": mask == INJECTED, "natural": mask == NATURAL}
-    before = {kind: np.r_[0, np.cumsum(marks)] for kind, marks in kinds.items()}
+    injected_before = np.r_[0, np.cumsum(mask == INJECTED)]
     for split, rows in splits.items():
         head, tail = first[rows], last[rows]
         lengths = tail - head + 1
         scored = tail + 1 if split == "train" else tail  # targets of valid and test are clean
-        share = {kind: (sums[scored] - sums[head]).sum() / max((scored - head).sum(), 1) for kind, sums in before.items()}
-        natural = f" and natural noise {share['natural']:.4f}" if kinds["natural"].any() else ""
+        share = (injected_before[scored] - injected_before[head]).sum() / max((scored - head).sum(), 1)
         lines.append(
             f"{split:5s} windows {len(rows):,}  length {lengths.min()}..{lengths.max()} (mean {lengths.mean():.2f})  "
-            f"injected noise {share['injected']:.4f}{natural} of {'all' if split == 'train' else 'history'} positions"
+            f"injected noise {share:.4f} of {'all' if split == 'train' else 'history'} positions"
         )
     return "\n".join(lines)
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
-def rate(text: str) -> float:
-    """A probability below 1."""
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not in [0, 1)")
-    return value
-
-
-def at_least(low: int):
-    def number(text: str) -> int:
-        value = int(text)
-        if value < low:
-            raise argparse.ArgumentTypeError(f"{text} is below {low}")
-        return value
-
-    return number
 
 
 def parse_args(argv=None) -> argparse.Namespace:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--name", help="data set name, the <Name> of the folder (default: the source's)")
-    shared.add_argument("--noise", type=rate, default=0.0, help="probability that an interaction is replaced, in [0, 1)")
-    shared.add_argument("--natural_noise", type=float, help="mark interactions rated this or less as natural noise (mask 3)")
-    shared.add_argument("--min_rating", type=float, help="drop interactions rated less, before all else")
+    shared.add_argument(
+        "--noise", type=probability_below_one, default=0.0, help="probability that an interaction is replaced, in [0, 1)"
+    )
+    shared.add_argument("--min_rating", type=finite, help="drop interactions rated less, before all else")
     shared.add_argument("--title_words", type=at_least(0), default=0, help="keep this many words of each title (0: all)")
     shared.add_argument("--k_core", type=at_least(1), default=5, help="fewest interactions of a user and of an item (Movie: 11)")
     shared.add_argument("--sample_items", type=at_least(1), help="keep this many random items first (Movie: 20000)")
     shared.add_argument("--window", type=at_least(2), default=11, help="longest window: the history and its target")
-    shared.add_argument("--stride", type=at_least(1), default=1, help="interactions between two windows of a user")
     shared.add_argument("--seed", type=at_least(0), default=2024, help="seed of the noise and of every sample")
     shared.add_argument("--output_root", default=DATA_ROOT, help="folder in which the data set folder is made")
     shared.add_argument("--overwrite", action="store_true", help="replace a data set of the same name")
@@ -117,28 +100,15 @@ def parse_args(argv=None) -> argparse.Namespace:
     amazon = source("amazon", read_amazon, None, "Amazon reviews of 2014, 2018 or 2023, JSON or Python lines, .gz or not")
     amazon.add_argument("--reviews", required=True, help="the file of reviews")
     amazon.add_argument("--metadata", required=True, help="the file of products, for their titles")
-    table = source("csv", read_csv_log, None, "a delimited file with a header")
-    table.add_argument("--interactions", required=True, help="the file of interactions")
-    table.add_argument("--titles", help="a file of items and titles, when the interactions carry none")
-    table.add_argument("--separator", default=",", help="what stands between two columns; tab for tabs")
-    table.add_argument("--encoding", default="utf-8", help="of the files, e.g. latin-1")
-    for column, default in {"user": "user", "item": "item", "time": "timestamp"}.items():
-        table.add_argument(f"--{column}_column", default=default, help=f"name of the {column} column (default {default})")
-    for column in ("title", "rating"):
-        table.add_argument(f"--{column}_column", help=f"name of the {column} column (default {column}, where there is one)")
+    table = source("csv", read_csv_log, None, "a delimited file, JSON lines or Parquet, told apart by content")
+    add_table_options(table)
 
     args = parser.parse_args(argv)
     args.name = args.name or args.default_name
     if not args.name:
         parser.error(f"--name is needed with the source {args.source}")
     if args.source == "csv":
-        args.separator = {"tab": "\t", "\\t": "\t"}.get(args.separator, args.separator)
-        if not args.separator:
-            parser.error("--separator is empty")
-        try:
-            "".encode(args.encoding)
-        except LookupError:
-            parser.error(f"--encoding {args.encoding}: no encoding of text")
+        check_table_options(parser, args)
     if not re.fullmatch(r"[\w.-]+", args.name) or "noise" in args.name:
         parser.error(f"--name {args.name!r}: letters, digits, dot, dash and underscore only, and not the word 'noise'")
     args.folder_out = Path(args.output_root) / f"{args.name}_noise_user{args.noise}"
@@ -147,28 +117,128 @@ def parse_args(argv=None) -> argparse.Namespace:
     return args
 
 
+def add_table_options(table: argparse.ArgumentParser) -> None:
+    table.add_argument("--interactions", required=True, help="the file of interactions")
+    table.add_argument("--titles", help="a file of items and titles, when the interactions carry none")
+    table.add_argument("--separator", default=",", help="what stands between two columns; tab for tabs")
+    table.add_argument("--encoding", default="utf-8", help="of the files, e.g. latin-1 (a byte order mark overrules utf-8)")
+    table.add_argument(
+        "--quoting",
+        choices=["standard", "none"],
+        help="none: quotation marks are text (default: standard, but none where tabs separate)",
+    )
+    table.add_argument("--no_header", action="store_true", help="the interactions have none: --…_column are positions from 1")
+    table.add_argument("--in_order", action="store_true", help="there are no times: the order of the file counts")
+    for column, default in COLUMNS.items():
+        table.add_argument(f"--{column}_column", help=f"name of the {column} column (default {default})")
+    for column in ("title", "rating"):
+        table.add_argument(f"--{column}_column", help=f"name of the {column} column (default {column}, where there is one)")
+    table.add_argument("--titles_item_column", help="name of the item column of --titles (default: as --item_column)")
+    table.add_argument(
+        "--titles_title_column", help="name of the title column of --titles (default: as --title_column, or title)"
+    )
+
+
+def check_table_options(parser: Parser, args: argparse.Namespace) -> None:
+    """Refuse what contradicts itself, and fill in the default names of columns."""
+    args.separator = {"tab": "\t", "\\t": "\t"}.get(args.separator, args.separator)
+    if not args.separator:
+        parser.error("--separator is empty")
+    if any(character in args.separator for character in '"\r\n'):
+        parser.error("--separator holds a quotation mark or a line end")
+    try:
+        "".encode(args.encoding)
+    except (LookupError, UnicodeError):
+        parser.error(f"--encoding {args.encoding}: no encoding of text")
+    if args.in_order and args.time_column:
+        parser.error("--in_order and --time_column: one of them says what the order is")
+    if not args.titles and (args.titles_item_column or args.titles_title_column):
+        parser.error("--titles_item_column and --titles_title_column name columns of --titles")
+    if args.no_header:
+        check_positions(parser, args)
+    for column, default in COLUMNS.items():
+        if column != "time" or not args.in_order:
+            setattr(args, f"{column}_column", getattr(args, f"{column}_column") or default)
+
+
+def check_positions(parser: Parser, args: argparse.Namespace) -> None:
+    """Without a header every column that is read needs a position."""
+    needed = ["user", "item", *([] if args.in_order else ["time"])]
+    for column in (*COLUMNS, "title", "rating"):
+        position = getattr(args, f"{column}_column")
+        if position is None and column in needed:
+            parser.error(f"--no_header: --{column}_column is needed, a position from 1")
+        if position is not None and not re.fullmatch("[1-9][0-9]*", position):
+            parser.error(f"--no_header: --{column}_column {position}: a position from 1 is wanted")
+    if args.titles and not args.titles_item_column:
+        parser.error("--no_header: --titles_item_column is needed, the name in --titles")
+
+
+def keep(log: Log, account: Account, step: str, shorter: Log) -> Log:
+    """Count what a step dropped from the log."""
+    account.counts[step] = len(log.users) - len(shorter.users)
+    return shorter
+
+
+def reduced(log: Log, args: argparse.Namespace, account: Account) -> Log:
+    """The interactions that count, numbered and sorted; what is dropped on the way is counted."""
+    account.counts["duplicate_lines_kept"] = count_duplicates(log)
+    if args.min_rating is not None:
+        log = keep(log, account, "rated_below_min_rating", drop_low_ratings(log, args.min_rating))
+    log = keep(log, account, "without_title", drop_untitled(log))
+    if args.sample_items:
+        log = keep(
+            log, account, "not_of_sampled_items", sample_items(log, args.sample_items, np.random.default_rng([args.seed, 0]))
+        )
+    log = keep(log, account, "below_k_core", k_core(log, args.k_core))
+    if account.share("below_k_core") > 0.5:
+        account.notes.append(
+            f"WARNING: --k_core {args.k_core} drops {account.share('below_k_core'):.0%} of the log: users and items with fewer "
+            f"interactions; --k_core 1 keeps them all"
+        )
+    account.counts["of_users_with_one_kept_without_window"] = count_single_interactions(log.users)
+    account.counts["left"] = len(log.users)
+    return number_and_sort(log)
+
+
 def main(argv=None) -> None:
     args = parse_args(argv)
-    started = time.perf_counter()
+    started, account = time.perf_counter(), Account()
     try:
-        log, cleaned = clean_titles(args.read(args), args.title_words)
-        if args.natural_noise is not None:
-            need_ratings(log, "natural_noise")
-        log = drop_untitled(log if args.min_rating is None else drop_low_ratings(log, args.min_rating))
-        if args.sample_items:
-            log = sample_items(log, args.sample_items, np.random.default_rng([args.seed, 0]))
-        log = number_and_sort(k_core(log, args.k_core))
-        bounds = window_bounds(log.users, args.window, args.stride)
+        # 1. Read the log, 2. keep what counts, 3. cut windows and inject noise
+        log, cleaned = clean_titles(args.read(args, account), args.title_words)
+        log = reduced(log, args, account)
+        bounds = window_bounds(log.users, args.window)
         splits = time_split(log.times[bounds[1]])
-        noisy, injected = inject_noise(log.items, len(log.titles) - 1, args.noise, np.random.default_rng([args.seed, 1]))
-        mask = mark_noise(injected, log, args.natural_noise)
-        publish(args.folder_out, lambda folder: write_data_set(folder, log, noisy, mask, bounds, splits, args.seed))
-    except (DataError, OSError) as error:
+        noisy, mask = inject_noise(log.items, len(log.titles) - 1, args.noise, np.random.default_rng([args.seed, 1]))
+
+        # 4. Write the folder, whole or not at all
+        def write(folder: Path) -> None:
+            write_data_set(folder, log, noisy, mask, bounds, splits, args.seed)
+            write_json(folder / "run.json", run_of(args, argv, account, folder, time.perf_counter() - started))
+
+        publish_folder(args.folder_out, write)
+    except (InputError, OSError) as error:
         Parser(prog=Path(__file__).name).error(str(error))
-    print(cleaned)
+    # 5. Say what was done
+    print("\n".join([cleaned, *account.lines(), *account.notes]))
     print(summary(log, mask, bounds, splits))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"wrote {args.folder_out} in {time.perf_counter() - started:.1f} s, peak memory {peak:.2f} GiB")
+    print(f"wrote {args.folder_out} in {time.perf_counter() - started:.1f} s, peak memory {peak_resident_gib():.2f} GiB")
+
+
+def run_of(args: argparse.Namespace, argv, account: Account, folder: Path, seconds: float) -> dict:
+    """The content of run.json."""
+    options = {name: value for name, value in vars(args).items() if name not in ("read", "default_name", "folder_out")}
+    return {
+        "command": shlex.join([Path(__file__).name, *map(str, sys.argv[1:] if argv is None else argv)]),
+        "options": options | {"output_root": str(args.output_root)},
+        "window": args.window,
+        "counts": account.as_json(),
+        "notes": account.notes,
+        "fingerprints": {name: fingerprint(folder / name) for name in ("interactions.csv", "items.csv", "users.csv")},
+        "seconds": round(seconds, 2),
+        "peak_memory_gib": round(peak_resident_gib(), 3),
+    }
 
 
 if __name__ == "__main__":

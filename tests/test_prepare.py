@@ -20,7 +20,8 @@ from denoise_code.dataset import read_catalogue, read_windows
 
 
 def files(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    """The bytes of every file but run.json, which tells when and where it was made."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "run.json"}
 
 
 def clean_titles(row):
@@ -84,21 +85,21 @@ def test_amazon_windows_by_hand(tmp_path, literal):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10**6), st.floats(0.02, 0.9), st.integers(2, 12), st.integers(1, 4), st.integers(1, 4))
-def test_statistics(tmp_path_factory, seed, rate, window, stride, core):
+@given(st.integers(0, 10**6), st.floats(0.02, 0.9), st.integers(2, 12), st.integers(1, 4))
+def test_statistics(tmp_path_factory, seed, rate, window, core):
     """On a random log: k-core, one user a window, time order between splits, noise rate, mask, clean targets."""
     rng = np.random.default_rng(seed)
     total, n_users, n_items = 1500, 40, 25
-    log = prepare.Log(
-        rng.integers(n_users, size=total), rng.integers(n_items, size=total), rng.integers(500, size=total), list(range(n_items))
-    )
+    columns = rng.integers(n_users, size=total), rng.integers(n_items, size=total), rng.integers(500, size=total)
+    keys = [f"u{user}" for user in range(n_users)], [f"i{item}" for item in range(n_items)]
+    log = prepare.Log(*columns, list(range(n_items)), rows=np.arange(total), user_keys=keys[0], item_keys=keys[1])
     log = prepare.number_and_sort(prepare.k_core(log, core))
     assert np.bincount(log.users)[1:].min() >= core and np.bincount(log.items)[1:].min() >= core
-    first, last = prepare.window_bounds(log.users, window, stride)
+    first, last = prepare.window_bounds(log.users, window)
     assert (log.users[first] == log.users[last]).all() and (last - first + 1 <= window).all() and (last > first).all()
     for user in np.unique(log.users):  # against the slow and obvious version
         place = np.flatnonzero(log.users == user)
-        ends = place[window - 1 :: stride] if len(place) >= window else place[-1:] if len(place) > 1 else []
+        ends = place[window - 1 :] if len(place) >= window else place[-1:] if len(place) > 1 else []
         assert list(last[log.users[last] == user]) == list(ends)
     splits = prepare.time_split(log.times[last])
     assert sorted(np.concatenate(list(splits.values()))) == list(range(len(last)))
@@ -109,13 +110,13 @@ def test_statistics(tmp_path_factory, seed, rate, window, stride, core):
     assert (noisy[~mask] == log.items[~mask]).all() and noisy.min() >= 1 and noisy.max() <= n_items
     folder = tmp_path_factory.mktemp("stat") / "S"
     log.titles[:] = ["", *(f"t{i}" for i in range(1, len(log.titles)))]
-    prepare.write_data_set(folder, log, noisy, prepare.mark_noise(mask, log, None), (first, last), splits, seed)
+    prepare.write_data_set(folder, log, noisy, mask, (first, last), splits, seed)
     for split in SPLITS:
         for row, window_number in zip(read_windows(folder / f"{split}.csv", n_items).itertuples(), splits[split]):
             place = slice(first[window_number], last[window_number] + 1)
             clean = [int(t[1:]) for t in json.loads(row.replaced_item_titles)]
             restored = [clean.pop(0) if m else i for i, m in zip(row.item_ids, row.mask)]
-            assert restored == log.items[place].tolist() and not clean
+            assert restored == log.items[place].tolist() == json.loads(row.true_item_ids) and not clean
             if split == "train":
                 assert row.item_ids == noisy[place].tolist() and row.mask == mask[place].astype(int).tolist()
             else:
@@ -141,8 +142,18 @@ def test_titles_and_repeated_names(tmp_path):
 
 BAD_LOGS = {
     "missing column": ([(1, 2, 3)], ("user", "item", "when"), [], "no column 'timestamp'"),
-    "text for a time": (good_rows()[:5] + [(1, 2, "soon", "t")], None, [], "log.csv:7: timestamp 'soon'"),
-    "no date": ([(1, 2, "2014-03-01", "t"), (1, 3, "2014-13-01", "t")], None, [], "log.csv:3: timestamp '2014-13-01'"),
+    "text for a time": (
+        good_rows()[:5] + [(1, 2, "soon", "t")],
+        None,
+        [],
+        "log.csv:7: timestamp 'soon' is no number, as the first one is",
+    ),
+    "no date": (
+        [(1, 2, "2014-03-01", "t"), (1, 3, "2014-13-01", "t")],
+        None,
+        [],
+        "log.csv:3: timestamp '2014-13-01' is neither a number nor an ISO 8601 date",
+    ),
     "empty user": ([(1, 2, 3, "t"), ("", 2, 3, "t")], None, [], "log.csv:3: column 'user' is empty"),
     "no rows": ([], None, [], "no rows below the header"),
     "no title at all": ([(u, i, i, "") for u in range(9) for i in range(6)], None, [], "none of its items has a title"),
@@ -196,7 +207,7 @@ def test_every_option_changes_something(tmp_path):
     source = write_log(tmp_path / "log.csv", rows)[:3] + ["--noise", 0.2, "--name", "B"]
     prepare_run(*source, "--output_root", tmp_path / "base")
     base = files(tmp_path / "base" / "B_noise_user0.2")
-    options = {"k_core": 6, "sample_items": 9, "window": 5, "stride": 2, "seed": 1}
+    options = {"k_core": 6, "sample_items": 9, "window": 5, "seed": 1}
     for option, value in options.items():
         prepare_run(*source, f"--{option}", value, "--output_root", tmp_path / option)
         assert files(tmp_path / option / "B_noise_user0.2") != base, option

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import prepare_noise_data as prepare
 import pytest
-import titles
 from conftest import SPLITS, good_rows, prepare_refused, prepare_run, write_log
+from preparation import titles
 
 from denoise_code.dataset import read_catalogue, read_windows
 
@@ -76,12 +76,12 @@ def write_movielens(folder, kind):
 @pytest.mark.parametrize("kind", ["csv", "dat", "100k"])
 @pytest.mark.parametrize("no_year", [True, False])
 def test_movielens_folders(tmp_path, kind, no_year):
-    source = ["movielens", "--folder", write_movielens(tmp_path / "ml", kind), "--min_rating", 3, "--natural_noise", 3]
+    source = ["movielens", "--folder", write_movielens(tmp_path / "ml", kind), "--min_rating", 3]
     folder = prepared(tmp_path, *source, *(["--no_year"] if no_year else []))
     titles = ["", "Il Postino (1994)", "Up: Down (2000)", "L'Été (1999)"]
     assert read_catalogue(folder) == [t[: -7 if no_year else None] for t in titles]
     rows = rows_of(folder)
-    assert rows.item_ids.tolist() == [[1, 2, 3]] * 12 and rows["mask"].tolist() == [[0, 3, 0]] * 12
+    assert rows.item_ids.tolist() == [[1, 2, 3]] * 12
     assert len(rows_of(prepared(tmp_path, *source[:3], "--min_rating", 4, name="Y")).item_ids[0]) == 2
 
 
@@ -99,9 +99,9 @@ def test_recbole_atomic_files(tmp_path, separator):
     ]
     for name, rows in (("shop.inter", inter), ("shop.item", items)):
         (folder / name).write_text("\n".join(map(separator.join, rows)))
-    out = prepared(tmp_path, "recbole", "--folder", folder, "--natural_noise", 4)
+    out = prepared(tmp_path, "recbole", "--folder", folder)
     assert read_catalogue(out) == ["", "A & B", "C", "D"]
-    assert rows_of(out).item_ids.tolist() == [[3, 2, 1]] * 12 and rows_of(out)["mask"].tolist() == [[0, 3, 3]] * 12
+    assert rows_of(out).item_ids.tolist() == [[3, 2, 1]] * 12
     assert set(rows_of(out).timestamp) == {str(100 * u + 9) for u in range(12)}
 
 
@@ -142,12 +142,9 @@ def test_amazon_2023_is_ordered_by_milliseconds(tmp_path):
     ]  # fmt: skip
     (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "m.jsonl").write_text("\n".join(json.dumps({"parent_asin": i, "title": i.upper()}) for i in "ab"))
-    folder = prepared(
-        tmp_path, "amazon", "--reviews", tmp_path / "r.jsonl", "--metadata", tmp_path / "m.jsonl", "--natural_noise", 1
-    )
+    folder = prepared(tmp_path, "amazon", "--reviews", tmp_path / "r.jsonl", "--metadata", tmp_path / "m.jsonl")
     rows = rows_of(folder)
     assert rows.timestamp.tolist() == [f"{u}.007" for u in range(12)] and rows.item_ids.tolist() == [[2, 1]] * 12
-    assert rows["mask"].tolist() == [[0, 3]] * 12
 
 
 def test_csv_separator_and_encoding(tmp_path, capsys):
@@ -178,12 +175,12 @@ def test_a_row_may_leave_out_the_title_of_its_item(tmp_path):
 
 def test_ratings_that_are_not_there(tmp_path, capsys):
     source = write_log(tmp_path / "log.csv", good_rows())
-    prepare_refused(capsys, tmp_path, [*source, "--natural_noise", 2], "--natural_noise: this source has no ratings")
     prepare_refused(capsys, tmp_path, [*source, "--min_rating", 2], "--min_rating: this source has no ratings")
     rated = write_log(
         tmp_path / "log.csv", [(*row, "good") for row in good_rows()], ("user", "item", "timestamp", "title", "rating")
     )
-    prepare_refused(capsys, tmp_path, rated, "log.csv:2: rating 'good' is not a number")
+    prepare_refused(capsys, tmp_path, [*rated, "--min_rating", 2], "log.csv:2: rating 'good' is not a number")
+    prepare_run(*rated)  # a column that nobody asked for harms nobody
 
 
 @pytest.mark.parametrize(
@@ -195,7 +192,11 @@ def test_ratings_that_are_not_there(tmp_path, capsys):
         (b'{"reviewerID": "u", "asin": "a", "unixReviewTime": "June"}\n', "r.json:1: timestamp 'June'"),
         (b'{"reviewerID": "u", "asin": "a", "unixReviewTime": 1, "overall": "five"}\n', "r.json:1: rating 'five'"),
         (b"__import__('os').system('true')\n", "r.json:1: neither a JSON object nor"),
-        (b"\xff\xfe\n", "r.json: damaged"),
+        (b"\xff\xfe\n", "r.json:1: is not utf-16 (truncated data)"),
+        (b'{"reviewerID": "u", "asin": "a", "unixReviewTime": 1}\n{"reviewerID": "\xff"}\n', "r.json:2: is not utf-8"),
+        (b'{"reviewerID": true, "asin": "a", "unixReviewTime": 1}\n', "r.json:1: a review needs"),
+        (b'[{"reviewerID": "u"}]\n', "r.json: one JSON list of all records"),
+        (b"{[]: 1}\n", "r.json:1: neither a JSON object nor"),
     ],
 )
 def test_bad_reviews(tmp_path, capsys, content, message):
@@ -205,11 +206,26 @@ def test_bad_reviews(tmp_path, capsys, content, message):
     prepare_refused(capsys, tmp_path, [*source, "--output_root", tmp_path], message)
 
 
-@pytest.mark.parametrize("moments", [("2020-01-01", "9999-12-31"), ("5", "1e22")])
-def test_times_that_64_bits_do_not_hold(tmp_path, capsys, moments):
+BAD_TIMES = [
+    ("2020-01-01", "9999-12-31", "not between 1677-09-22 and 2262-04-11"),
+    ("2020-01-01", "1665-03-06", "not between 1677-09-22 and 2262-04-11"),
+    ("2020-01-01", "1583020800", "a number, where the first one is a date"),
+    ("5", "1e22", "beyond the whole numbers of 64 bits"),
+    ("5", "9223372036854775808", "beyond the whole numbers of 64 bits"),
+    ("5", "2020-01-01", "a date, where the first one is a number"),
+    ("5", "", "empty"),
+    ("5", "1_0", "no number, as the first one is"),
+    ("5", "inf", "no number, as the first one is"),
+    ("2020-01-01", "", "empty"),
+]
+
+
+@pytest.mark.parametrize("moments", BAD_TIMES)
+def test_times_that_are_none(tmp_path, capsys, moments):
+    *moments, message = moments
     write_log(tmp_path / "log.csv", [("u", "i", moment, "A") for moment in moments])
     source = ["csv", "--interactions", tmp_path / "log.csv", "--name", "Z", "--output_root", tmp_path]
-    prepare_refused(capsys, tmp_path, source, f"log.csv:3: timestamp {moments[1]!r} is neither")
+    prepare_refused(capsys, tmp_path, source, f"log.csv:3: timestamp {moments[1]!r} is {message}")
 
 
 def test_options_that_read_nothing(tmp_path, capsys):

@@ -1,41 +1,49 @@
-"""From a log to windows: which interactions count, their order and numbers, the windows of a user, the split by time, the noise.
-
-Knows nothing of files.
-"""
+"""From a log to windows: which interactions count, their order and numbers, the windows of a user, the split by time, the noise."""
 
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from log import DataError, Log
+
+from denoise_code.common.errors import InputError
+from preparation.log import Log
 
 MIN_WINDOWS = 10  # an 8:1:1 split of fewer leaves a split empty
-INJECTED, NATURAL = 1, 3  # marks of the column mask
+INJECTED = 1  # mark of the column mask
 
 
 def drop_untitled(log: Log) -> Log:
     kept = log.pick(np.array([title is not None for title in log.titles])[log.items])
     if not len(kept.users):
-        raise DataError("no interaction is left: none of its items has a title (or none is rated --min_rating)")
+        raise InputError("no interaction is left: none of its items has a title (or none is rated --min_rating)")
     return kept
 
 
 def drop_low_ratings(log: Log, least: float) -> Log:
     """Keep the interactions rated `least` and more."""
-    return log.pick(need_ratings(log, "min_rating") >= least)
-
-
-def need_ratings(log: Log, option: str) -> np.ndarray:
     if log.ratings is None:
-        raise DataError(f"--{option}: this source has no ratings, or not for every interaction")
-    return log.ratings
+        raise InputError("--min_rating: this source has no ratings, or not for every interaction")
+    return log.pick(log.ratings >= least)
+
+
+def count_duplicates(log: Log) -> int:
+    """How many interactions repeat an earlier one: the same user, item and time."""
+    with np.errstate(over="ignore"):  # wraps around: equal interactions stay equal
+        hashed = (log.users * len(log.titles) + log.items) * 0x9E3779B97F4A7C1 + log.times
+    hashed_sorted = np.sort(hashed)
+    repeated = hashed_sorted[1:][hashed_sorted[1:] == hashed_sorted[:-1]]
+    if not len(repeated):
+        return 0
+    rows = np.flatnonzero(np.isin(hashed, repeated))
+    candidates = np.stack([log.users[rows], log.items[rows], log.times[rows]], axis=1)  # (M, 3)
+    return len(rows) - len(np.unique(candidates, axis=0))
 
 
 def sample_items(log: Log, count: int, rng: np.random.Generator) -> Log:
     """Keep the interactions of `count` random items (the paper samples 20,000 movies before the k-core)."""
     present = np.unique(log.items)
     if count > len(present):
-        raise DataError(f"--sample_items {count}: only {len(present)} items with a title have interactions")
+        raise InputError(f"--sample_items {count}: only {len(present)} items with a title have interactions")
     chosen = np.zeros(len(log.titles), dtype=bool)
     chosen[rng.choice(present, size=count, replace=False)] = True
     return log.pick(chosen[log.items])
@@ -48,34 +56,46 @@ def k_core(log: Log, k: int) -> Log:
         if keep.all():
             return log
         log = log.pick(keep)
-    raise DataError(f"--k_core {k} removes every interaction")
+    raise InputError(f"--k_core {k} removes every interaction")
 
 
 def number_and_sort(log: Log) -> Log:
     """Ids from 1 in order of first appearance; rows by user, then time, then place in the file.
 
-    titles[i] of the result is the title of item i; titles[0] is the padding item's, empty.
+    titles[i], item_keys[i] and user_keys[i] of the result are those of item or user i; at 0 stands padding, empty.
     """
-    users = pd.factorize(log.users)[0] + 1
-    items, keys = pd.factorize(log.items)
+    users, old_users = pd.factorize(log.users)
+    items, old_items = pd.factorize(log.items)
     order = np.lexsort((log.times, users))  # a stable sort: equal times keep the order of the file
-    numbered = replace(log, users=users, items=items + 1, titles=["", *(log.titles[key] for key in keys)])
+    numbered = replace(
+        log,
+        users=users + 1,
+        items=items + 1,
+        titles=["", *(log.titles[item] for item in old_items)],
+        user_keys=log.user_keys and ["", *(log.user_keys[user] for user in old_users)],
+        item_keys=log.item_keys and ["", *(log.item_keys[item] for item in old_items)],
+    )
     return numbered.pick(order)
 
 
-def window_bounds(users: np.ndarray, window: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
+def count_single_interactions(users: np.ndarray) -> int:
+    """Interactions of users who have one only: no window holds them."""
+    return int((np.bincount(users) == 1).sum())
+
+
+def window_bounds(users: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
     """First and last row (W,) of each window, `users` (N,) being sorted.
 
-    A user of n >= window interactions has a window ending at each `stride`-th interaction from the window-th on,
+    A user of n >= window interactions has a window ending at each interaction from the window-th on,
     one of 2 <= n < window a single window of them all.
     """
     starts = np.flatnonzero(np.r_[True, users[1:] != users[:-1]])
     counts = np.diff(np.r_[starts, len(users)])
     starts, counts = starts[counts >= 2], counts[counts >= 2]
-    windows_per_user = np.maximum(counts - window, 0) // stride + 1
+    windows_per_user = np.maximum(counts - window, 0) + 1
     nth = np.arange(windows_per_user.sum()) - np.repeat(np.cumsum(windows_per_user) - windows_per_user, windows_per_user)
     lengths = np.repeat(np.minimum(counts, window), windows_per_user)
-    first = np.repeat(starts, windows_per_user) + nth * stride
+    first = np.repeat(starts, windows_per_user) + nth
     return first, first + lengths - 1
 
 
@@ -83,7 +103,7 @@ def time_split(target_times: np.ndarray) -> dict[str, np.ndarray]:
     """Window numbers of train, valid and test: 8:1:1 of all windows in the order of their targets' times."""
     total = len(target_times)
     if total < MIN_WINDOWS:
-        raise DataError(f"only {total} windows: not enough users or interactions for an 8:1:1 split")
+        raise InputError(f"only {total} windows: not enough users or interactions for an 8:1:1 split")
     order = np.argsort(target_times, kind="stable")
     train, valid = total * 8 // 10, total * 9 // 10
     return {"train": order[:train], "valid": order[train:valid], "test": order[valid:]}
@@ -98,9 +118,3 @@ def inject_noise(items: np.ndarray, n_items: int, rate: float, rng: np.random.Ge
     noisy = items.copy()
     noisy[mask] = rng.integers(1, n_items + 1, size=int(mask.sum()))
     return noisy, mask
-
-
-def mark_noise(injected: np.ndarray, log: Log, natural: float | None) -> np.ndarray:
-    """(N,) 1 where noise was injected, else 3 where the rating is `natural` or less, else 0."""
-    low = np.zeros(len(injected), dtype=bool) if natural is None else need_ratings(log, "natural_noise") <= natural
-    return np.where(injected, INJECTED, np.where(low, NATURAL, 0))

@@ -1,0 +1,72 @@
+"""Files and folders that are whole or absent, JSON, and the memory that a run took."""
+
+import hashlib
+import json
+import os
+import resource
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+from denoise_code.common.errors import InputError
+
+
+@contextmanager
+def write_atomically(path: Path):
+    """Where to write what is renamed to `path` when all went well: a reader never sees half a file or folder.
+
+    A file that exists is replaced; a folder must not exist (`publish_folder` replaces one).
+    """
+    partial = path.with_name(f".{path.name}.partial-{os.uname().nodename}-{os.getpid()}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:  # where it failed
+        shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
+
+
+def publish_folder(folder: Path, write) -> None:
+    """Let `write` fill a folder next to `folder`, then move it into place: nobody ever sees half a data set."""
+    replaced = folder.with_name(f".{folder.name}.replaced-{os.uname().nodename}-{os.getpid()}")
+    try:
+        with write_atomically(folder) as partial:
+            write(partial)
+            if folder.exists():
+                folder.rename(replaced)
+    except BaseException:
+        if replaced.exists() and not folder.exists():
+            replaced.rename(folder)
+        raise
+    finally:
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextmanager
+def naming(path: Path):
+    """Failing to write says which file of which data set cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path.name} cannot be written in {path.parent.parent}: {error.strerror or error}") from None
+
+
+def write_json(path: Path, content) -> None:
+    """Strict JSON: NaN and infinities, which other readers refuse, raise ValueError."""
+    with write_atomically(path) as partial:
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def peak_resident_gib() -> float:
+    """Peak of the process's resident memory."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,0 +1,158 @@
+"""Files of records: one JSON object (or Python dict, as Amazon's metadata of 2014 are) a line, or Parquet. Cells become text.
+
+`open_table` opens any file of columns by its content; all its kinds give the same: `names`, `chunks`, `where`, `notes`.
+"""
+
+import ast
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain, islice
+from pathlib import Path
+from typing import BinaryIO
+
+from denoise_code.common.delimited import CHUNK_ROWS, DelimitedTable, Dialect
+from denoise_code.common.errors import InputError
+from denoise_code.common.opening import PARQUET, is_pipe, one_line, open_bytes, open_lines, peek, reading
+
+# numbers stay as they are written: a time of 19 digits is no float
+DECODER = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)
+
+
+def open_table(path: Path, dialect: Dialect) -> "DelimitedTable | RecordTable | ParquetTable":
+    """A file of columns: Parquet and records by their content, else delimited text as the dialect says. A pipe is read once."""
+    path = Path(path)
+    from_pipe = is_pipe(path)
+    with reading(path):
+        head, stream = peek(open_bytes(path), from_pipe)
+    if head.startswith(PARQUET):
+        if from_pipe:
+            raise InputError(f"{path}: Parquet cannot be read from a pipe: save it as a file first")
+        return ParquetTable(path, stream)
+    lines = open_lines(path, stream, head, dialect.encoding)
+    first = next(lines)
+    lines = chain([first], lines)
+    if first.lstrip().startswith("{"):
+        return RecordTable(path, lines)
+    if first.lstrip().startswith("[") and first.lstrip("[ \t\r\n")[:1] in ("{", ""):
+        raise InputError(f"{path}: one JSON list of all records, where one record a line is wanted (jq -c '.[]' makes them)")
+    return DelimitedTable(path, dialect, lines)
+
+
+def open_records(path: Path) -> "RecordTable | ParquetTable":
+    """A file of records, which cannot be delimited text."""
+    table = open_table(path, Dialect())
+    if isinstance(table, DelimitedTable):
+        raise InputError(f"{path}:1: neither a JSON object nor a Python dict: {','.join(table.names)[:60]!r}")
+    return table
+
+
+class RecordTable:
+    """A file with one record a line. A field that a record lacks, or that is neither text nor a number, is empty."""
+
+    def __init__(self, path: Path, lines: Iterator[str]):
+        self.path = path
+        self.notes: list[str] = []
+        first = next(lines, "")
+        self.names = list(parse_record(path, 1, first))  # of the first record; others may have fewer or more
+        self.lines = chain([first], lines)
+
+    def records(self) -> Iterator[dict]:
+        blank_from = None
+        for number, line in enumerate(self.lines, 1):
+            if not line.strip():
+                blank_from = blank_from or number
+                continue
+            if blank_from is not None:
+                raise InputError(f"{self.path}:{blank_from}: a blank line between records")
+            yield parse_record(self.path, number, line)
+
+    def chunks(self, names: list[str]) -> Iterator[list[list[str]]]:
+        """The fields of the names as text, CHUNK_ROWS records at a time: one list for each name."""
+        records = self.records()
+        while rows := list(islice(records, CHUNK_ROWS)):
+            yield [[text_of(row.get(name)) for row in rows] for name in names]
+
+    def where(self, record: int) -> str:
+        return f"{self.path}:{record + 1}"
+
+
+def text_of(value) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):  # of Python dicts: JSON's numbers are text already
+        return repr(value)
+    return ""
+
+
+def parse_record(path: Path, number: int, line: str) -> dict:
+    """One line as a dict; numbers of JSON become the text that stands there."""
+    try:
+        record = DECODER.decode(line)
+    except (ValueError, RecursionError):
+        try:
+            record = ast.literal_eval(line.strip())
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            record = None
+    if not isinstance(record, dict):
+        raise InputError(f"{path}:{number}: neither a JSON object nor a Python dict: {line[:60]!r}")
+    return record
+
+
+class ParquetTable:
+    """A Parquet file. Times of its own types become text: whole numbers of their unit, ISO dates."""
+
+    def __init__(self, path: Path, stream: BinaryIO):
+        self.path = path
+        self.notes: list[str] = []
+        with self.reading():
+            import pyarrow.parquet
+
+            self.file = pyarrow.parquet.ParquetFile(stream, page_checksum_verification=True)
+            self.names = list(self.file.schema_arrow.names)
+            if not self.file.metadata.num_rows:
+                raise InputError(f"{path}: no rows")
+
+    @contextmanager
+    def reading(self):
+        import pyarrow as pa
+
+        try:
+            with reading(self.path):
+                yield
+        except pa.ArrowException as error:
+            raise InputError(f"{self.path}: damaged, or no Parquet that can be read: {one_line(error)[:200]}") from None
+
+    def chunks(self, names: list[str]) -> Iterator[list[list[str]]]:
+        """Columns of the names as text, CHUNK_ROWS rows at a time: one list for each name."""
+        for name in names:
+            if self.names.count(name) != 1:
+                raise InputError(f"{self.path}: no column {name!r}, found {', '.join(map(repr, self.names))}")
+        batches = self.file.iter_batches(batch_size=CHUNK_ROWS, columns=list(dict.fromkeys(names)))
+        while True:
+            with self.reading():
+                batch = next(batches, None)
+                columns = batch and [self.texts_of(batch.column(name), name) for name in names]
+            if batch is None:
+                return
+            yield columns
+
+    def texts_of(self, column, name: str) -> list[str]:
+        """The cells of an Arrow array as text, nulls empty."""
+        import pyarrow as pa
+        import pyarrow.compute
+
+        kind = column.type
+        if pa.types.is_dictionary(kind):
+            column = column.dictionary_decode()
+            kind = column.type
+        if pa.types.is_nested(kind) or pa.types.is_boolean(kind):
+            raise InputError(f"{self.path}: column {name!r} holds {kind}, neither text nor numbers")
+        if pa.types.is_floating(kind) and not pa.types.is_float64(kind):
+            column = column.cast(pa.float64())
+        if pa.types.is_floating(column.type):  # as Python writes them: the shortest text that gives the number back
+            return ["" if value is None or value != value else repr(value) for value in column.to_pylist()]
+        return pyarrow.compute.fill_null(column.cast(pa.string()), "").to_pylist()
+
+    def where(self, record: int) -> str:
+        return f"{self.path}, row {record + 1}"
