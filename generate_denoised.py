@@ -24,10 +24,14 @@ import os
 from functools import cache
 from pathlib import Path
 
-from denoise_code.command_line import InputError, Parser, input_errors, positive, share
-from denoise_code.dataset import PLANTED, find_train_file, keep_users, output_name, read_catalogue, read_split, read_windows
-from denoise_code.job import Shards, complete, denoise_part, describe_job, finish, open_output
-from denoise_code.language_model import (
+from denoise_code.common.errors import InputError, Parser, input_errors
+from denoise_code.common.options import positive, share
+from denoise_code.data_set.catalogue import read_catalogue
+from denoise_code.data_set.folder import find_train_file, output_name
+from denoise_code.data_set.planting import PLANTED
+from denoise_code.data_set.rows import read_windows
+from denoise_code.data_set.windows import keep_users, read_scored_windows
+from denoise_code.language_model.loading import (
     EMBEDDED_MODEL,
     check_adapter,
     check_base_model,
@@ -37,8 +41,11 @@ from denoise_code.language_model import (
     load_tokenizer,
     quiet_libraries,
 )
-from denoise_code.prompt import Prompt, Titles
-from denoise_code.readings import each_interaction, each_row, histories
+from denoise_code.language_model.prompt import Prompt, Titles
+from denoise_code.reading.assembling import complete, finish
+from denoise_code.reading.job import denoise_part, describe_job, open_output
+from denoise_code.reading.plan import each_interaction, each_row, histories
+from denoise_code.reading.shards import Shards
 
 # What says how windows are read: of no use without an adapter.
 OF_WINDOWS = (
@@ -146,9 +153,9 @@ def generate(args) -> None:
     import torch
     from transformers.utils import logging
 
-    from denoise_code.denoiser import Denoiser
-    from denoise_code.grounding import embed, nearest_by_vectors, nearest_items, title_table
-    from denoise_code.title_vectors import title_vectors
+    from denoise_code.language_model.title_vectors import title_vectors
+    from denoise_code.reading.denoiser import Denoiser
+    from denoise_code.reading.grounding import embed, nearest_by_vectors, nearest_items, title_table
 
     logging.set_verbosity_error()
     quiet_libraries()
@@ -171,7 +178,7 @@ def generate(args) -> None:
         print(f"{adapter} was trained with --loss_on answer: it did not learn how likely titles are")
     prompt, catalogue = Prompt.load(adapter) if adapter else Prompt(), read_catalogue(data)
     names = [*args.denoise_data, *([PLANTED] if args.planted else [])]
-    splits = {name: read_split(data, name, catalogue, args.limit, args.planted, adapter_run) for name in names}
+    splits = {name: read_scored_windows(data, name, catalogue, args.limit, args.planted, adapter_run) for name in names}
     if args.users and splits:
         splits |= keep_users({name: split for name, split in splits.items() if name != PLANTED}, args.users)
     job = describe_job(args)

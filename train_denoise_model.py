@@ -17,10 +17,12 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from denoise_code.command_line import InputError, Parser, input_errors, peak_memory_gib, positive, read_json, share, write_json
-from denoise_code.dataset import data_fingerprint
-from denoise_code.examples import FOR_METRICS, Collator, Examples, load_examples, tokenize
-from denoise_code.language_model import (
+from denoise_code.common.errors import InputError, Parser, input_errors
+from denoise_code.common.files import read_json, write_json
+from denoise_code.common.options import positive, share
+from denoise_code.common.resources import peak_memory_gib
+from denoise_code.data_set.folder import data_fingerprint
+from denoise_code.language_model.loading import (
     EMBEDDED_MODEL,
     add_adapter,
     check_base_model,
@@ -29,8 +31,10 @@ from denoise_code.language_model import (
     load_tokenizer,
     quiet_libraries,
 )
-from denoise_code.scores import first_token_scores, held_out_metrics, title_log_likelihoods
-from denoise_code.training_time import Plan, Stopwatch, cpu_estimate, examples_after, product_rate, readable
+from denoise_code.language_model.noise_scores import first_token_scores, title_log_likelihoods
+from denoise_code.training.duration import Plan, Stopwatch, cpu_estimate, examples_after, product_rate, readable
+from denoise_code.training.examples import FOR_METRICS, Collator, Examples, load_examples, tokenize
+from denoise_code.training.held_out_metrics import held_out_metrics
 
 ROOT = Path(__file__).resolve().parent
 SHOWN = ("loss", "auc", "auc_context", "top1")  # while training; the rest is in run.json

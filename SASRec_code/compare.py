@@ -6,9 +6,11 @@ Reads   the folders that main.py wrote: run.json, test_ranks.npz
 """
 
 import argparse
+import sys
 from pathlib import Path
 
-from options import Parser, input_errors
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where denoise_code lies
+from denoise_code.common.errors import Parser, input_errors
 
 
 def main(argv=None) -> list[dict]:
@@ -17,7 +19,7 @@ def main(argv=None) -> list[dict]:
     args = parser.parse_args(argv)
     if len(args.runs) < 2:
         parser.error("two runs or more are compared")
-    from evaluate import compare, read_runs, sentence, table
+    from comparison import compare, read_runs, sentence, table
 
     with input_errors(__file__):
         users, runs = read_runs(args.runs)

@@ -13,9 +13,14 @@ No times are written: RecBole keeps them as float32, which puts neighbours in on
 
 import re
 import shutil
+import sys
 from pathlib import Path
 
-from options import beside, check_filter, filter_parser, input_errors, output_folder
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where denoise_code lies
+from options import check_filter, filter_parser, output_folder
+
+from denoise_code.common.errors import input_errors
+from denoise_code.common.files import write_atomically
 
 YAML = """\
 data_path: "{folder}"
@@ -45,8 +50,11 @@ def main(argv=None) -> Path:
 
 
 def export(args) -> Path:
-    from dataloader import fingerprint, load, read_titles
     from filter import FILTERED, check_replacements, denoise, make_replacer, weigh
+    from rows import load
+    from rows import rows_fingerprint as fingerprint
+
+    from denoise_code.data_set.catalogue import read_titles
 
     splits, n_items = load(args, FILTERED[args.denoise_category])
     check_replacements(splits, args)
@@ -54,7 +62,7 @@ def export(args) -> Path:
     titles = read_titles(splits["train"].path.parent)
     folder = output_folder(args, fingerprint(args, FILTERED[args.denoise_category]), "recbole_")
     name = re.sub(r"\W", "_", args.dataset)  # RecBole takes what follows a dot or a dash for something else
-    with beside(folder) as partial:
+    with write_atomically(folder) as partial:
         (partial / name).mkdir(parents=True)
         for split, rows in windows.items():
             with (partial / name / f"{name}.{split}.inter").open("w", encoding="utf-8") as file:

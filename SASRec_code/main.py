@@ -13,9 +13,15 @@ a row of a sweep's table is what its settings give here. What is edited in valid
 """
 
 import argparse
+import sys
 from importlib.metadata import version
+from pathlib import Path
 
-from options import check_args, input_errors, link_or_copy, make_parser, output_folder, save_arrays, settings, write_json
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where denoise_code lies
+from options import check_args, link_or_copy, make_parser, output_folder, settings
+
+from denoise_code.common.errors import input_errors
+from denoise_code.common.files import save_arrays, write_json
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -34,10 +40,12 @@ def experiment(args) -> dict:
     """Runs all seeds and returns what run.json holds."""
     import numpy as np
     import torch
-    from dataloader import fingerprint, load
-    from evaluate import MEASURED, metrics, rank_targets, summarise, table
+    from comparison import MEASURED, summarise, table
     from filter import FILTERED, check_replacements, denoise, make_replacer, selection_windows, weigh
-    from train import choose_device, load_weights, make_model, peak_memory_gib, trained, warn_of_busy_cores
+    from ranking import metrics, rank_targets
+    from rows import load
+    from rows import rows_fingerprint as fingerprint
+    from training import choose_device, load_weights, make_model, peak_memory_gib, trained, warn_of_busy_cores
 
     # 1. rows, filtered
     data = fingerprint(args, FILTERED[args.denoise_category])

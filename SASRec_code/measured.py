@@ -1,16 +1,11 @@
 """All figures of report.py: each kind of evidence fitted, and checked where the truth is known. Knows nothing of the page."""
 
 import numpy as np
-from evidence import (
-    Evidence,
-    bootstrap_aucs,
-    collaborative_features,
-    detection_row,
-    expected_calibration_error,
-    halves,
-    interval,
-)
-from replacement import hits
+
+from denoise_code.evidence.detection import bootstrap_aucs, detection_row, expected_calibration_error, interval
+from denoise_code.evidence.features import collaborative_features
+from denoise_code.evidence.fit import Evidence, halves
+from denoise_code.neighbours import hits
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.5, 0.7)
 

@@ -5,8 +5,11 @@ import hashlib
 import json
 import os
 import shutil
-from contextlib import contextmanager
 from pathlib import Path
+
+from denoise_code.common.errors import Parser
+from denoise_code.common.files import write_atomically
+from denoise_code.common.options import ranged
 
 ROOT = Path(__file__).resolve().parent
 KINDS = ("raw", "llm", "collaborative", "semantic", "collaborative+semantic", "fused", "random", "oracle")
@@ -18,34 +21,6 @@ PAPER = {  # width, blocks, heads and dropout of each model's paper; SASRec as i
 CONTROLS = ("random", "oracle")
 EDITS = ("replace", "delete")
 PLACES = ("data_root", "output_root", "device", "cuda", "where")  # where it ran, not what
-
-
-class InputError(ValueError):
-    """Input that cannot be used; the message names the file, row or option."""
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
-@contextmanager
-def input_errors(script: str):
-    """Ends a script with one line for what its user can mend."""
-    try:
-        yield
-    except InputError as error:
-        Parser(prog=Path(script).name).error(str(error))
-
-
-def ranged(kind, low, high=float("inf")):
-    def number(text: str):
-        value = kind(text)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not in {low}..{high}")
-        return value
-
-    return number
 
 
 def filter_parser(description: str, several: bool = False) -> argparse.ArgumentParser:
@@ -79,7 +54,7 @@ def filter_parser(description: str, several: bool = False) -> argparse.ArgumentP
     kinds = [kind for kind in KINDS if not (several and kind in CONTROLS)]
     some = {"nargs": "+"} if several else {}
     add("--evidence", choices=kinds, default=["raw"] if several else "raw", **some, help="raw: noise_prob, thresholds are shares "
-        "(paper); calibrated probabilities (evidence.py): llm, …, fused of all that the folder has; for comparison random: fused "
+        "(paper); calibrated probabilities (denoise_code/evidence): llm, …, fused of all that the folder has; for comparison random: fused "
         "at random places, oracle: the injected noise itself")  # fmt: skip
     add(
         "--edit",
@@ -92,7 +67,7 @@ def filter_parser(description: str, several: bool = False) -> argparse.ArgumentP
         "--replace_with",
         choices=["suggested", "neighbours"],
         default="suggested",
-        help="suggested: by the language model (paper); neighbours: what goes with the rest of the window (replacement.py)",
+        help="suggested: by the language model (paper); neighbours: what goes with the rest of the window (denoise_code/neighbours.py)",
     )
     add("--clean", action="store_true", help="the rows before noise was injected: the upper bound of denoising")
     return parser
@@ -169,38 +144,13 @@ def output_folder(args, data: str, kind: str) -> Path:
     return args.output_root / args.dataset / f"{kind}{'clean' if args.clean else args.denoise_category}_{digest}"
 
 
-@contextmanager
-def beside(path: Path):
-    """Where to write what is renamed to `path` when all went well: a reader never sees half a file or folder."""
-    partial = path.with_name(f".{path.name}.partial-{os.uname().nodename}-{os.getpid()}")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:  # where it failed
-        shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
-
-
 def link_or_copy(source: Path, target: Path) -> None:
     """`source` under a second name, which takes no space; a copy where the file system has no hard links.
 
     Both stay whole if one is removed, and neither is ever written to: files are made beside their name and renamed.
     """
-    with beside(target) as partial:
+    with write_atomically(target) as partial:
         try:
             os.link(source, partial)
         except OSError:
             shutil.copyfile(source, partial)
-
-
-def write_json(path: Path, content) -> None:
-    """ValueError where a number is NaN or infinite, which JSON has no word for: a figure that does not exist is None."""
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    with beside(path) as partial:
-        partial.write_text(text, encoding="utf-8")
-
-
-def save_arrays(path: Path, **arrays) -> None:
-    import numpy as np
-
-    with beside(path) as partial, partial.open("wb") as file:
-        np.savez(file, **arrays)

@@ -9,7 +9,8 @@ import html
 from pathlib import Path
 
 import numpy as np
-from options import beside
+
+from denoise_code.common.files import write_atomically
 
 COLOURS = {"rarity": "#c9ced6", "raw": "#8a8f98", "llm": "#3b6fb6", "collaborative": "#2a9d6f", "semantic": "#b7791f",
            "collaborative+semantic": "#7b5ea7", "fused": "#d1495b"}  # fmt: skip
@@ -45,7 +46,7 @@ def save_figure(figure, path: Path) -> None:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    with beside(path) as partial:
+    with write_atomically(path) as partial:
         figure.savefig(partial, dpi=160, format="png")
     plt.close(figure)
 

@@ -8,10 +8,16 @@ Writes  data/<dataset>/report.html, self-contained, report.json and the figures 
 """
 
 import argparse
+import sys
 from functools import cache
 from pathlib import Path
 
-from options import ROOT, Parser, beside, input_errors, ranged, write_json
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where denoise_code lies
+from options import ROOT
+
+from denoise_code.common.errors import Parser, input_errors
+from denoise_code.common.files import write_atomically, write_json
+from denoise_code.common.options import ranged
 
 
 def build(folder: Path, measured, titles: list[str], replacer, args, compared: list[dict]) -> dict:
@@ -31,7 +37,7 @@ def build(folder: Path, measured, titles: list[str], replacer, args, compared: l
         "<h2>Figures</h2>" + images(sections.draw(folder, measured, checks)),
         *sections.windows(measured, titles, replacer, args),
     ]
-    with beside(folder / "report.html") as partial:
+    with write_atomically(folder / "report.html") as partial:
         partial.write_text(page(folder.name, parts), encoding="utf-8")
     return result
 
@@ -47,12 +53,15 @@ def main(argv=None) -> dict:
     )
     parser.add_argument("--runs", type=Path, nargs="*", default=[], help="folders of main.py, the noisy one first")
     args = parser.parse_args(argv)
-    from dataloader import find_split, read_split, read_titles, scored
-    from evaluate import compare, read_runs
+    from comparison import compare, read_runs
     from filter import read_sources
     from measured import Measured
-    from replacement import Replacer
     from sections import facts
+
+    from denoise_code.data_set.catalogue import read_titles
+    from denoise_code.data_set.folder import find_split, scored
+    from denoise_code.data_set.padded_rows import read_split
+    from denoise_code.neighbours import Replacer
 
     with input_errors(__file__):
         folder = args.data_root / args.dataset

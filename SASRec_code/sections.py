@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import page
-from evaluate import MEASURED, sentence
+from comparison import MEASURED, sentence
 from filter import replacements
 from measured import Measured, threshold_rows
 

@@ -19,19 +19,13 @@ import sys
 from itertools import cycle, product
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where denoise_code lies
 import numpy as np
-from options import (
-    beside,
-    check_args,
-    input_errors,
-    make_parser,
-    of_model,
-    output_folder,
-    ranged,
-    settings,
-    with_settings,
-    write_json,
-)
+from options import check_args, make_parser, of_model, output_folder, settings, with_settings
+
+from denoise_code.common.errors import input_errors
+from denoise_code.common.files import write_atomically, write_json
+from denoise_code.common.options import ranged
 
 SHARES, PROBABILITIES = [0.5, 0.7, 0.9], [0.05, 0.1, 0.2, 0.3]  # grids of thresholds for raw and for calibrated evidence
 EVERYTHING = 10**6  # edits a row
@@ -73,7 +67,7 @@ class Bench:
     """Rows, and what was trained on them: ranks of any edits by any model and seed."""
 
     def __init__(self, args, splits: dict, n_items: int):
-        from train import choose_device
+        from training import choose_device
 
         self.args, self.splits, self.n_items, self.device = args, splits, n_items, choose_device(args)
         self.seeds = range(args.seed, args.seed + args.seeds)
@@ -96,8 +90,8 @@ class Bench:
 
     def ranks(self, train, chosen, evaluated, seed: int) -> list[np.ndarray]:
         """Ranks (N, 2) for each of some windows, by a model trained on train, its epoch chosen by the windows chosen."""
-        from evaluate import rank_targets
-        from train import trained
+        from ranking import rank_targets
+        from training import trained
 
         model, *_ = trained(train, chosen, self.n_items, self.args, seed, self.device)
         return [rank_targets(model, rows[:, :-1], rows[:, -1]) for rows in evaluated]
@@ -120,7 +114,7 @@ class Bench:
 
 def choose(bench: Bench, arm, draws: list[dict], replacer) -> tuple[list[dict], dict, list]:
     """(a row a setting, with its NDCG@20 on valid; the best setting; its train windows by draw); draws as in `Bench.test`."""
-    from evaluate import ndcg_per_row
+    from ranking import ndcg_per_row
 
     rows, noisy, best = [], bench.selection(arm), -1.0
     tests = grid(arm, "test")
@@ -140,7 +134,7 @@ def choose(bench: Bench, arm, draws: list[dict], replacer) -> tuple[list[dict], 
 
 def arms(bench: Bench, weights: dict, replacer) -> tuple[list[dict], dict, dict]:
     """(rows of `choose`, {arm: its setting}, {arm: ranks (S, N, 2) of test}) of every kind of evidence with every edit."""
-    from evaluate import AT_RANDOM
+    from comparison import AT_RANDOM
     from filter import shuffled
 
     args = bench.args
@@ -207,10 +201,11 @@ def main(argv=None) -> dict:
 
 def sweep(args) -> dict:
     import pandas as pd
-    from dataloader import fingerprint, load
-    from evaluate import BESIDE, compare, table
+    from comparison import BESIDE, compare, table
     from filter import FILTERED, check_replacements, make_replacer, read_sources, weigh
-    from train import choose_device, warn_of_busy_cores
+    from rows import load
+    from rows import rows_fingerprint as fingerprint
+    from training import choose_device, warn_of_busy_cores
 
     # 1. rows, what is suspected in them by each kind of evidence, and what could stand there instead
     warn_of_busy_cores(choose_device(args))
@@ -241,7 +236,7 @@ def sweep(args) -> dict:
     # 3. a table, a figure
     folder = output_folder(args, data, "sweep_")
     folder.mkdir(parents=True, exist_ok=True)
-    with beside(folder / "sweep.csv") as file:
+    with write_atomically(folder / "sweep.csv") as file:
         pd.DataFrame(tried).to_csv(file, index=False)
     result = {
         "arguments": settings(args),
@@ -251,7 +246,7 @@ def sweep(args) -> dict:
         "report": report,
     }
     write_json(folder / "report.json", result)
-    with beside(folder / "report.md") as file:
+    with write_atomically(folder / "report.md") as file:
         file.write_text(table(report, ("model", "rows", "HR@20", "NDCG@20", *BESIDE)), encoding="utf-8")
     if any("gap won back" in row for row in report):
         draw(folder / "gap.png", report)

@@ -113,7 +113,7 @@ def make_tiny_model(folder, kind, titles):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from denoise_code.prompt import Prompt
+    from denoise_code.language_model.prompt import Prompt
 
     prompt = Prompt()
     raw = Tokenizer(models.BPE())
@@ -152,7 +152,7 @@ def make_adapter(folder, kind, model_path):
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from denoise_code.prompt import Prompt
+    from denoise_code.language_model.prompt import Prompt
 
     model = AutoModelForCausalLM.from_pretrained(model_path)
     targets = ["q_proj", "v_proj"] if kind == "llama" else ["c_attn"]

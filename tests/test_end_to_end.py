@@ -18,9 +18,10 @@ from conftest import CARS, FRUIT, write_tiny_data
 
 import generate_denoised as generate
 import train_denoise_model as train
-from denoise_code.dataset import read_catalogue
-from denoise_code.language_model import EMBEDDED_MODEL, load_base_model, load_tokenizer
-from denoise_code.prompt import Prompt, clean_title, tokenize_questions
+from denoise_code.data_set.catalogue import read_catalogue
+from denoise_code.data_set.titles import fold_title as clean_title
+from denoise_code.language_model.loading import EMBEDDED_MODEL, load_base_model, load_tokenizer
+from denoise_code.language_model.prompt import Prompt, tokenize_questions
 
 EMBEDDED = Path("save_denoise_model/ML100K_noise_user0.1/batch4_sample2400_epoch1/checkpoint-600")
 needs_smollm2 = pytest.mark.skipif(

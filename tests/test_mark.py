@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import CARS, FRUIT, ROOT, write_rows, write_tiny_data
 
-from denoise_code.language_model import load_tokenizer
+from denoise_code.language_model.loading import load_tokenizer
 
 sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 import trial_mark as trial  # noqa: E402
@@ -79,8 +79,10 @@ def two_genres(tmp_path):
 
 @pytest.mark.parametrize("reads", ["titles", "vectors"])
 def test_it_learns_what_goes_together_from_other_users(reads, two_genres, tiny_models, monkeypatch, capsys):
-    from dataloader import half_of, read_split, read_titles
     from sklearn.metrics import roc_auc_score
+
+    from denoise_code.data_set.catalogue import read_titles
+    from denoise_code.data_set.padded_rows import half_of, read_split
 
     for kind in (trial.TitleMarker, trial.VectorMarker):
         monkeypatch.setattr(kind, "batch", 16)

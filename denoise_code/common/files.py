@@ -70,3 +70,19 @@ def fingerprint(path: Path) -> str:
 def peak_resident_gib() -> float:
     """Peak of the process's resident memory."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def fingerprint_of_files(paths: list[Path]) -> str:
+    """SHA-256 over the contents of files that exist."""
+    digest = hashlib.sha256()
+    for path in paths:
+        if path.exists():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def save_arrays(path: Path, **arrays) -> None:
+    import numpy as np
+
+    with write_atomically(path) as partial, partial.open("wb") as file:
+        np.savez(file, **arrays)

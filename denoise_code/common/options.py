@@ -43,3 +43,13 @@ def finite(text: str) -> float:
     if not -float("inf") < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number")
     return value
+
+
+def ranged(kind, low, high=float("inf")):
+    def number(text: str):
+        value = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not in {low}..{high}")
+        return value
+
+    return number

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SASRec_code"))
-from evidence import weighted_auc, within_windows  # noqa: E402
+from denoise_code.evidence.detection import weighted_auc, within_windows
 
 DRAWS = 20
 

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from denoise_code.dataset import find_train_file, read_catalogue, read_windows  # noqa: E402
-from denoise_code.grounding import nearest_items  # noqa: E402
-from denoise_code.language_model import EMBEDDED_MODEL, load_base_model, load_tokenizer  # noqa: E402
-from denoise_code.prompt import clean_title  # noqa: E402
-from denoise_code.title_vectors import choose_layer, mean_state, read_titles, standardise  # noqa: E402
+from denoise_code.data_set.catalogue import read_catalogue
+from denoise_code.data_set.folder import find_train_file
+from denoise_code.data_set.rows import read_windows
+from denoise_code.data_set.titles import fold_title as clean_title
+from denoise_code.language_model.loading import EMBEDDED_MODEL, load_base_model, load_tokenizer
+from denoise_code.language_model.title_vectors import choose_layer, mean_state, read_titles, standardise
+from denoise_code.reading.grounding import nearest_items
 
 TITLES = 500
 

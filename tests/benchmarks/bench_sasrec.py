@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SASRec_code"))
-from evaluate import metrics, rank_targets  # noqa: E402
-from model import Dropout, SASRec  # noqa: E402
-from train import train_epoch  # noqa: E402
+from ranking import metrics, rank_targets
+from recommenders.base import Dropout
+from recommenders.sasrec import SASRec
+from training import train_epoch
 
 EVAL_ROWS = 4794
 

@@ -16,9 +16,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import train_denoise_model as train  # noqa: E402
-from denoise_code.command_line import peak_memory_gib  # noqa: E402
-from denoise_code.examples import Collator, encode, load_examples, tokenize  # noqa: E402
-from denoise_code.language_model import add_adapter, load_base_model, load_tokenizer  # noqa: E402
+from denoise_code.common.resources import peak_memory_gib
+from denoise_code.language_model.loading import add_adapter, load_base_model, load_tokenizer
+from denoise_code.training.examples import Collator, encode, load_examples, tokenize
 
 
 def measure(folder: Path, way: str, windows: int, batch: int, micro: int) -> None:

@@ -18,12 +18,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import generate_denoised as generate  # noqa: E402
-from denoise_code.dataset import Window, read_catalogue, read_split  # noqa: E402
-from denoise_code.denoiser import Denoiser  # noqa: E402
-from denoise_code.job import batches  # noqa: E402
-from denoise_code.language_model import check_adapter, load_model, load_tokenizer  # noqa: E402
-from denoise_code.prompt import Prompt, Titles  # noqa: E402
-from denoise_code.readings import each_interaction, each_row  # noqa: E402
+from denoise_code.data_set.catalogue import read_catalogue
+from denoise_code.data_set.windows import Window
+from denoise_code.data_set.windows import read_scored_windows as read_split
+from denoise_code.language_model.loading import check_adapter, load_model, load_tokenizer
+from denoise_code.language_model.prompt import Prompt, Titles
+from denoise_code.reading.denoiser import Denoiser
+from denoise_code.reading.job import batches
+from denoise_code.reading.plan import each_interaction, each_row
 
 
 def plan(users: int, rows_each: int) -> None:

@@ -25,25 +25,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "SASRec_code")]
-from dataloader import half_of, read_vectors  # noqa: E402
-
-from denoise_code.command_line import InputError, beside, input_errors  # noqa: E402
-from denoise_code.dataset import (  # noqa: E402
-    DRAWN,
-    find_train_file,
-    noise_pools,
-    output_name,
-    plant,
-    plant_rows,
-    put,
-    read_catalogue,
-    read_split,
-)
-from denoise_code.job import NEW_COLUMNS  # noqa: E402
-from denoise_code.language_model import EMBEDDED_MODEL, load_tokenizer, locate_model  # noqa: E402
-from denoise_code.prompt import clean_title  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from denoise_code.common.errors import InputError, input_errors
+from denoise_code.common.files import write_atomically as beside
+from denoise_code.data_set.catalogue import read_catalogue
+from denoise_code.data_set.folder import find_train_file, output_name
+from denoise_code.data_set.padded_rows import half_of, read_vectors
+from denoise_code.data_set.planted_rows import plant_rows
+from denoise_code.data_set.planting import DRAWN, noise_pools, plant, put
+from denoise_code.data_set.titles import fold_title as clean_title
+from denoise_code.data_set.windows import read_scored_windows as read_split
+from denoise_code.language_model.loading import EMBEDDED_MODEL, load_tokenizer, locate_model
+from denoise_code.reading.assembling import NEW_COLUMNS
 
 FIRST, AGAIN = "Items of one person, oldest first:\n", "Which of them does not belong? Again:\n"
 LONGEST_TITLE = 40  # tokens
@@ -220,10 +213,14 @@ def mark(folder: Path, reads: str, epochs: float, base_model: str = EMBEDDED_MOD
 
 def show_added(made: Path) -> None:
     """AUC of counts and title vectors without the marks and with them; fitted on planted rows, those that are scored on other users'."""
-    from dataloader import find_split, pick, read_titles
-    from dataloader import read_split as read_scored
-    from evidence import Evidence, bootstrap_aucs, detection_row, halves, interval
     from filter import read_sources
+
+    from denoise_code.data_set.catalogue import read_titles
+    from denoise_code.data_set.folder import find_split
+    from denoise_code.data_set.padded_rows import pick
+    from denoise_code.data_set.padded_rows import read_split as read_scored
+    from denoise_code.evidence.detection import bootstrap_aucs, detection_row, interval
+    from denoise_code.evidence.fit import Evidence, halves
 
     def by_other_users(kind: str, planted) -> np.ndarray:
         one, other = (Evidence(kind, sources, half).probabilities(planted) for half in halves(planted))

@@ -1,0 +1,219 @@
+"""The rows of a split as padded arrays, with what stage 2 said of them."""
+
+import ast
+import json
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from denoise_code.common.errors import InputError
+
+DENOISED_COLUMNS = ("noise_prob", "noise_items", "noise_items_prob", "suggest_item_ids")
+
+
+@dataclass(frozen=True)
+class Split:
+    """The windows of one split; W columns, left-padded, the last one is the target. K suspects a row.
+
+    items, mask, clean (N, W) int64: the rows as they are, 1 where noise was injected, and before noise. noise_prob
+    (N, W) is NaN where nothing was scored. suspects, suggestions (N, K) are item ids, 0 where there is none;
+    suspect_prob (N, K) is -inf there. The last four are None for rows that were not denoised. places (N, W): which of its
+    user's interactions a position is, counted from 0; None for released rows, which do not tell. drawn (N,): how the item
+    of a planted row was drawn.
+    """
+
+    path: Path
+    users: np.ndarray
+    items: np.ndarray
+    mask: np.ndarray
+    clean: np.ndarray
+    noise_prob: np.ndarray | None = None
+    suspects: np.ndarray | None = None
+    suspect_prob: np.ndarray | None = None
+    suggestions: np.ndarray | None = None
+    places: np.ndarray | None = None
+    drawn: np.ndarray | None = None
+
+    @property
+    def editable(self) -> np.ndarray:
+        """(N, W) where the filter may edit: every item of a train row, the history of any other."""
+        editable = self.items != 0
+        if not is_train(self.path):
+            editable[:, -1] = False
+        return editable
+
+    @property
+    def interactions(self) -> np.ndarray | None:
+        """(N, W) a number for each interaction, in all rows that hold it; users ascend; padding -1. None: rows do not tell."""
+        if self.places is None:
+            return None
+        users = np.unique(self.users, return_inverse=True)[1]
+        return np.where(self.items != 0, users[:, None] * (self.places.max() + 1) + self.places, -1)
+
+
+def pick(split: Split, rows: np.ndarray) -> Split:
+    """The split with these rows only."""
+    arrays = {name: value[rows] for name, value in vars(split).items() if isinstance(value, np.ndarray)}
+    return replace(split, **arrays)
+
+
+def half_of(users: np.ndarray) -> np.ndarray:
+    """0 or 1 (N,) for each user: two halves, the same wherever a user is met."""
+    names, inverse = np.unique(users.astype(str), return_inverse=True)
+    return np.array([zlib.crc32(name.encode()) & 1 for name in names], dtype=np.int64)[inverse]
+
+
+def is_train(path: Path) -> bool:
+    """Whether all items of the file's rows are scored: train rows, and train rows with a planted item."""
+    return path.name.startswith(("train", "planted"))
+
+
+def parse_list(path: Path, row: int, column: str, text: str, kinds=(int,)) -> list:
+    """A cell that holds a list: JSON, or the Python literal of the release's title columns."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        try:
+            values = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            values = None
+    if not isinstance(values, list) or not all(type(value) in kinds for value in values):
+        raise InputError(f"{path} row {row}: {column} is {text[:60]!r}, expected a list of {kinds[-1].__name__}")
+    return values
+
+
+def pad(rows: list[list], width: int, fill, dtype, left=True) -> np.ndarray:
+    """(N, width) array of the last `width` values of each row (with left=False the first), padded on that side."""
+    lengths = np.minimum([len(row) for row in rows], width)
+    padded = np.full((len(rows), width), fill, dtype=dtype)
+    columns = np.arange(width)
+    inside = columns >= width - lengths[:, None] if left else columns < lengths[:, None]
+    kept = [row[-width:] if left else row[:width] for row in rows]
+    padded[inside] = np.fromiter((value for row in kept for value in row), dtype=dtype, count=int(lengths.sum()))
+    return padded
+
+
+def read_split(path: Path, titles: list[str], maxlen: int, columns: str) -> Split:
+    """Read one split, the last maxlen + 1 items of each window; raises InputError naming file and row.
+
+    columns: whether those of generate_denoised.py are "needed", "optional" or "ignored". The target of a valid or test
+    row is restored to the item before noise where the file has noise there (the release restored only test).
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+    denoised = columns == "needed" or (columns == "optional" and set(DENOISED_COLUMNS) <= set(table.columns))
+    needed = ["user_id", "item_ids", "mask", *(DENOISED_COLUMNS if denoised else ())]
+    missing = [column for column in needed if column not in table.columns]
+    if missing:
+        hint = "; only rows that generate_denoised.py wrote can be filtered" if missing[0] in DENOISED_COLUMNS else ""
+        raise InputError(f"{path}: no column {missing[0]!r}, found {', '.join(table.columns)}{hint}")
+    if table.empty:
+        raise InputError(f"{path}: no rows")
+
+    def lists(column, kinds=(int,)):
+        return [parse_list(path, row, column, text, kinds) for row, text in enumerate(table[column], 1)]
+
+    items, mask, width = lists("item_ids"), lists("mask"), maxlen + 1
+    for row, (window, marks) in enumerate(zip(items, mask), 1):
+        if len(window) < 2 or len(window) != len(marks):
+            raise InputError(f"{path} row {row}: {len(window)} items and {len(marks)} mask entries, expected 2 or more of each")
+        if min(window) < 1 or max(window) >= len(titles):
+            raise InputError(f"{path} row {row}: item ids {min(window)}..{max(window)}, the catalogue has 1..{len(titles) - 1}")
+    clean = restore(path, table, items, mask, titles)
+    if not is_train(path):
+        items = [window[:-1] + original[-1:] for window, original in zip(items, clean)]
+    split = Split(
+        path,
+        table["user_id"].to_numpy(),
+        *(pad(rows, width, 0, np.int64) for rows in (items, mask, clean)),
+        places=read_places(path, table, items, width) if "start" in table else None,
+        drawn=table["drawn"].to_numpy() if "drawn" in table else None,
+    )
+    return read_denoised(split, items, lists, len(titles) - 1) if denoised else split
+
+
+def read_places(path: Path, table: pd.DataFrame, items: list, width: int) -> np.ndarray:
+    """Which of its user's interactions each column of a padded row is (N, W); `start` is that of a row's first item."""
+    starts = pd.to_numeric(table["start"], errors="coerce")
+    bad = np.flatnonzero((starts.isna() | (starts < 0) | (starts % 1 != 0)).to_numpy())
+    if len(bad):
+        raise InputError(f"{path} row {bad[0] + 1}: start is {table['start'].iat[bad[0]]!r}, expected a whole number from 0 on")
+    ends = starts.to_numpy(dtype=np.int64) + [len(window) for window in items]
+    return ends[:, None] - width + np.arange(width)
+
+
+def restore(path: Path, table: pd.DataFrame, items: list, mask: list, titles: list[str]) -> list[list[int]]:
+    """The windows before noise was injected, by the titles that noise replaced; as they are where none are given.
+
+    Of several items of one title the first counts. An item whose title is none of the catalogue stays.
+    """
+    if "replaced_item_titles" not in table.columns:
+        return items
+    ids = {title: item for item, title in reversed(list(enumerate(titles))) if item}
+    clean, unknown = list(items), 0
+    for row in [row for row, marks in enumerate(mask) if any(marks)]:
+        cell = table["replaced_item_titles"].iat[row]
+        replaced = parse_list(path, row + 1, "replaced_item_titles", cell, (str,))
+        places = [place for place, mark in enumerate(mask[row]) if mark == 1]
+        if len(places) == len(replaced):  # else they are not given
+            clean[row] = list(items[row])
+            unknown += sum(title not in ids for title in replaced)
+            for place, title in zip(places, replaced):
+                clean[row][place] = ids.get(title, items[row][place])
+    if unknown:
+        print(f"{path}: {unknown} of replaced_item_titles are no titles of the catalogue, what replaced them stays")
+    return clean
+
+
+def read_denoised(split: Split, items: list, lists, n_items: int) -> Split:
+    """The split with the columns of generate_denoised.py."""
+    path, width = split.path, split.items.shape[1]
+    probs, suspect_probs = lists("noise_prob", (int, float)), lists("noise_items_prob", (int, float))
+    suspects, suggestions = lists("noise_items"), lists("suggest_item_ids")
+    for row, (window, prob, ids, id_probs, suggested) in enumerate(zip(items, probs, suspects, suspect_probs, suggestions), 1):
+        scored = len(window) - (not is_train(path))
+        if len(prob) != scored:
+            raise InputError(f"{path} row {row}: noise_prob has {len(prob)} values for {scored} scored items")
+        if not np.isfinite(prob).all() or not np.isfinite(id_probs).all():
+            raise InputError(f"{path} row {row}: noise_prob or noise_items_prob is not finite")
+        if len(ids) > scored:
+            raise InputError(f"{path} row {row}: {len(ids)} noise_items for {scored} scored items")
+        if not len(ids) == len(id_probs) == len(suggested):
+            raise InputError(f"{path} row {row}: noise_items, noise_items_prob and suggest_item_ids differ in length")
+        if ids and (min(*ids, *suggested) < 1 or max(*ids, *suggested) > n_items):
+            raise InputError(f"{path} row {row}: noise_items or suggest_item_ids outside 1..{n_items}")
+    if not is_train(path):
+        probs = [[*prob, np.nan] for prob in probs]  # the target is not scored
+    top_k = max(1, *map(len, suspects))
+    return replace(
+        split,
+        noise_prob=pad(probs, width, np.nan, np.float64),
+        suspects=pad(suspects, top_k, 0, np.int64, left=False),
+        suspect_prob=pad(suspect_probs, top_k, -np.inf, np.float64, left=False),
+        suggestions=pad(suggestions, top_k, 0, np.int64, left=False),
+    )
+
+
+def read_vectors(folder: Path, n_items: int) -> np.ndarray | None:
+    """Title vectors (n_items + 1, D) float16 of length 1, zero for padding; None where the folder has none."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = folder / "title_vectors.safetensors"
+    if not path.exists():
+        return None
+    try:
+        vectors = load_file(path)["vectors"]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise InputError(f"{path}: not the title vectors of generate_denoised.py ({error})") from None
+    if vectors.ndim != 2 or len(vectors) != n_items or not vectors.shape[1]:
+        raise InputError(f"{path}: shape {vectors.shape}, expected one vector for each of {n_items} items")
+    bad = np.flatnonzero(~(np.abs(np.linalg.norm(vectors.astype(np.float32), axis=1) - 1) < 0.01))
+    if len(bad):
+        raise InputError(f"{path}: the vector of item {bad[0] + 1} is not of length 1")
+    return np.concatenate([np.zeros((1, vectors.shape[1]), np.float16), vectors.astype(np.float16)])

@@ -1,0 +1,68 @@
+"""Train rows with one planted item each, written as planted.csv: what the language model's scores are calibrated on."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from denoise_code.common.errors import InputError
+from denoise_code.data_set.folder import data_fingerprint, find_train_file
+from denoise_code.data_set.held_out import split_rows, split_single_rows
+from denoise_code.data_set.planting import DRAWN, noise_pools, plant, put
+from denoise_code.data_set.rows import read_windows
+
+
+def planted_rows(folder: Path, catalogue: list[str], count: int, adapter_run: dict) -> pd.DataFrame:
+    """`count` train rows of users that fine-tuning did not see, one random item put into each, with mask 2 at its place.
+
+    The items of every other row are drawn by popularity, those of the rest uniformly (column `drawn`). `train_row` counts from 0.
+    """
+    path, n_items = find_train_file(folder), len(catalogue) - 1
+    table = read_windows(path, n_items)
+    unseen, seed = unseen_rows(folder, path, table, adapter_run), adapter_run.get("arguments", {}).get("seed", 0)
+    if count > len(unseen):
+        raise InputError(
+            f"--planted {count}: {path} has {len(unseen)} rows that fine-tuning did not use, nor any other of the same user; "
+            f"--planted {len(unseen)} takes these, fine-tuning with a smaller --sample leaves more"
+        )
+    rng, pools = np.random.default_rng([seed, 3]), noise_pools(table["item_ids"].tolist(), n_items)
+    return plant_rows(table, np.sort(rng.choice(unseen, size=count, replace=False)), catalogue, pools, rng)
+
+
+def unseen_rows(folder: Path, path: Path, table: pd.DataFrame, adapter_run: dict) -> np.ndarray:
+    """Numbers (n,) int64 of the train rows of users that the adapter never saw, less the held-out rows that chose its checkpoint.
+
+    Adapters whose run.json does not say that whole users were held out saw other rows than these, of the same users.
+    """
+    tdmd = folder / "TDMD" / "train.json"  # the release made it of all its train rows, in their order
+    n_examples = len(json.loads(tdmd.read_text(encoding="utf-8"))) if tdmd.exists() else len(table)
+    if adapter_run.get("data_fingerprint") != data_fingerprint(folder, table) or n_examples != len(table):
+        print(f"{path}: not known which rows the adapter was trained on, planted ones may be among them")
+        return np.arange(len(table))
+    arguments = [adapter_run["arguments"][name] for name in ("sample", "eval_sample", "seed")]
+    if adapter_run.get("held_out") != "users":
+        print(
+            f"{path}: the adapter was trained on other rows than the planted ones, but on the same users; their figures flatter it"
+        )
+        split = split_single_rows(len(table), *arguments)
+        return np.setdiff1d(np.arange(len(table)), np.concatenate([split.trained, split.held_out]))
+    users = table["user_id"].to_numpy()  # (n_rows,) str
+    split = split_rows(users, *arguments)
+    is_of_trained_user = np.isin(users.astype(str), np.unique(users[split.trained].astype(str)))  # (n_rows,) bool
+    return np.setdiff1d(np.flatnonzero(~is_of_trained_user), split.held_out)
+
+
+def plant_rows(table: pd.DataFrame, chosen: np.ndarray, catalogue: list[str], pools: dict, rng) -> pd.DataFrame:
+    """The chosen rows (numbers), one item planted into each: uniformly and by popularity in turn."""
+    table = table.iloc[chosen].reset_index(drop=True).assign(train_row=chosen)
+    table["drawn"] = [DRAWN[row % 2] for row in range(len(table))]
+    for row in range(len(table)):
+        planted = plant(table.at[row, "item_ids"], pools[table.at[row, "drawn"]], rng)
+        table.at[row, "item_ids"] = put(table.at[row, "item_ids"], planted)
+        table.at[row, "mask"] = put(table.at[row, "mask"], dict.fromkeys(planted, 2))
+    if "item_titles" in table:
+        table["item_titles"] = [
+            json.dumps([catalogue[item] for item in items], ensure_ascii=False) for items in table["item_ids"]
+        ]
+    return table

@@ -1,0 +1,148 @@
+"""How well a score tells noise: AUC, average precision, calibration, intervals. Pure functions on arrays."""
+
+import numpy as np
+
+from denoise_code.evidence.features import ROWS_AT_ONCE
+
+PERCENTILES = (0.5, 0.6, 0.7, 0.8, 0.9)  # at which precision and recall are reported
+
+
+def planted_detection(truths: list, scores: list, popular) -> dict[str, float] | None:
+    """`detection` of noise that was drawn uniformly, and auc_context, the AUC of noise drawn by popularity (popular (N,)).
+
+    Such noise is as popular as what stands beside it, so a score that does not read the window has an auc_context of 0.5.
+    """
+    of = [
+        detection(*([row for row, flag in zip(rows, popular) if flag == drawn] for rows in (truths, scores))) for drawn in (0, 1)
+    ]
+    uniform, context = of
+    return uniform and uniform | ({"auc_context": context["auc"]} if context else {})
+
+
+def detection(truths: list, scores: list) -> dict[str, float | None] | None:
+    """How well scores (a list a window) tell the noise (1 in truths); None where there is no noise, or nothing else.
+
+    auc and average_precision are over all positions. auc_window is the mean over the windows that have both kinds, top1 the
+    share of these whose highest score is noise: both are None where no window has both, as histories of one item never do.
+    """
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    truth, score = (np.concatenate(values) if len(values) else np.array([]) for values in (truths, scores))
+    if not 0 < truth.sum() < len(truth):
+        return None
+    mixed = [(t, s) for t, s in zip(truths, scores) if 0 < sum(t) < len(t)]
+    return {
+        "share_noise": float(truth.mean()),
+        "auc": float(roc_auc_score(truth, score)),
+        "auc_window": float(np.mean(window_aucs(mixed))) if mixed else None,
+        "average_precision": float(average_precision_score(truth, score)),
+        "top1": float(np.mean([t[np.argmax(s)] for t, s in mixed])) if mixed else None,
+    }
+
+
+def flagging(truths: list, scores: list) -> dict[str, dict[str, float]]:
+    """Precision, recall and F1 of flagging what lies above each of PERCENTILES of the scores."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    truth, score, at = np.concatenate(truths), np.concatenate(scores), {}
+    for percentile in PERCENTILES:
+        flagged = score > np.quantile(score, percentile)
+        values = precision_recall_fscore_support(truth, flagged, average="binary", zero_division=0.0)[:3]
+        at[str(percentile)] = dict(zip(("precision", "recall", "f1"), map(float, values)))
+    return at
+
+
+def window_aucs(windows: list[tuple]) -> np.ndarray:
+    """The AUC of each of some windows (truth, scores) with both kinds, by the rank-sum; those of one length at once."""
+    from scipy.stats import rankdata
+
+    aucs = []
+    for length in sorted({len(truth) for truth, _ in windows}):
+        truth, score = (np.array(values) for values in zip(*(window for window in windows if len(window[0]) == length)))
+        noise = truth.sum(1)
+        ranks = (rankdata(score, axis=1) * truth).sum(1)
+        aucs.append((ranks - noise * (noise + 1) / 2) / (noise * (length - noise)))
+    return np.concatenate(aucs)
+
+
+def measure(masks, noise_probs: list[list[float]], mark: int) -> dict | None:
+    """How well noise_prob tells the items that `mask` marks so from all others; None where none is marked."""
+    truths = [[int(value == mark) for value in mask[: len(probs)]] for mask, probs in zip(masks, noise_probs)]
+    found = detection(truths, noise_probs)
+    return found and found | {"at_percentile": flagging(truths, noise_probs)}
+
+
+def expected_calibration_error(truth: np.ndarray, prob: np.ndarray, bins: int = 10) -> float:
+    """Mean |share of noise - mean probability| over equal-width bins of prob (N,), weighted by their sizes."""
+    cell = np.minimum((prob * bins).astype(int), bins - 1)
+    size = np.bincount(cell, minlength=bins)
+    gap = np.abs(np.bincount(cell, truth, minlength=bins) - np.bincount(cell, prob, minlength=bins))
+    return float(gap.sum() / max(size.sum(), 1))
+
+
+def detection_row(truth: np.ndarray, score: np.ndarray, scored: np.ndarray) -> dict[str, float | None]:
+    """AUC and average precision over the scored positions of (N, W), their means over windows, and recall where precision is 0.5.
+
+    None in place of a figure that does not exist: all of them where the scored positions are all noise or none is, those in
+    windows where no window holds both (a history of one item never does).
+    """
+    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+
+    names = ("AUC", "AP", "AUC in window", "AP in window", "recall at precision 0.5")
+    noise, values = truth[scored], score[scored]
+    if noise.all() or not noise.any():
+        return dict.fromkeys(names)
+    precision, recall, _ = precision_recall_curve(noise, values)
+    in_windows, ap_in_windows = within_windows(truth & scored, score, scored)
+    figures = (
+        float(roc_auc_score(noise, values)),
+        float(average_precision_score(noise, values)),
+        float(in_windows.mean()) if len(in_windows) else None,
+        float(ap_in_windows.mean()) if len(ap_in_windows) else None,
+        float(recall[precision >= 0.5].max()),
+    )
+    return dict(zip(names, figures, strict=True))
+
+
+def within_windows(truth: np.ndarray, score: np.ndarray, scored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """AUC and average precision (M,) of each window of (N, W) that holds both kinds; M may be 0."""
+    mixed = np.flatnonzero(truth.any(1) & (scored & ~truth).any(1))
+    parts = np.array_split(mixed, len(mixed) // ROWS_AT_ONCE + 1)
+    auc, ap = zip(*(of_windows(truth[rows], score[rows], scored[rows]) for rows in parts))
+    return np.concatenate(auc), np.concatenate(ap)
+
+
+def of_windows(truth: np.ndarray, score: np.ndarray, scored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same of windows (M, W) that all hold both."""
+    one, other, both = score[:, :, None], score[:, None, :], scored[:, :, None] & scored[:, None, :]  # (M, W, W)
+    pairs = both & truth[:, :, None] & ~truth[:, None, :]
+    auc = (((one > other) + (one == other) / 2) * pairs).sum((1, 2)) / pairs.sum((1, 2))
+    reached = both & (other >= one)
+    precision = (reached & truth[:, None, :]).sum(2) / np.maximum(reached.sum(2), 1)
+    return auc, (precision * truth).sum(1) / truth.sum(1)
+
+
+def bootstrap_aucs(split, mark: int, scores: dict[str, np.ndarray], draws: int = 300) -> dict[str, np.ndarray]:
+    """{kind: AUC (draws,) over all positions}, users being drawn with all their windows, the same ones for all kinds."""
+    rng, scored = np.random.default_rng(0), split.editable
+    users = np.unique(split.users, return_inverse=True)[1]
+    owners, truth = users[np.nonzero(scored)[0]], (split.mask == mark)[scored]
+    levels = {kind: np.unique(score[scored], return_inverse=True)[1] for kind, score in scores.items()}
+    aucs = {kind: [] for kind in scores}
+    for _ in range(draws):
+        times = rng.multinomial(users.max() + 1, np.full(users.max() + 1, 1 / (users.max() + 1)))[owners]  # drawn
+        if 0 < times[truth].sum() < times.sum():
+            for kind, level in levels.items():
+                aucs[kind].append(weighted_auc(truth, level, times))
+    return {kind: np.array(values) for kind, values in aucs.items()}
+
+
+def weighted_auc(truth: np.ndarray, level: np.ndarray, times: np.ndarray) -> float:
+    """AUC of scores that are whole numbers from 0 (N,), each counted so many times; sklearn's sorts them anew for each draw."""
+    noise, clean = (np.bincount(level, times * kind, level.max() + 1) for kind in (truth, ~truth))
+    return float((noise * (clean.cumsum() - clean / 2)).sum() / (noise.sum() * clean.sum()))
+
+
+def interval(values: np.ndarray) -> list[float] | None:
+    """The middle 95 % of bootstrap draws (draws,); None where no draw has the figure."""
+    return [float(value) for value in np.percentile(values, [2.5, 97.5])] if len(values) else None

@@ -1,0 +1,30 @@
+"""Texts side by side: padded batches, and runs of texts of about equal size."""
+
+import numpy as np
+
+
+def pad_left(rows: list[list], value):
+    """(B, L) tensor of rows aligned at their ends, L the longest."""
+    import torch
+
+    width = max(map(len, rows))
+    return torch.tensor([[value] * (width - len(row)) + row for row in rows])
+
+
+def pad_texts(rows: list[list[int]], pad_token_id: int) -> dict:
+    """A model's inputs (B, L) for texts that are tokens, padded on the left."""
+    mask = pad_left([[1] * len(row) for row in rows], 0)
+    return {
+        "input_ids": pad_left(rows, pad_token_id),
+        "attention_mask": mask,
+        "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
+    }
+
+
+def slices(lengths: list[int], most: int) -> list[slice]:
+    """Runs of neighbours of about equally many tokens: `most`, and what a last text has beyond that."""
+    ends = np.cumsum(lengths)
+    count = -(-ends[-1] // most)
+    cuts = np.searchsorted(ends * count, ends[-1] * np.arange(1, count)) + 1
+    bounds = sorted({0, *cuts.tolist(), len(lengths)})
+    return [slice(start, stop) for start, stop in zip(bounds, bounds[1:])]

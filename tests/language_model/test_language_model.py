@@ -1,0 +1,114 @@
+"""denoise_code/language_model/loading.py: what is refused before and while it is loaded."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import arguments, refused
+
+from denoise_code.common.errors import InputError
+from denoise_code.language_model import loading
+from denoise_code.language_model.loading import check_attention, check_base_model, load_base_model, load_tokenizer, unpack
+
+
+@pytest.mark.parametrize("kind", ["Bloom", "DeepseekV3", "Lfm2", "Mamba", "Qwen3Next", "Bart", "GPT2", "Gemma2", "Qwen3", "OPT"])
+def test_models_with_more_than_attention_are_refused(kind):
+    import transformers
+
+    layers = {"layer_types": ["conv", "full_attention"]} if kind == "Lfm2" else {}
+    config = getattr(transformers, f"{kind}Config")(num_hidden_layers=2, **layers)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    if kind in ("GPT2", "Gemma2", "Qwen3", "OPT"):
+        check_attention("there", model)
+    else:
+        with pytest.raises(InputError, match=f"--base_model there: stage 2 cannot read with {kind}"):
+            check_attention("there", model)
+
+
+def test_a_model_is_not_unpacked_as_an_empty_one(tiny_models, monkeypatch):
+    """What comes first may have to unpack the embedded model, which needs its weights."""
+    devices = []
+    monkeypatch.setattr(loading, "locate_model", lambda name: devices.append(torch.empty(0).device.type) or name)
+    check_base_model(str(tiny_models["llama"]), 10)
+    assert devices == ["cpu"]
+
+
+def test_bad_adapters(tiny_models, tiny_adapters, data, tmp_path, capsys):
+    from safetensors.torch import load_file, save_file
+
+    def spoiled(name, change):
+        folder = shutil.copytree(tiny_adapters["llama"], tmp_path / name / "sample40")
+        change(folder)
+        return arguments(folder, data)
+
+    def tensors(edit):
+        def change(folder):
+            found = load_file(folder / "adapter_model.safetensors")
+            edit(found)
+            save_file(found, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+        return change
+
+    def zero(found):
+        found.update({name: torch.zeros_like(tensor) for name, tensor in found.items()})
+
+    def other_base(folder):
+        config = json.loads((folder / "adapter_config.json").read_text())
+        config["base_model_name_or_path"] = str(tiny_models["gpt2"])
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+
+    refused(capsys, arguments(tmp_path / "none", data), "no adapter_config.json")
+    refused(capsys, spoiled("prompt", lambda folder: (folder / "prompt.json").unlink()), "no prompt.json")
+    refused(capsys, spoiled("lost", tensors(lambda found: found.pop(min(found)))), "1 tensors are missing or not wanted")
+    refused(capsys, spoiled("zero", tensors(zero)), "all zero")
+    refused(capsys, spoiled("base", other_base), "does not fit")
+    refused(capsys, spoiled("torn", lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"junk")), "does not fit")
+
+
+def test_a_broken_tokenizer_is_named(tiny_models, tiny_adapters, data, tmp_path, capsys):
+    """An adapter brings its tokenizer: what is broken there is no fault of the base model, which may be fine."""
+    adapter = shutil.copytree(tiny_adapters["llama"], tmp_path / "adapter_sample40")
+    file, whole = adapter / "tokenizer.json", (adapter / "tokenizer.json").read_text()
+    for content in ("version https://git-lfs.github.com/spec/v1", whole[:500], "{}"):
+        file.write_text(content)
+        refused(capsys, arguments(adapter, data), f"--denoise_model_path {adapter}: its tokenizer cannot be read: tokenizer.json")
+    file.unlink()
+    refused(capsys, arguments(adapter, data), f"--denoise_model_path {adapter}: no tokenizer.json")
+    file.write_text(whole)
+    (adapter / "tokenizer_config.json").write_text('{"torn": ')
+    refused(capsys, arguments(adapter, data), "its tokenizer cannot be read: tokenizer_config.json")
+
+    base = shutil.copytree(tiny_models["llama"], tmp_path / "base")
+    (base / "tokenizer.json").write_text("{}")
+    untrained = ["--noise_dataset_path", str(data), "--base_model", str(base)]
+    refused(capsys, untrained, f"--base_model {base}: its tokenizer cannot be read: tokenizer.json")
+    refused(capsys, [*untrained[:-1], str(tmp_path / "nowhere")], f"--base_model {tmp_path}/nowhere: not found")
+    (base / "config.json").write_text("{}")
+    (base / "tokenizer.json").write_text(whole)
+    refused(capsys, untrained, f"--base_model {base}: its config.json cannot be read")
+
+
+def test_unpacked_once_whoever_comes_second(tiny_models, tmp_path, monkeypatch):
+    """A folder that from_pretrained reads, whole or absent; a process that comes too late leaves it, and nothing beside it."""
+    import transformers
+
+    model, tokenizer = load_base_model(str(tiny_models["llama"]), "float32"), load_tokenizer(str(tiny_models["llama"]))
+    model.config.quantization_config = {}  # as of a GGUF file
+    weights, folder = model.state_dict(), tmp_path / "cache" / "model"
+    for kind, loaded in (("Model", model), ("Tokenizer", tokenizer)):
+        auto = getattr(transformers, "AutoModelForCausalLM" if kind == "Model" else "AutoTokenizer")
+        monkeypatch.setattr(auto, "from_pretrained", lambda *_, loaded=loaded, **__: loaded)
+    unpack(tmp_path / "model.gguf", folder)
+    made = (folder / "model.safetensors").stat()
+    model.config.quantization_config = {}
+    unpack(tmp_path / "model.gguf", folder)
+    monkeypatch.undo()
+
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+    assert (folder / "model.safetensors").stat().st_ino == made.st_ino
+    found = load_base_model(str(folder), "float32")
+    assert not hasattr(found.config, "quantization_config")
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in found.state_dict().items())
+    assert load_tokenizer(str(folder))("Heat Wave")["input_ids"] == tokenizer("Heat Wave")["input_ids"]

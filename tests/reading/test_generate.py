@@ -1,0 +1,152 @@
+"""generate_denoised.py: its options, its files, its errors."""
+
+import json
+import os
+import subprocess
+
+import main as sasrec
+import numpy as np
+import pandas as pd
+from conftest import DENOISED, FRUIT, ON_THE_CPU, TITLES, TWO_PROCESSES, arguments, csvs, refused, run, write_tiny_data
+
+import generate_denoised as generate
+from denoise_code.data_set.catalogue import read_titles
+from denoise_code.data_set.padded_rows import read_split
+from denoise_code.reading.assembling import NEW_COLUMNS
+
+
+def test_two_processes_write_what_one_writes(tiny_adapters, data, tmp_path):
+    adapter = tiny_adapters["gpt2"]
+    one = csvs(run(adapter, data, out=tmp_path / "one"))
+    two = [*TWO_PROCESSES, generate.__file__, *arguments(adapter, data, out=tmp_path / "two")]
+    done = subprocess.run(two, capture_output=True, text=True, env=os.environ | ON_THE_CPU)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert csvs(tmp_path / "two" / DENOISED) == one
+
+
+def test_min_percentile_leaves_out_what_no_threshold_uses(tiny_adapters, data, tmp_path):
+    everything = run(tiny_adapters["llama"], data, "--suggest", "catalogue", out=tmp_path / "all")
+    some = run(tiny_adapters["llama"], data, "--suggest", "catalogue", "--min_percentile", 0.8, out=tmp_path / "some")
+    a, b = pd.read_csv(everything / "train.csv"), pd.read_csv(some / "train.csv")
+    pilot = json.loads((some / "run.json").read_text())["parts"]["train"]["pilot"]
+    probs = np.concatenate(a.noise_prob.map(json.loads).tolist())
+    assert pilot["works"] == 9 and 0.05 < (probs > pilot["threshold"]).mean() < 0.4  # 0.2 were it not of nine of ninety rows
+    for x, y in zip(a.itertuples(), b.itertuples()):
+        kept = sum(prob > pilot["threshold"] for prob in json.loads(x.noise_items_prob))
+        assert x.noise_prob == y.noise_prob and len(json.loads(y.noise_items)) == kept
+        assert json.loads(x.noise_items)[:kept] == json.loads(y.noise_items)
+        assert json.loads(x.suggest_item_ids)[:kept] == json.loads(y.suggest_item_ids)
+    assert b.noise_items.map(json.loads).map(len).sum() < 0.8 * a.noise_items.map(json.loads).map(len).sum()
+
+
+def test_options_change_something(tiny_adapters, data, tmp_path):
+    base = csvs(run(tiny_adapters["llama"], data, out=tmp_path / "base"))
+    options = (
+        ["--top_k", 1],
+        ["--score", "title"],
+        ["--suggest", "catalogue"],
+        ["--max_new_tokens", 2],
+        ["--limit", 5],
+        ["--planted", 3],
+        ["--ground", "title_vectors"],
+    )
+    for option in [*options, ["--dtype", "bfloat16"], ["--denoise_data", "test_5000"]]:
+        assert csvs(run(tiny_adapters["llama"], data, *option, out=tmp_path / option[0])) != base, option
+
+
+def test_options_that_change_nothing_are_refused(tiny_adapters, data, capsys):
+    for option, needed in (
+        ("--overlap 0.2", ""),
+        ("--span 2", "--unit interaction"),
+        ("--ground title_vectors", "--suggest catalogue"),
+    ):
+        extra = [*option.split(), *needed.split()]
+        refused(capsys, arguments(tiny_adapters["llama"], data, *extra), f"{option.split()[0]} changes nothing with --unit")
+
+
+def test_contract_with_sasrec(tiny_adapters, data, tmp_path):
+    """The columns that stage 3 reads, and the input's rows and columns in the input's order."""
+
+    folder = run(tiny_adapters["llama"], data)
+    for split in ("train", "valid_5000", "test_5000"):
+        before, after = pd.read_csv(data / f"{split}.csv"), pd.read_csv(folder / f"{split}.csv")
+        assert list(after.columns) == [*before.columns, *NEW_COLUMNS]
+        assert (after[before.columns] == before).all(axis=None)
+    places = ["--dataset", DENOISED, "--data_root", str(data.parent), "--output_root", str(tmp_path / "sasrec")]
+    result = sasrec.main([*places, "--denoise_category", "all", "--train_noise_filter_threshold", "0.6", "--num_epochs", "1"])
+    assert result["rows"] == {"train": 90, "valid": 23, "test": 40}
+    titles = json.loads(pd.read_csv(folder / "train.csv").suggest_item_titles[0])
+    assert titles and all(title in TITLES for title in titles)
+    planted = read_split(folder / "planted.csv", read_titles(folder), 10, "needed")
+    assert planted.noise_prob.shape == (20, 11) and planted.suspects.max() <= 0  # only scored, to calibrate on
+
+
+def test_progress_and_figures_are_kept(tiny_adapters, data, capsys):
+    folder = run(tiny_adapters["llama"], data)
+    out = capsys.readouterr().out
+    assert all(text in out for text in ("windows/s", "noise told by noise_prob", "auc_context", "nearest taken: train"))
+    tables = out[out.index("read by a process") :].splitlines()[:-1]  # the last line names the folder
+    assert max(map(len, tables)) <= 100
+    measured = json.loads((folder / "run.json").read_text())
+    part, test = measured["parts"]["test_5000"], measured["splits"]["test_5000"]
+    assert part["tokens"]["score"] > 0 and part["seconds"].keys() == {"score", "suggest"} and part["rows"] == test["rows"] == 40
+    assert test["detection"]["share_noise"] > 0 and test["detection_natural"] is None
+
+
+def test_windows_of_two_items(tiny_adapters, tmp_path, capsys):
+    """A history of one item is noise or it is not: no figure within windows, neither in run.json nor in the table."""
+    data = write_tiny_data(
+        tmp_path / "Two_noise_user0.1", FRUIT, {"train": 30, "valid_5000": 12, "test_5000": 12}, lengths=(2, 3)
+    )
+    table = pd.read_csv(data / "test_5000.csv")
+    table["mask"] = ["[1, 0]" if row % 3 == 0 else "[0, 0]" for row in range(len(table))]
+    table.to_csv(data / "test_5000.csv", index=False)
+    run(tiny_adapters["llama"], data, "--planted", 10)
+    folder = next(tmp_path.glob("Two_denoise*"))
+
+    def refuse(name):
+        raise AssertionError(f"run.json holds {name}, which is no JSON")
+
+    splits = json.loads((folder / "run.json").read_text(), parse_constant=refuse)["splits"]
+    test, planted = splits["test_5000"]["detection"], splits["planted"]["detection"]
+    assert test["share_noise"] == 1 / 3 and 0 <= test["auc"] <= 1
+    assert test["auc_window"] is None and test["top1"] is None
+    assert splits["valid_5000"]["detection"] is None  # all of its histories are noise
+    assert 0 <= planted["auc_window"] <= 1
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("test_5000") and "%" in line)
+    assert row.split()[1:] == ["33.3%", f"{test['auc']:.3f}", "-", f"{test['average_precision']:.3f}", "-"]
+
+
+def test_a_catalogue_as_large_as_a_window(tiny_adapters, tmp_path, capsys):
+    """A train row of eleven of twelve items leaves one to suggest, of eleven none."""
+    adapter, few = tiny_adapters["llama"], ["--planted", 0, "--suggest", "catalogue", "--denoise_data", "train"]
+    data = write_tiny_data(tmp_path / "Few_noise_user0.1", FRUIT[:11], {"train": 5})
+    refused(capsys, arguments(adapter, data, *few), "11 items are too few, up to 11 stand around a suspect")
+    data = write_tiny_data(tmp_path / "More_noise_user0.1", FRUIT[:12], {"train": 5})
+    run(adapter, data, *few)
+    rows = pd.read_csv(next(tmp_path.glob("More_denoise*")) / "train.csv")
+    for items, suggested in zip(rows.item_ids.map(json.loads), rows.suggest_item_ids.map(json.loads)):
+        assert set(suggested) == set(range(1, 13)) - set(items)
+
+
+def test_bad_rows_and_options(tiny_adapters, data, tmp_path, capsys):
+    adapter, row = tiny_adapters["llama"], '{user},"{items}","{mask}",[],[],5\n'
+    original = (data / "test_5000.csv").read_text()
+    for items, mask, message in (
+        ("[1, 999]", "[0, 0]", "test_5000.csv row 41: item ids 1..999"),
+        ("[]", "[]", "test_5000.csv row 41: 0 items"),
+        ("__import__('os')", "[0]", "test_5000.csv row 41: item_ids is"),
+    ):
+        (data / "test_5000.csv").write_text(original + row.format(user=1, items=items, mask=mask))
+        refused(capsys, arguments(adapter, data), message)
+    (data / "test_5000.csv").write_text(original)
+    refused(capsys, arguments(adapter, data, "--denoise_data", "absent"), "absent.csv: no such file")
+    refused(capsys, arguments(adapter, data, "--planted", 91), "--planted 91:")
+    refused(capsys, arguments(adapter, data, "--batch_size", "many"), "--batch_size many")
+    refused(capsys, arguments(adapter, data, "--min_percentile", 2), "2 is not between 0 and 1")
+    refused(capsys, arguments(adapter, data, "--base_model", "gpt2"), "belongs to")
+    (tmp_path / "file").write_text("")
+    refused(capsys, arguments(adapter, data, out=tmp_path / "file"), "cannot write")
+    (data / "id2name4Rec.json").unlink()
+    refused(capsys, arguments(adapter, data), "id2name4Rec.json: no such file")
+    assert not (data.parent / DENOISED / "run.json").exists()

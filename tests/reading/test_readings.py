@@ -1,0 +1,311 @@
+"""denoise_code/reading/plan.py: each interaction once, by the rule, and nothing of a target; against slow versions and models."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import DENOISED, HARD_TITLES, TITLES, arguments, csvs, run, same_but_rounding
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from denoise_code.common.errors import InputError
+from denoise_code.data_set.catalogue import read_catalogue
+from denoise_code.data_set.rows import read_windows
+from denoise_code.data_set.windows import Window
+from denoise_code.data_set.windows import read_scored_windows as read_split
+from denoise_code.language_model.loading import load_tokenizer
+from denoise_code.language_model.prompt import Prompt
+from denoise_code.reading.plan import each_interaction, each_row, histories
+
+SPLITS = ("train", "valid_5000", "test_5000")
+
+
+def sliding_rows(logs, width, rng=None):
+    """{split: rows} of (user, start, items): a window ending at each interaction, in thirds of a user's time; some are left out."""
+    rows = {split: [] for split in SPLITS}
+    for user, log in logs.items():
+        ends = list(range(min(width, len(log)), len(log) + 1))
+        for number, end in enumerate(ends):
+            if rng is None or rng.random() < 0.7:
+                split = SPLITS[min(2, int(rng.random() * 0.6 + 2.2 * number / len(ends)) if rng else 3 * number // len(ends))]
+                rows[split].append((user, max(0, end - width), log[max(0, end - width) : end]))
+    for split in (SPLITS[1], SPLITS[2]):  # time order: no train row of a user ends behind a valid or test row
+        first = {user: min((start + len(items) for u, start, items in rows[split] if u == user), default=10**9) for user in logs}
+        for earlier in SPLITS[: SPLITS.index(split)]:
+            rows[earlier] = [row for row in rows[earlier] if row[1] + len(row[2]) < first[row[0]]]
+    return rows
+
+
+def write_sliding(folder, logs, width=5, rng=None):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("id2name4Rec.json", "id2name.json"):
+        (folder / name).write_text(json.dumps({str(item): title for item, title in enumerate(TITLES, 1)}, ensure_ascii=False))
+    for split, rows in sliding_rows(logs, width, rng).items():
+        table = [
+            {"user_id": user, "item_ids": json.dumps(items), "mask": json.dumps([0] * len(items)), "item_titles": "[]",
+             "replaced_item_titles": "[]", "timestamp": start + len(items), "start": start}
+            for user, start, items in rows
+        ]  # fmt: skip
+        pd.DataFrame(table).to_csv(folder / f"{split}.csv", index=False)
+    return folder
+
+
+def random_logs(seed, users=6, longest=30):
+    rng = np.random.default_rng(seed)
+    return {user: rng.integers(1, len(TITLES) + 1, size=int(rng.integers(3, longest))).tolist() for user in range(users)}
+
+
+@pytest.fixture
+def sliding(tmp_path):
+    return write_sliding(tmp_path / "Hard_noise_user0.1", random_logs(3))
+
+
+def splits_of(rows):
+    result = {}
+    for split, found in rows.items():
+        if found:
+            hidden = 0 if split == "train" else 1
+            table = pd.DataFrame({"user_id": [str(u) for u, _, _ in found], "start": [str(s) for _, s, _ in found]})
+            table["timestamp"] = [str(s + len(items)) for _, s, items in found]
+            result[split] = table, [Window(row, tuple(items[: len(items) - hidden])) for row, (_, _, items) in enumerate(found)]
+    return result
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.integers(2, 8),
+    st.sampled_from([0.01, 0.3, 0.5, 0.9]),
+    st.integers(1, 3),
+    st.booleans(),
+    st.booleans(),
+)
+def test_the_rule(seed, width, overlap, span, causal, thinned):
+    """Every scored position of every row takes the reading that has the most before it; none knows of a target."""
+    rng = np.random.default_rng(seed) if thinned else None
+    logs = random_logs(seed)
+    rows = sliding_rows(logs, width, rng)
+    splits = splits_of(rows)
+    if not splits:
+        return
+    works = each_interaction(splits, overlap, span, causal)
+    window = max(len(w.items) for _, windows in splits.values() for w in windows)
+    length = span * window if causal else window
+    least, seen = min(int(np.ceil(overlap * window)), length - 1), set()
+    for work in works:
+        for row in work.rows:
+            user, start, items = rows[row.split][row.row]
+            scored = items if row.split == "train" else items[:-1]
+            assert list(work.items[row.start : row.start + row.length]) == scored
+            seen.add((row.split, row.row))
+            for place in range(row.start, row.start + row.length):
+                first, stop = work.readings[work.reading[place]]
+                assert first <= place < stop <= len(work.items)
+                assert all(not (a <= place < b) or first <= a for a, b in work.readings)  # the most before it
+                assert place - first >= min(least, place)
+                target = row.start + row.length if row.split != "train" else None
+                train_end = max((r.start + r.length for r in work.rows if r.split == "train"), default=0)
+                assert work.limits[place] > place
+                if target is not None:
+                    assert work.limits[place] <= target
+                elif all(r.split == "train" or r.start + r.length >= train_end for r in work.rows):
+                    assert work.limits[place] <= train_end
+                assert causal or stop <= work.limits[place]
+                around = [r for r in work.rows if r.start <= place < r.start + r.length]
+                known = {work.items[p] for r in around for p in range(r.start, r.start + r.length) if p < work.limits[place]}
+                assert known <= work.near(place)
+    assert seen == {(split, row) for split, found in rows.items() for row in range(len(found))}
+
+
+def test_readings_by_hand():
+    """A user of 12 interactions, windows of 4: train rows end at 4..9, then a valid and two test rows."""
+    log = list(range(1, 13))
+    rows = {"train": [("u", e - 4, log[e - 4 : e]) for e in range(4, 10)], "valid_5000": [("u", 6, log[6:10])]}
+    rows["test_5000"] = [("u", 7, log[7:11]), ("u", 8, log[8:12])]
+    splits = {split: (table, windows) for split, (table, windows) in splits_of(rows).items()}
+    (work,) = each_interaction(splits, 0.5, 2, causal=False)
+    assert work.items == tuple(log[:11]) and work.limits == [9] * 9 + [10, 11]  # the last item is only a target
+    assert work.readings == [(0, 4), (2, 6), (4, 8), (5, 9), (6, 10), (7, 11)]
+    assert work.reading == [0, 0, 0, 0, 1, 1, 2, 2, 3, 4, 5]
+    (work,) = each_interaction(splits, 0.5, 2, causal=True)
+    assert work.readings == [(0, 8), (6, 11)]
+    first, second = work.texts()
+    assert second == (work, 6, 11, 2)
+    assert second.items == work.items[6:] and first.size + second.size == 4
+    assert work.near(8) == frozenset(log[5:9]) and work.near(9) == frozenset(log[6:10]) and work.near(1) == frozenset(log[:5])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_overlaps_are_found_where_no_start_is_given(seed):
+    logs = {user: np.random.default_rng([seed, user]).permutation(40)[: 9 + 3 * user].tolist() for user in range(5)}
+    splits = splits_of(sliding_rows(logs, 5))
+    told = each_interaction(splits, 0.5, 2, True)
+    found = each_interaction({s: (table.drop(columns="start"), windows) for s, (table, windows) in splits.items()}, 0.5, 2, True)
+    assert sorted(map(repr, told)) == sorted(map(repr, found))
+
+
+def test_rows_apart_stay_apart():
+    rows = {"train": [("u", 0, [1, 2, 3, 4]), ("u", 9, [5, 6, 1, 2])]}
+    for splits in (splits_of(rows), {s: (t.drop(columns="start"), w) for s, (t, w) in splits_of(rows).items()}):
+        assert [work.items for work in each_interaction(splits, 0.5, 2, True)] == [(1, 2, 3, 4), (5, 6, 1, 2)]
+
+
+def test_starts_that_disagree_are_refused():
+    rows = {"train": [("u", 0, [1, 2, 3, 4]), ("u", 1, [2, 3, 5, 6])]}
+    with pytest.raises(InputError, match="train.csv row 2: start 1 of user u disagrees"):
+        each_interaction(splits_of(rows), 0.5, 2, True)
+    table, windows = splits_of({"train": [("u", 0, [1, 2])]})["train"]
+    with pytest.raises(InputError, match="train.csv row 1: start is '-3'"):
+        each_interaction({"train": (table.assign(start="-3"), windows)}, 0.5, 2, True)
+
+
+def test_planted_rows_have_the_history_of_their_place():
+    """With or without `start`, and whatever else is read."""
+    log = list(range(1, 13))
+    rows = [("w", 0, [1, 2]), *(("u", end - 4, log[end - 4 : end]) for end in range(4, 13)), ("v", 0, [3, 4, 5])]
+    table, windows = splits_of({"train": rows})["train"]
+    table["item_ids"] = [list(window.items) for window in windows]
+    work, _, _ = each_interaction({"train": (table, windows)}, 0.5, 2, True)
+    assert work.readings == [(0, 8), (6, 12)]
+    planted = pd.DataFrame({"user_id": ["u", "u", "u", "v"], "train_row": [4, 1, 9, 10]})
+    for told in (table, table.drop(columns="start")):
+        assert histories(planted, told, 0.5, 2) == [(1, 2, 3), (), (7, 8), ()]
+    (planted,) = each_row("planted", [Window(0, (40, 5, 6, 7))], [(1, 2, 3)])
+    assert planted.items == (1, 2, 3, 40, 5, 6, 7) and planted.rows[0][2:] == (3, 4) and planted.window == 4
+    assert planted.texts() == [(planted, 0, 7, 3)]  # its history is read, not scored
+
+
+@torch.no_grad()
+def plain_values(model, tokenizer, score, titles, place):
+    """The score of one item after a text of titles, by plain prompts."""
+    prompt = Prompt()
+    if score == "first_token":
+        log_probs = model(input_ids=torch.tensor([tokenizer(prompt.question(titles))["input_ids"]])).logits[0, -1].log_softmax(-1)
+        cue = len(tokenizer(prompt.noise_cue, add_special_tokens=False)["input_ids"])
+        return log_probs[
+            tokenizer(prompt.noise_cue + prompt.title(titles[place]), add_special_tokens=False)["input_ids"][cue]
+        ].item()
+    before = prompt.instruction + prompt.sequence_cue + "".join(map(prompt.title, titles[:place]))
+    ids, start = tokenizer(before + prompt.title(titles[place]))["input_ids"], len(tokenizer(before)["input_ids"])
+    log_probs = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+    likelihood = np.exp(sum(log_probs[at - 1, ids[at]].item() for at in range(start, len(ids))))
+    return np.log(1 / len(TITLES) / (1 / len(TITLES) + likelihood * (min(len(titles), 5) - 1 or 1)))
+
+
+@pytest.mark.parametrize("score", ["first_token", "likelihood"])
+def test_every_row_has_the_value_of_its_reading(tiny_models, tiny_adapters, sliding, score):
+    """The columns of all rows against plain prompts of the readings that the rule names; one value an interaction."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    span = ["--span", 2] if score == "likelihood" else []
+    folder = run(tiny_adapters["llama"], sliding, "--unit", "interaction", "--score", score, "--suggest", "catalogue", *span)
+    tokenizer = load_tokenizer(str(tiny_models["llama"]))
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_models["llama"]), tiny_adapters["llama"]).eval()
+    catalogue = read_catalogue(sliding)
+    splits = {split: read_split(sliding, split, catalogue, None, 0, {}) for split in SPLITS}
+    works = each_interaction(splits, 0.5, 2, score == "likelihood")
+    written = {split: pd.read_csv(folder / f"{split}.csv") for split in SPLITS}
+    replaced, checked = {}, 0
+    for number, work in enumerate(works):
+        values = {}
+        for row in work.rows:
+            found = written[row.split].loc[row.row]
+            for place, prob in enumerate(json.loads(found.noise_prob), row.start):
+                values.setdefault(place, prob)
+                assert values[place] == prob  # the same in every row
+            items = json.loads(found.item_ids)
+            for item, suggestion in zip(json.loads(found.noise_items), json.loads(found.suggest_item_ids)):
+                at = [place for place in range(row.start, row.start + row.length) if work.items[place] == item]
+                best = max(at, key=lambda place: values[place])
+                assert replaced.setdefault((number, best), suggestion) == suggestion
+                assert suggestion not in items[: len(items) - (row.split != "train")] or row.split != "train"
+        for place, prob in values.items():
+            reading = work.reading[place]
+            titles = [catalogue[item] for item in work.items[slice(*work.readings[reading])]]
+            expected = plain_values(model, tokenizer, score, titles, place - work.readings[reading][0])
+            assert prob == pytest.approx(expected, rel=1e-3, abs=1e-3)
+            checked += 1
+    assert checked > 60
+
+
+@pytest.mark.parametrize("mode", [["--score", "first_token"], ["--score", "title"], ["--score", "likelihood"]], ids=str)
+@pytest.mark.parametrize("suggest", ["free", "catalogue"])
+def test_nothing_of_a_row_depends_on_its_target(tiny_adapters, tmp_path, mode, suggest):
+    """Another last interaction of a user, wherever rows hold it, leaves all columns of the row that predicts it alone."""
+    logs = random_logs(3)
+    options = ["--unit", "interaction", "--suggest", suggest, "--planted", 0, *mode]
+    before = write_sliding(tmp_path / "a" / "Hard_noise_user0.1", logs)
+    tables = {split: pd.read_csv(before / f"{split}.csv") for split in SPLITS}
+    for split in ("valid_5000", "test_5000"):
+        target = {(row.user_id, row.start + len(json.loads(row.item_ids)) - 1) for row in tables[split].itertuples()}
+        user, place = sorted(target)[len(target) // 2]
+        changed = {
+            u: [*log[:place], 1 + log[place] % len(TITLES), *log[place + 1 :]] if u == user else log for u, log in logs.items()
+        }
+        after = write_sliding(tmp_path / split / "Hard_noise_user0.1", changed)
+        folders = [run(tiny_adapters["llama"], data, *options, out=data.parent / "out") for data in (before, after)]
+        here, there = (pd.read_csv(folder / f"{split}.csv") for folder in folders)
+        ends = here.start + here.item_ids.map(json.loads).map(len) - 1
+        (row,) = np.flatnonzero((here.user_id == user) & (ends == place))
+        assert here.item_ids[row] != there.item_ids[row]
+        columns = ["noise_prob", "noise_items", "noise_items_prob", "suggest_item_titles", "suggest_item_ids"]
+        numbers = [json.loads(table.noise_prob[row]) for table in (here, there)]
+        assert numbers[0] == pytest.approx(numbers[1], abs=3e-4)  # batches may differ, and with them the last digit
+        assert (here.loc[row, [columns[1], *columns[3:]]] == there.loc[row, [columns[1], *columns[3:]]]).all()
+        later = (here.user_id == user) & (here.start <= place) & (ends > place)
+        assert not later.any() or (here.noise_prob[later] != there.noise_prob[later]).any()  # those that hold it do change
+
+
+def test_large_users_are_read_in_parts(tiny_adapters, tmp_path):
+    data = write_sliding(tmp_path / "Hard_noise_user0.1", {1: random_logs(5, longest=31)[0] * 6, 2: [1, 2, 3, 4, 5, 6, 7]})
+    options = ["--unit", "interaction", "--score", "likelihood", "--suggest", "catalogue", "--span", 1, "--planted", 0]
+    whole, parts = (
+        run(tiny_adapters["llama"], data, *options, "--batch_size", size, out=tmp_path / str(size)) for size in (500, 2)
+    )
+    for name in csvs(whole):
+        same_but_rounding(whole / name, parts / name)
+
+
+def test_options_of_the_unit_change_something(tiny_adapters, sliding, tmp_path):
+    shared = ["--score", "likelihood", "--suggest", "catalogue"]
+    base = csvs(run(tiny_adapters["llama"], sliding, *shared, "--unit", "interaction", out=tmp_path / "base"))
+    for option in (
+        ["--unit", "window"],
+        ["--unit", "interaction", "--span", 1],
+        ["--unit", "interaction", "--overlap", 0.9, "--span", 1],
+    ):
+        assert csvs(run(tiny_adapters["llama"], sliding, *shared, *option, out=tmp_path / "".join(map(str, option)))) != base, (
+            option
+        )
+
+
+def test_users_are_kept_whole(tiny_adapters, sliding, tmp_path, capsys):
+    import generate_denoised as generate
+
+    options = ["--unit", "interaction", "--score", "likelihood", "--suggest", "catalogue", "--planted", 3]
+    everyone, some = (run(tiny_adapters["llama"], sliding, *options, *extra, out=tmp_path / name)
+                      for name, extra in (("all", []), ("some", ["--users", 3])))  # fmt: skip
+    for split in SPLITS:
+        whole, part = (pd.read_csv(folder / f"{split}.csv") for folder in (everyone, some))
+        assert 0 < part.user_id.nunique() <= 3 and len(part) == whole.user_id.isin(part.user_id).sum() < len(whole)
+        same = whole[whole.user_id.isin(part.user_id)].reset_index(drop=True)
+        assert (same[["user_id", "item_ids", "start", "noise_items", "suggest_item_ids"]] == part[same.columns.intersection(
+            ["user_id", "item_ids", "start", "noise_items", "suggest_item_ids"], sort=False)]).all(axis=None)  # fmt: skip
+    lonely = pd.read_csv(sliding / "train.csv")
+    lonely.assign(user_id=99).to_csv(sliding / "train.csv", index=False)
+    with pytest.raises(SystemExit):
+        generate.main(arguments(tiny_adapters["llama"], sliding, "--users", 1, "--denoise_data", "test_5000", "train"))
+    assert "--users 1: none of them has a row in train.csv" in capsys.readouterr().err
+
+
+def test_unit_is_part_of_the_job(tiny_adapters, sliding, capsys):
+    import generate_denoised as generate
+
+    run(tiny_adapters["llama"], sliding, "--unit", "interaction")
+    with pytest.raises(SystemExit):
+        generate.main(arguments(tiny_adapters["llama"], sliding))
+    assert "was made with another --" in capsys.readouterr().err
+    assert HARD_TITLES and (sliding.parent / DENOISED / "run.json").exists() and len(read_windows(sliding / "train.csv")) > 10

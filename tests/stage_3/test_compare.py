@@ -1,0 +1,118 @@
+"""SASRec_code/compare.py: finished runs beside each other."""
+
+from pathlib import Path
+
+import compare
+import comparison
+import main as sasrec
+import numpy as np
+import pytest
+import report
+from conftest import sasrec_command, write_denoised
+
+
+def runs_of(capsys, tmp_path, *settings):
+    """The folders of runs with these options."""
+    folders = []
+    for options in settings:
+        command = sasrec_command(tmp_path, "--seeds", 2, *options)
+        sasrec.main(command)
+        capsys.readouterr()
+        sasrec.main([*command, "--where"])
+        folders.append(Path(capsys.readouterr().out.splitlines()[-1]))
+    return folders
+
+
+def test_compare(tmp_path, capsys):
+    write_denoised(tmp_path, rows=(200, 60, 60))
+    found = [
+        "--denoise_category",
+        "all",
+        "--evidence",
+        "fused",
+        "--edit",
+        "delete",
+        "--train_noise_filter_threshold",
+        0.3,
+    ]
+    at_random = [*found, "--evidence", "random"]
+    folders = runs_of(capsys, tmp_path, [], found, at_random, ["--clean"])
+    compared = compare.main(list(map(str, folders)))
+    printed = capsys.readouterr().out
+    assert [row["rows"] for row in compared] == [
+        "noisy",
+        "fused, delete",
+        "fused, delete at random places",
+        "clean",
+    ] and "60 test rows, 2 seeds" in printed
+    ranks = [np.load(folder / "test_ranks.npz")["ranks"] for folder in folders]
+    assert all(values.shape == (2, 60, 2) and (values[..., 1] == 1).all() for values in ranks)  # no ties here
+    gains = [np.where(values[..., 0] < 20, 1 / np.log2(values[..., 0] + 2), 0).mean() for values in ranks]
+    for row, gain in zip(compared, gains):
+        assert row["NDCG@20"]["mean"] == pytest.approx(gain)
+    for row, gain in zip(compared[1:], gains[1:]):
+        assert row["difference"]["mean"] == pytest.approx(gain - gains[0])
+        low, high = row["difference"]["interval_95"]
+        assert low < gain - gains[0] < high
+        says = "higher" if low > 0 else "lower" if high < 0 else "nothing is shown"
+        assert f"NDCG@20 of {row['rows']} against noisy: {says}" in printed
+    assert compared[1]["to random places"]["mean"] == pytest.approx(gains[1] - gains[2])
+    assert ["to random places" in row for row in compared] == [False, True, False, False]
+    assert "against as many edits at random places: " in printed
+    assert max(len(line) for line in printed.splitlines() if line.startswith("|")) <= 110
+    report.main(["--dataset", "Z_denoise_user0.1_8_1", "--data_root", str(tmp_path), "--runs", *map(str, folders)])
+    page = (tmp_path / "Z_denoise_user0.1_8_1" / "report.html").read_text()
+    assert "What it is worth to the recommender" in page and comparison.sentence(compared[1], compared[0]) in page
+
+
+def test_runs_that_cannot_be_compared(tmp_path, capsys):
+    write_denoised(tmp_path, rows=(60, 60, 60))
+    write_denoised(tmp_path, rows=(60, 60, 60), seed=1, name="Y_denoise_user0.1_8_1")
+    (one,) = runs_of(capsys, tmp_path, [])
+    (other,) = runs_of(capsys, tmp_path, ["--dataset", "Y_denoise_user0.1_8_1"])
+    compare.main(list(map(str, runs_of(capsys, tmp_path, [], ["--clean", "--lr", 0.01, "--seeds", 1]))))
+    printed = capsys.readouterr().out
+    assert "not only their rows differ: --lr is 0.001 and 0.01" in printed and "--clean" not in printed and "one seed" in printed
+    for folders, message in (
+        ([one, other], "ranks other test rows"),
+        ([one, one], "is given twice"),
+        ([one, tmp_path], "no run.json and test_ranks.npz"),
+        ([one], "two runs"),
+    ):
+        with pytest.raises(SystemExit):
+            compare.main(list(map(str, folders)))
+        assert message in capsys.readouterr().err
+    with np.load(one / "test_ranks.npz") as file:
+        arrays = dict(file)
+    np.savez(one / "test_ranks.npz", **arrays | {"ranks": arrays["ranks"].mean(2)})
+    with pytest.raises(SystemExit):
+        compare.main([str(one), str(other)])
+    assert "ranks of shape (2, 60), expected (seeds, rows, 2)" in capsys.readouterr().err
+
+
+def test_controls_that_control_something_else(tmp_path, capsys):
+    """A random run with another threshold, or of other evidence, says nothing of a run."""
+    write_denoised(tmp_path, rows=(200, 60, 60))
+    found = ["--denoise_category", "all", "--edit", "delete", "--train_noise_filter_threshold"]
+    settings = [[], [*found, 0.3, "--evidence", "fused"], [*found, 0.4, "--evidence", "random"]]
+    settings.append([*found, 0.4, "--evidence", "collaborative"])
+    compared = compare.main(list(map(str, runs_of(capsys, tmp_path, *settings))))
+    assert [row["rows"] for row in compared] == ["noisy", "fused, delete", "random, delete", "collaborative, delete"]
+    assert not any("to random places" in row for row in compared)
+
+
+def test_each_setting_has_its_own_control(tmp_path, capsys):
+    write_denoised(tmp_path, rows=(200, 60, 60))
+    found = ["--denoise_category", "all", "--edit", "delete", "--train_noise_filter_threshold"]
+    settings = [[*found, share, "--evidence", kind] for share in (0.3, 0.4) for kind in ("fused", "random")]
+    folders = runs_of(capsys, tmp_path, [], *settings)
+    compared = compare.main(list(map(str, folders)))
+    assert ["to random places" in row for row in compared] == [False, True, False, True, False]
+    assert compared[3]["rows"] == f"fused, delete ({folders[3]})"
+    assert compared[4]["rows"] == compared[3]["rows"] + " at random places"
+
+
+def test_sentences():
+    for interval, word in (([0.1, 0.2], "higher"), ([-0.2, -0.1], "lower"), ([-0.1, 0.1], "nothing is shown")):
+        row = {"rows": "b", "difference": {"interval_95": interval}}
+        assert comparison.sentence(row, {"rows": "a"}).startswith(f"NDCG@20 of b against a: {word}")

@@ -1,0 +1,229 @@
+"""SASRec_code/main.py: commands, options, errors."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+
+import export
+import filter as threshold_filter
+import main as sasrec
+import pytest
+import sweep
+import torch
+import training
+from conftest import sasrec_command, sasrec_refused, write_denoised
+from safetensors.torch import load_file
+
+from denoise_code.evidence import features
+
+
+def test_the_commands_of_the_release(tmp_path, root):
+    write_denoised(tmp_path, "Toy_noise_user0.1", denoised=False)
+    write_denoised(tmp_path, "Toy_denoise_user0.1_5000_2000")
+    none = ["--dataset", "Toy_denoise_user0.1", "--denoise_category", "none"]
+    full = (
+        "--dataset Toy_denoise_user0.1_5000_2000 --denoise_category all --train_noise_filter_threshold 0.6 "
+        "--test_noise_filter_threshold 0.9 --train_max_denoise_num 2 --test_max_denoise_num 1"
+    ).split()
+    places = ["--data_root", str(tmp_path), "--output_root", str(tmp_path / "out"), "--num_epochs", "1"]
+    for folder, script in ((root / "SASRec_code", "main.py"), (root, "SASRec_code/main.py")):
+        for options in (none, full):
+            done = subprocess.run([sys.executable, script, *options, *places], cwd=folder, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            assert ("reading Toy_noise_user0.1" in done.stdout) == (options is none)
+            assert ("positions flagged" in done.stdout) == (options is full)
+
+
+def test_runs_repeat_and_weights_reload(tmp_path, capsys):
+    write_denoised(tmp_path)
+    options = sasrec_command(tmp_path, "--denoise_category", "all", "--seeds", 2)
+    first, anew = sasrec.main(options), sasrec.main([*options, "--output_root", str(tmp_path / "anew")])
+    assert first["per_seed"] == anew["per_seed"] and first["metrics"]["test"]["MRR"]["std"] > 0
+    assert "trained before" not in capsys.readouterr().out
+    folder = next((tmp_path / "out").rglob("run.json")).parent
+    (folder / "run.json").unlink()  # as after a kill
+    again = sasrec.main(options)
+    assert capsys.readouterr().out.count("trained before") == 2 and again["fits"] == first["fits"]
+    assert json.loads((folder / "run.json").read_text()) == again and again["per_seed"] == first["per_seed"]
+    assert list(folder.glob("tensorboard_seed2024/events*"))
+    loaded = sasrec.main([*options, "--state_dict_path", str(folder / "seed2024.safetensors")])
+    assert loaded["per_seed"]["test"] == [first["per_seed"]["test"][0]]
+
+
+def test_edits_of_histories_choose_no_epoch(tmp_path, capsys):
+    """The epoch is chosen with the histories as they are: one training serves all edits of valid and test histories."""
+    write_denoised(tmp_path, rows=(200, 60, 60))
+    base = ["--evidence", "collaborative", "--edit", "delete", "--test_noise_filter_threshold", 0.05]
+    noisy = sasrec.main(sasrec_command(tmp_path, epochs=4))
+    capsys.readouterr()
+    edited = sasrec.main(sasrec_command(tmp_path, *base, "--denoise_category", "test", epochs=4))
+    assert "trained before" in capsys.readouterr().out
+    assert edited["fits"] == noisy["fits"] and edited["per_seed"] != noisy["per_seed"]
+    by_test = sasrec.main(sasrec_command(tmp_path, *base, "--denoise_category", "test", "--select_on", "test", epochs=4))
+    curve = by_test["fits"][0]["selection_NDCG@20"]  # the release's way: the best epoch of the rows that are reported
+    assert max(curve) == by_test["metrics"]["test"]["NDCG@20"]["mean"]
+
+
+def test_memory_is_that_of_the_device(monkeypatch):
+    """On a GPU what the model took there; else what the process took."""
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**30 if device.index == 1 else 0)
+    assert training.peak_memory_gib(torch.device("cuda:1")) == 3
+    of_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    assert training.peak_memory_gib(torch.device("cpu")) == pytest.approx(of_process, rel=0.2)
+
+
+def test_weights_are_kept_once(tmp_path, monkeypatch):
+    """The weights of a run are a link to the model that is kept; a file system without links gets a copy."""
+    write_denoised(tmp_path, rows=(60, 20, 20))
+
+    def files(root):
+        return next(root.rglob("models/*")), next(root.rglob("seed2024.safetensors"))
+
+    sasrec.main(sasrec_command(tmp_path))
+    kept, of_run = files(tmp_path / "out")
+    assert kept.samefile(of_run)
+    sasrec.main(sasrec_command(tmp_path))
+    assert kept.samefile(of_run) and not list((tmp_path / "out").rglob("*.partial*"))
+    kept.unlink()  # clearing models/ takes nothing from a run
+
+    def no_links(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", no_links)
+    sasrec.main(sasrec_command(tmp_path, "--output_root", tmp_path / "copied"))
+    copied_kept, copied = files(tmp_path / "copied")
+    assert not copied_kept.samefile(copied) and copied.read_bytes() == copied_kept.read_bytes()
+    weights, expected = load_file(copied), load_file(of_run)
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("script", [sasrec, sweep, export])
+def test_missing_replacements_are_refused_before_anything_is_learned(tmp_path, capsys, monkeypatch, script):
+    """--evidence fused of rows that no language model read: that they hold no suggestions is known before a minute's fit."""
+    write_denoised(tmp_path, "Y_noise_user0.1", denoised=False, rows=(60, 20, 20))
+
+    def fitted(*_):
+        raise AssertionError("something was learned first")
+
+    monkeypatch.setattr(threshold_filter, "Evidence", fitted)
+    options = ["--dataset", "Y_noise_user0.1", "--data_root", str(tmp_path), "--output_root", str(tmp_path / "out")]
+    options += ["--evidence", "fused"] + ([] if script is sweep else ["--denoise_category", "all"])
+    with pytest.raises(SystemExit):
+        script.main(options)
+    assert "train.csv: suggests no replacements; use --replace_with neighbours" in capsys.readouterr().err
+
+
+def test_absent_evidence_is_refused_before_anything_is_learned(tmp_path, capsys, monkeypatch):
+    write_denoised(tmp_path, "Y_noise_user0.1", denoised=False, rows=(60, 20, 20))
+    monkeypatch.setattr(threshold_filter, "Evidence", None)
+    several = ["--evidence", "collaborative", "semantic", "--edit", "delete"]
+    with pytest.raises(SystemExit):
+        sweep.main(sasrec_command(tmp_path, *several, name="Y_noise_user0.1"))
+    assert "--evidence semantic: no title_vectors.safetensors" in capsys.readouterr().err
+
+
+def test_busy_cores_are_said(monkeypatch, capsys, tmp_path):
+    """Where others run on all cores now and did so in the last minute, and this process would take more than one thread."""
+    loadavg = tmp_path / "loadavg"
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for device, threads, load, running, said in (
+        (cpu, 4, 4.2, 5, 1), (cpu, 4, 3.9, 5, 0), (cpu, 4, 4.2, 4, 0), (cpu, 1, 9.0, 9, 0), (gpu, 4, 9.0, 9, 0),
+    ):  # fmt: skip
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        loadavg.write_text(f"{load} 1.00 0.50 {running}/120 4711\n")
+        training.warn_of_busy_cores(device, loadavg)
+        assert capsys.readouterr().out.count("OMP_NUM_THREADS=1") == said
+    loadavg.unlink()  # no such file on other systems
+    training.warn_of_busy_cores(cpu, loadavg)
+
+
+def test_random_places_are_other_ones_for_each_seed(tmp_path):
+    write_denoised(tmp_path, rows=(200, 60, 60))
+    found = ["--denoise_category", "all", "--edit", "delete", "--train_noise_filter_threshold", 0.2]
+    for kind, alike in (("fused", True), ("random", False)):
+        both = sasrec.main(sasrec_command(tmp_path, *found, "--evidence", kind, "--seeds", 2))
+        second = sasrec.main(sasrec_command(tmp_path, *found, "--evidence", kind, "--seed", 2025))
+        assert (both["per_seed"]["test"][1] == second["per_seed"]["test"][0]) == alike
+
+
+OPTIONS = {
+    "--batchsize": 32, "--lr": 0.01, "--hidden_units": 32, "--num_blocks": 1, "--num_heads": 2, "--num_epochs": 3,
+    "--dropout_rate": 0.1, "--weight_decay": 0.1, "--maxlen": 4, "--seed": 7, "--loss": "ce",
+    "--denoise_category": "train", "--train_noise_filter_threshold": 0.5, "--test_noise_filter_threshold": 0.5,
+    "--train_max_denoise_num": 1, "--test_max_denoise_num": 1, "--threshold_from": "split", "--evidence": "collaborative",
+    "--edit": "delete", "--replace_with": "neighbours", "--model": "GRU4Rec",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def option_base(tmp_path_factory):
+    root = tmp_path_factory.mktemp("options")
+    write_denoised(root, rows=(300, 60, 90))
+    base = [
+        "--denoise_category",
+        "all",
+        "--train_noise_filter_threshold",
+        0.6,
+        "--test_noise_filter_threshold",
+        0.7,
+        "--lr",
+        0.005,
+    ]
+    return root, base, sasrec.main(sasrec_command(root, *base))
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_changes_something(option_base, option):
+    root, base, before = option_base
+    given = [option] if OPTIONS[option] is None else [option, OPTIONS[option]]
+    after = sasrec.main(sasrec_command(root, *base, *given))
+    assert after["per_seed"] != before["per_seed"] or after["fits"][0]["epochs"] != before["fits"][0]["epochs"]
+
+
+def test_patience_selection_and_clean(option_base):
+    root, _, _ = option_base
+    short = sasrec.main(sasrec_command(root, "--patience", 1, "--lr", 0.05, epochs=60))
+    assert short["fits"][0]["epochs"] == short["fits"][0]["best_epoch"] + 1 < 60
+    plain, by_test = sasrec.main(sasrec_command(root)), sasrec.main(sasrec_command(root, "--select_on", "test"))
+    curve = by_test["fits"][0]["selection_NDCG@20"]
+    assert curve != plain["fits"][0]["selection_NDCG@20"]
+    assert max(curve) == pytest.approx(by_test["metrics"]["test"]["NDCG@20"]["mean"])
+    clean = sasrec.main(sasrec_command(root, "--clean"))
+    assert clean["per_seed"] != sasrec.main(sasrec_command(root))["per_seed"]
+
+
+def test_bad_options(tmp_path, capsys):
+    write_denoised(tmp_path, rows=(20, 20, 20))
+    sasrec_refused(capsys, sasrec_command(tmp_path, name="Absent"), "there are: Z_denoise_user0.1_8_1")
+    write_denoised(tmp_path, "Y_noise_user0.1", denoised=False, rows=(20, 20, 20))
+    sasrec_refused(capsys, sasrec_command(tmp_path, "--denoise_category", "all", name="Y_denoise_user0.1"), "no train.csv in")
+    sasrec_refused(
+        capsys, sasrec_command(tmp_path, "--denoise_category", "all", name="Y_noise_user0.1"), "no column 'noise_prob'"
+    )
+    sasrec_refused(capsys, sasrec_command(tmp_path, "--clean", "--denoise_category", "all"), "--clean has nothing to denoise")
+    sasrec_refused(capsys, sasrec_command(tmp_path, "--num_heads", 3), "--hidden_units 64 is not a multiple")
+    sasrec_refused(capsys, sasrec_command(tmp_path, "--test_noise_filter_threshold", 1.5), "1.5 is not in 0..1")
+    sasrec_refused(capsys, sasrec_command(tmp_path, "--state_dict_path", "absent.safetensors"), "no such file")
+    sasrec_refused(capsys, sasrec_command(tmp_path, "--model", "BERT4Rec"), "--model BERT4Rec predicts masked items")
+    sasrec_refused(capsys, sasrec_command(tmp_path, "--device", "nowhere"), "--device nowhere: ")
+    everything = ["--denoise_category", "all", "--evidence"]
+    sasrec_refused(capsys, sasrec_command(tmp_path, *everything, "random"), "--evidence random edits other places than")
+    unread = sasrec_command(tmp_path, *everything, "collaborative", name="Y_noise_user0.1")
+    sasrec_refused(capsys, unread, "train.csv: suggests no replacements; use --replace_with neighbours")
+    (tmp_path / "w.safetensors").write_bytes(b"junk")
+    sasrec_refused(capsys, sasrec_command(tmp_path, "--state_dict_path", tmp_path / "w.safetensors"), "does not fit this model")
+    with pytest.raises(SystemExit):
+        sweep.main(sasrec_command(tmp_path, "--clean"))
+    assert "--clean: sweep.py decides it" in capsys.readouterr().err
+
+
+def test_main_uses_every_kind(denoised):
+    root, results = denoised.parent, {}
+    base = ["--denoise_category", "all", "--train_noise_filter_threshold", 0.3, "--test_noise_filter_threshold", 0.3]
+    for kind in ("raw", *features.FEATURES, "collaborative+semantic", "fused", "oracle"):
+        edit = "delete" if kind == "oracle" else "replace"
+        results[kind] = sasrec.main(sasrec_command(root, *base, "--evidence", kind, "--edit", edit))["per_seed"]["test"]
+    assert len({json.dumps(value) for value in results.values()}) == 7

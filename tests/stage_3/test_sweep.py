@@ -1,0 +1,170 @@
+"""SASRec_code/sweep.py: valid chooses, test is looked at once."""
+
+import copy
+import json
+
+import filter as threshold_filter
+import main as sasrec
+import numpy as np
+import pandas as pd
+import pytest
+import ranking
+import rows
+import sweep
+from conftest import sasrec_arguments, sasrec_command, write_denoised
+
+EDITS = ("delete", "replace")
+GRIDS = ["--train_thresholds", 0.3, "--test_thresholds", 0.2, 0.4, "--train_caps", 2, "--test_caps", 1, "--seeds", 2]
+
+
+def run(tmp_path, *options):
+    """(what the sweep returns, its folder)"""
+    result = sweep.main(sasrec_command(tmp_path, *GRIDS, *options, epochs=3))
+    return result, max((tmp_path / "out").rglob("report.json"), key=lambda path: path.stat().st_mtime_ns).parent
+
+
+def test_sweep(tmp_path):
+    write_denoised(tmp_path, rows=(200, 60, 60))
+    compared = ["--evidence", "collaborative", "--edit", *EDITS, "--replace_with", "neighbours"]
+    result, folder = run(tmp_path, *compared)
+    table = pd.read_csv(folder / "sweep.csv")
+    names = [f"collaborative, {edit}{places}" for edit in EDITS for places in ("", " at random places")]
+    assert len(table) == 2 * 2 * 2 * 3
+    for name in names:  # the control chooses as well
+        best = table.loc[table[table.rows == name]["valid NDCG@20"].idxmax()]
+        chosen = result["chosen"]["SASRec"][name]
+        assert chosen == {key: best[key] for key in chosen}
+    assert [row["rows"] for row in result["report"]] == ["noisy", *names, *(f"oracle, {edit}" for edit in EDITS), "clean"]
+    noisy, clean = (result["report"][place] for place in (0, -1))
+    anew = ["--seeds", 2, "--output_root", tmp_path / "anew"]
+    assert noisy["NDCG@20"] == sasrec.main(sasrec_command(tmp_path, *anew, epochs=3))["metrics"]["test"]["NDCG@20"]
+    of_clean = sasrec.main(sasrec_command(tmp_path, *anew, "--clean", epochs=3))["metrics"]["test"]["NDCG@20"]
+    assert clean["NDCG@20"] == of_clean
+    for row in result["report"][1:-1]:
+        won, gap = row["NDCG@20"]["mean"] - noisy["NDCG@20"]["mean"], of_clean["mean"] - noisy["NDCG@20"]["mean"]
+        assert row["difference"]["mean"] == pytest.approx(won)
+        assert "gap won back" not in row or row["gap won back"]["mean"] == pytest.approx(won / gap)
+        assert row["difference"]["interval_95"][0] <= won <= row["difference"]["interval_95"][1]
+        assert ("to random places" in row) == (row["rows"] in names[::2])
+    assert all(row["rows"] in (folder / "report.md").read_text() for row in result["report"])
+
+
+def test_a_row_of_a_sweep_is_a_run_of_main(tmp_path, monkeypatch):
+    """Each row but the oracle's: the same settings given to main.py train the same models, whose epochs noisy histories chose."""
+    write_denoised(tmp_path, rows=(200, 60, 60))
+    monkeypatch.setattr(sweep, "grid", lambda args, part, grid=sweep.grid: grid(args, part)[1:])  # something is edited
+    shared = ["--evidence", "fused", "--edit", "delete", "--lr", 0.01]
+    report, _ = run(tmp_path, *shared, "--train_thresholds", 0.1, "--test_thresholds", 0.05, "--test_caps", 5)
+    rows = {row["rows"]: row for row in report["report"]}
+    anew = ["--seeds", 2, "--lr", 0.01, "--output_root", tmp_path / "anew"]
+    of_main = {"noisy": [], "clean": ["--clean"]}
+    for name, kind in (("fused, delete", "fused"), ("fused, delete at random places", "random")):
+        options = ["--denoise_category", "all", "--evidence", kind, "--edit", "delete"]
+        options += [part for key, value in report["chosen"]["SASRec"][name].items() for part in (f"--{key}", value)]
+        of_main[name] = options
+    for name, options in of_main.items():
+        result = sasrec.main(sasrec_command(tmp_path, *anew, *options, epochs=3))
+        assert {metric: rows[name][metric] for metric in result["metrics"]["test"]} == result["metrics"]["test"], name
+    models = {path.name for path in (tmp_path / "anew").rglob("models/*")}
+    assert models <= {path.name for path in (tmp_path / "out").rglob("models/*")}, "main.py and sweep.py share what they train"
+
+
+def test_sweep_goes_on_and_test_chooses_nothing(tmp_path):
+    write_denoised(tmp_path, rows=(200, 60, 60))
+    raw = ["--edit", "delete", "--train_thresholds", 0.8, "--test_thresholds", 0.5, 0.8]
+    result, folder = run(tmp_path, *raw)
+    table_before = (folder / "sweep.csv").read_bytes()
+    models = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("models/*")}
+    assert len(models) == 2 * 4  # noisy, edited, oracle, clean; 2 seeds
+    assert run(tmp_path, *raw)[0] == result
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("models/*")} == models
+    test_rows = tmp_path / "Z_denoise_user0.1_8_1" / "test_5000.csv"
+    changed = pd.read_csv(test_rows)
+    changed["item_ids"] = changed["item_ids"].map(lambda text: json.dumps([*json.loads(text)[:-1], 1]))
+    changed.to_csv(test_rows, index=False)
+    other, folder = run(tmp_path, *raw)
+    assert (folder / "sweep.csv").read_bytes() == table_before and other["report"] != result["report"]
+    assert other["chosen"] == result["chosen"]
+
+
+def test_shares_of_test_are_counted_in_valid(tmp_path):
+    """As in main.py: at the setting that valid chose, the same metrics."""
+    write_denoised(tmp_path, rows=(200, 60, 60))
+    result, _ = run(tmp_path, "--train_thresholds", "--test_thresholds", 0.5, "--test_caps", 2)
+    chosen = result["chosen"]["SASRec"]["raw, replace"]
+    assert [row["rows"] for row in result["report"]] == ["noisy", "raw, replace", "clean"]  # others have no suggestions elsewhere
+    assert chosen["test_noise_filter_threshold"] == 0.5, "choose other rows: valid must prefer to edit"
+    options = ["--denoise_category", "test", "--test_noise_filter_threshold", 0.5, "--test_max_denoise_num", 2]
+    args = sasrec_arguments(tmp_path, *options)
+    splits, n_items = rows.load(args, ("valid", "test"))
+    expected = threshold_filter.denoise(splits, threshold_filter.weigh(splits, n_items, args), args)["test"]
+    bench = sweep.Bench(args, splits, n_items)
+    arm = sweep.with_settings(args, **chosen)
+    edited = bench.edited(arm, threshold_filter.weigh(splits, n_items, args), None, ("train", "test"))
+    assert (edited["test"].numpy() == expected).all() and (expected != splits["test"].items).any()
+
+
+def test_each_seed_has_its_own_random_places(tmp_path, monkeypatch):
+    """Seeds are independent: what one of several gives is what it gives by itself, of its own draw."""
+    write_denoised(tmp_path, rows=(200, 60, 60))
+    args = sasrec_arguments(tmp_path, "--denoise_category", "all", "--seeds", 2, "--num_epochs", 2, "--edit", "delete")
+    splits, n_items = rows.load(args, threshold_filter.FILTERED["all"])
+    weights = {name: np.where(split.editable, 1 / (2 + split.items), np.nan) for name, split in splits.items()}
+    draws = [{name: threshold_filter.shuffled(splits[name], prob, draw) for name, prob in weights.items()} for draw in (0, 1)]
+    sets = {
+        f"{part}_{name}": value
+        for part in ("train", "test")
+        for name, value in (("noise_filter_threshold", 0.05), ("max_denoise_num", 3))
+    }
+    arm, bench = sweep.with_settings(args, evidence="collaborative", **sets), sweep.Bench(args, splits, n_items)
+    both = bench.test(arm, draws, None)
+    for place, draw in enumerate(draws):
+        alone = sweep.Bench(sweep.with_settings(args, seeds=1, seed=args.seed + place), splits, n_items)
+        assert (both[place] == alone.test(arm, [draw], None)[0]).all()
+    assert (both != bench.test(arm, draws[:1], None)).any((1, 2)).tolist() == [False, True]
+    arm = sweep.with_settings(arm, train_thresholds=[], train_caps=[], test_thresholds=[0.05], test_caps=[3])
+    (_, tried), *_ = sweep.choose(bench, arm, draws, None)
+    ranks = []
+    for place, draw in enumerate(draws):
+        valid = bench.edited(sweep.with_settings(arm, **sets), draw, None, ("valid",))["valid"]
+        noisy = {name: bench.edited(arm, {}, None, (name,))[name] for name in ("train", "valid")}
+        ranks += bench.ranks(noisy["train"], noisy["valid"], [valid], args.seed + place)
+    assert tried["valid NDCG@20"] == pytest.approx(np.mean([ranking.ndcg_per_row(one).mean() for one in ranks]))
+    arm = sweep.with_settings(arm, train_thresholds=[0.05], train_caps=[3])
+    monkeypatch.setattr(sweep, "grid", lambda args, part, grid=sweep.grid: grid(args, part)[1:])  # unedited is best here
+    _, setting, windows = sweep.choose(bench, arm, draws, None)
+    best = sweep.with_settings(arm, **setting)
+    assert (bench.test(best, draws, None, windows) == bench.test(best, draws, None)).all()
+    assert (bench.test(best, draws, None, windows[::-1]) != bench.test(best, draws, None)).any()
+
+
+def test_models_beside_each_other(tmp_path):
+    """Each model's part is what it has alone."""
+    write_denoised(tmp_path, rows=(200, 60, 60))
+    few = ["--evidence", "collaborative", "--edit", "delete", "--loss", "ce"]
+    both, folder = run(tmp_path, *few, "--model", "GRU4Rec", "SASRec")
+    alone, _ = run(tmp_path, *few)
+    assert [row for row in both["report"] if row["model"] == "SASRec"] == alone["report"]
+    assert [row["model"] for row in both["report"]] == ["GRU4Rec"] * 5 + ["SASRec"] * 5
+    assert set(both["chosen"]) == set(pd.read_csv(folder / "sweep.csv").model) == {"GRU4Rec", "SASRec"}
+
+
+def test_shares_and_probabilities_do_not_mix(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        sweep.main(["--dataset", "Z", "--evidence", "raw", "fused"])
+    assert "--evidence raw has shares for thresholds" in capsys.readouterr().err
+
+
+def test_rows_without_scores_are_refused(tmp_path, capsys):
+    write_denoised(tmp_path, name="Y_noise_user0.1", denoised=False)
+    for kinds in (["raw"], ["collaborative", "llm"]):
+        with pytest.raises(SystemExit):
+            sweep.main(sasrec_command(tmp_path, "--evidence", *kinds, name="Y_noise_user0.1"))
+        assert "no column 'noise_prob'" in capsys.readouterr().err
+
+
+def test_settings_are_copied_not_shared(tmp_path):
+    args = sasrec_arguments(tmp_path)
+    before = copy.copy(vars(args))
+    sweep.with_settings(args, seed=1, clean=True)
+    assert vars(args) == before

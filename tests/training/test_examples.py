@@ -1,0 +1,152 @@
+"""denoise_code/training/examples.py: what is planted is named, tokens and labels, TDMD of the release."""
+
+import json
+
+import denoise_code.examples
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import CARS, FRUIT, HARD_TITLES, tiny_args, train_refused
+
+import train_denoise_model as train
+from denoise_code.common.errors import InputError
+from denoise_code.language_model.loading import load_tokenizer
+from denoise_code.language_model.prompt import IGNORED, Prompt, continue_tokens
+from denoise_code.training.examples import FOR_METRICS, Collator, encode, load_examples, make_example, tokenize
+
+
+def test_example_names_what_was_planted():
+    catalogue = ["", *FRUIT, *CARS]
+    for rate in (None, 0.4):
+        rng = np.random.default_rng(1)
+        for _ in range(50):
+            items = list(range(1, 9))
+            example = make_example(items, catalogue, np.arange(1, len(catalogue)), rng, rate)
+            for noise, fit in example["pairs"]:
+                assert example["titles"].index(noise) == [catalogue[item] for item in items].index(fit)
+            changed = sum(title != catalogue[item] for title, item in zip(example["titles"], items))
+            assert changed == len(example["pairs"]) and (rate or changed == 1)
+
+
+def test_held_out_windows_share_no_interaction_with_trained_ones(genres):
+    """Windows of a user overlap: (user, start + i) names an interaction."""
+    table = pd.read_csv(genres / "train.csv")
+    table = table.assign(user_id=np.arange(400) // 8, start=np.arange(400) % 8)
+    table.to_csv(genres / "train.csv", index=False)
+    examples = load_examples(genres, 300, 40, 1, None)
+    interactions = [
+        {
+            (table["user_id"][row], table["start"][row] + place)
+            for row in part
+            for place in range(len(json.loads(table["item_ids"][row])))
+        }
+        for part in (examples.split.trained, examples.split.held_out)
+    ]
+    assert len(examples.trained) == 300 and len(examples.held_out) == 40
+    assert not interactions[0] & interactions[1]
+    assert [example["popular"] for example in examples.held_out] == [0, 1] * 20
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_tokens_labels_and_round_trip(tiny_models, kind):
+    tokenizer, prompt = load_tokenizer(str(tiny_models[kind])), Prompt()
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    for noise in HARD_TITLES:
+        titles = [title for title in HARD_TITLES[:10] if title != noise] + [noise]
+        example = {"titles": titles, "pairs": [(noise, "Heat")]}
+        row = encode(tokenizer, prompt, example, 512)
+        text = prompt.question(titles) + prompt.answer(example["pairs"])
+        assert row["input_ids"] == tokenizer(text)["input_ids"] + [tokenizer.eos_token_id]
+        answer = [token for token in row["labels"] if token != IGNORED]
+        assert answer == row["input_ids"][-row["answer_length"] :] and row["labels"][: -len(answer)] == [IGNORED] * (
+            len(row["labels"]) - len(answer)
+        )
+        assert tokenizer.decode(answer[:-1]) == prompt.answer(example["pairs"]) and answer[-1] == tokenizer.eos_token_id
+        assert row["candidates"][row["planted"].index(1)] == answer[0]
+        assert (row["input_ids"][0] == tokenizer.bos_token_id) == (kind == "llama")
+        everything = encode(tokenizer, prompt, example, 512, "all")
+        assert everything["labels"][1:] == everything["input_ids"][1:] == row["input_ids"][1:]
+        unplanted = encode(tokenizer, prompt, example, 512, "unplanted")
+        left_out = [place for place, label in enumerate(unplanted["labels"]) if label == IGNORED][1:]
+        assert tokenizer.decode([row["input_ids"][place] for place in left_out]) == prompt.title(noise)
+        assert left_out == list(range(left_out[0], left_out[-1] + 1)) and left_out[-1] < len(row["input_ids"]) - len(answer)
+
+
+def test_trained_rows_carry_nothing_that_only_measuring_reads(tiny_models, monkeypatch):
+    """Tokens, labels and lengths are the same; the titles are not asked for their first tokens one by one."""
+    tokenizer, prompt = load_tokenizer(str(tiny_models["llama"])), Prompt()
+    texts = []
+
+    def continue_tokens_and_count(tokenizer, before, text):
+        texts.append(text)
+        return continue_tokens(tokenizer, before, text)
+
+    monkeypatch.setattr(denoise_code.examples, "continue_tokens", continue_tokens_and_count)
+    made = [{"titles": CARS[start : start + 8], "pairs": [(CARS[start], "Heat")]} for start in range(4)]
+    measured, trained = (tokenize(tokenizer, prompt, made, 512, "all", for_metrics) for for_metrics in (True, False))
+    assert len(texts) == 4 * (1 + 8) + 4 * 1
+    assert set(measured.column_names) - set(trained.column_names) == set(FOR_METRICS)
+    assert all(measured[name] == trained[name] for name in trained.column_names)
+    batches = [Collator(tokenizer.pad_token_id)(list(rows)) for rows in (measured, trained)]
+    assert batches[0].keys() - batches[1].keys() == set(FOR_METRICS)
+    assert all((batches[0][name] == value).all() for name, value in batches[1].items() if name != "logits_to_keep")
+    assert batches[0]["logits_to_keep"] == batches[1]["logits_to_keep"]
+
+
+def test_cutoff_drops_the_oldest_items_and_never_the_answer(tiny_models):
+    tokenizer, prompt = load_tokenizer(str(tiny_models["llama"])), Prompt()
+    example = {"titles": CARS[:8], "pairs": [(CARS[0], "Heat")]}
+    whole = encode(tokenizer, prompt, example, 512)
+    cut = encode(tokenizer, prompt, example, whole["length"] - 5)
+    assert cut["dropped"] > 0 and cut["length"] <= whole["length"] - 5 and whole["dropped"] == 0
+    answer = whole["input_ids"][-whole["answer_length"] :]
+    assert cut["input_ids"][-cut["answer_length"] :] == answer
+    assert prompt.question([CARS[0], *CARS[1 + cut["dropped"] : 8]]) in tokenizer.decode(cut["input_ids"])
+    assert encode(tokenizer, prompt, example, 20) is None
+
+
+def tdmd_rows():
+    return [
+        {
+            "instruction": "Find the odd one out.",
+            "input": 'The user has used: "apple 1", "Say ""Hi"", friend", "fig 2"',
+            "output": 'Noise Items: "fig 2"\nSuggested Replacement: "plum 0"',
+        }
+    ] * 70
+
+
+def test_tdmd_of_the_release(genres, tiny_models, tmp_path):
+    (genres / "TDMD").mkdir()
+    (genres / "TDMD" / "train.json").write_text(json.dumps(tdmd_rows()))
+    prompt, examples, held_out, split, *_ = load_examples(genres, 48, 16, 1, None)
+    assert split.by == "rows"  # 70 examples, 400 rows: nobody says whose they are
+    assert prompt.instruction == "Find the odd one out." and prompt.noise_cue == Prompt().noise_cue
+    assert examples[0]["titles"][0] == "apple 1" and examples[0]["titles"][-1] == "fig 2"
+    assert examples[0]["pairs"] == [("fig 2", "plum 0")] and len(held_out) == 16
+    train.main(tiny_args(genres, tiny_models["llama"], tmp_path / "out", "--max_steps", 1, "--eval_steps", 1))
+    with pytest.raises(InputError, match="planted already"):
+        load_examples(genres, 48, 16, 1, None, "popularity")
+    saved = next((tmp_path / "out").rglob("prompt.json"))
+    assert json.loads(saved.read_text())["instruction"] == "Find the odd one out."
+
+
+def test_tdmd_examples_are_of_the_users_of_the_rows(genres):
+    """As many examples as train rows: the n-th is of the n-th row's user, and whole users are held out."""
+    rows = [row | {"input": row["input"].replace("apple 1", f"apple {number}")} for number, row in enumerate(tdmd_rows())]
+    (genres / "TDMD").mkdir()
+    (genres / "TDMD" / "train.json").write_text(json.dumps(rows))
+    table = pd.read_csv(genres / "train.csv")[:70]
+    table.to_csv(genres / "train.csv", index=False)
+    examples = load_examples(genres, 48, 10, 1, None)
+    numbers = [[int(example["titles"][0].split()[1]) for example in part] for part in (examples.trained, examples.held_out)]
+    users = [set(table["user_id"][part]) for part in numbers]
+    assert list(map(len, numbers)) == [48, 10] and not users[0] & users[1] and examples.split.by == "users"
+
+
+@pytest.mark.parametrize(
+    "row", [{"input": "a"}, "text", {"instruction": "i", "input": '"a", "b"', "output": 'Noise Items: "c" for "b"'}]
+)
+def test_malformed_tdmd_names_the_row(genres, tiny_models, tmp_path, capsys, row):
+    (genres / "TDMD").mkdir()
+    (genres / "TDMD" / "train.json").write_text(json.dumps([*tdmd_rows(), row]))
+    train_refused(capsys, tiny_args(genres, tiny_models["llama"], tmp_path / "out"), "TDMD/train.json row 71")
