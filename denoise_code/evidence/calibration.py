@@ -1,0 +1,152 @@
+"""From features to the log-odds that an interaction is planted, and from these to the probability that it is noise.
+
+Planted interactions need no labels: another item stands in a train interaction's place, in all its windows. Contrasted with the log's own
+interactions they give r = log(f_planted / f_log). With a share pi of noise in the log, P(noise) = min(1, pi exp(r)) (positive and
+unlabelled data: Elkan and Noto 2008), and pi is at most min over t of P_log(r > t) / P_planted(r > t) (Blanchard et al. 2010; Garg et al. 2021).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from denoise_code.data_set.interactions import DataSet
+from denoise_code.evidence.cooccurrence import Cooccurrence
+from denoise_code.evidence.features import Planted
+
+MOST_DRAWS = 1000  # before planting gives up
+THRESHOLDS = 200  # among which the bound looks for the best
+
+
+class CannotPlant(ValueError):
+    """No interaction can be planted."""
+
+
+def plant(
+    data: DataSet, counts: Cooccurrence, count: int, popular_share: float, rng: np.random.Generator
+) -> tuple[Planted, np.ndarray]:
+    """`count` planted interactions, and (count,) bool: whether the item was drawn by popularity.
+
+    Interactions are uniform over those of train, each drawn once while there are enough. Items are uniform over the catalogue or, a share
+    of them, as popular as the interactions of train; never one that a train window of the interaction holds.
+    """
+    train_rows = np.flatnonzero(data.interactions.in_train)
+    if not len(train_rows) or data.n_items < 2:
+        raise CannotPlant(f"{len(train_rows)} train interactions and {data.n_items} items")
+    rows = np.concatenate([rng.permutation(train_rows) for _ in range(-(-count // len(train_rows)))])[:count]
+    by_popularity = rng.random(count) < popular_share
+    taken = items_in_windows(data, rows)  # (count, 2 W - 1)
+    items, clash = np.zeros(count, dtype=np.int64), np.ones(count, dtype=bool)
+    for _ in range(MOST_DRAWS):
+        popular, uniform = np.flatnonzero(clash & by_popularity), np.flatnonzero(clash & ~by_popularity)
+        items[uniform] = rng.integers(1, data.n_items + 1, len(uniform))
+        items[popular] = items_as_popular(counts, len(popular), rng)
+        clash[clash] = (items[clash, None] == taken[clash]).any(1)
+        if not clash.any():
+            return Planted(rows, items), by_popularity
+    raise CannotPlant(f"the windows of {clash.sum()} interactions hold nearly all of the {data.n_items} items")
+
+
+def items_in_windows(data: DataSet, rows: np.ndarray) -> np.ndarray:
+    """(M, 2 W - 1) items of all train windows that hold these rows (M,) of the table, their own in the middle; 0 where there is none."""
+    table, width = data.interactions, data.train.shape[1]
+    around = rows[:, None] + np.arange(1 - width, width)
+    inside = np.clip(around, 0, len(table) - 1)
+    earlier, later = np.minimum(inside, rows[:, None]), np.maximum(inside, rows[:, None])
+    together = (inside == around) & (table.users[earlier] == table.users[later]) & (table.places[later] <= table.reach[earlier])
+    return np.where(together, table.items[inside], 0)
+
+
+def items_as_popular(counts: Cooccurrence, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Items (size,) that other users hold as often as the other users hold what stands at random train interactions.
+
+    An interaction's own user is left out of its count as of all features: who draws interactions themselves plants items that are more
+    popular by one, and on sparse data (Toy) rarity alone then has an AUC of 0.44.
+    """
+    drawn = rng.integers(len(counts.items), size=size)
+    popularity = counts.items_of_others(counts.users[drawn], counts.items[drawn])
+    order = rng.permutation(counts.n_items) + 1
+    order = order[counts.item_counts[order].argsort(kind="stable")]
+    ascending = counts.item_counts[order]
+    first, after = (np.searchsorted(ascending, popularity, side) for side in ("left", "right"))
+    return order[np.minimum(first + (rng.random(size) * (after - first)).astype(int), counts.n_items - 1)]
+
+
+@dataclass(frozen=True)
+class LogRatio:
+    """r = offset + sum of weights (F,) times features (F,) in units of `scale` (F,): log(f_planted / f_log)."""
+
+    weights: np.ndarray
+    scale: np.ndarray
+    offset: float
+
+    def of(self, features: np.ndarray) -> np.ndarray:
+        """r (...) float32 of features (..., F), NaN where one is NaN."""
+        return (features.astype(np.float64) @ (self.weights / self.scale) + self.offset).astype(np.float32)
+
+
+def fit_log_ratio(of_planted: np.ndarray, of_log: np.ndarray) -> LogRatio:
+    """One logistic regression of planted (M, F) against the log's own (L, F). s being its probability and rho the share M / (M + L),
+    r = logit(s) + log((1 - rho) / rho)."""
+    from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.preprocessing import StandardScaler
+
+    x = np.concatenate([of_planted, of_log]).astype(np.float64)
+    planted = np.arange(len(x)) < len(of_planted)
+    scaler = StandardScaler().fit(x)
+    regression = LogisticRegressionCV(
+        Cs=7, cv=5, scoring="neg_log_loss", max_iter=1000, l1_ratios=(0,), use_legacy_attributes=False
+    ).fit(scaler.transform(x), planted)
+    weights = regression.coef_.ravel()
+    offset = float(regression.intercept_[0] - weights @ (scaler.mean_ / scaler.scale_) + np.log(len(of_log) / len(of_planted)))
+    return LogRatio(weights, scaler.scale_, offset)
+
+
+def noise_probability(r: np.ndarray, share: float) -> np.ndarray:
+    """P(noise) = min(1, share exp(r)); NaN where r is."""
+    return np.exp(np.minimum(r + np.log(max(share, 1e-300)), 0))
+
+
+def share_bound(r_of_log: np.ndarray, r_of_planted: np.ndarray, rng: np.random.Generator, confidence: float = 0.9) -> float:
+    """The largest share of noise that (L,) and (M,) values of r allow, nothing being fitted on them.
+
+    The threshold is chosen on one half of each; the other half says P_log(r > t) at most and P_planted(r > t) at least, each by Clopper and
+    Pearson's exact bound. So one threshold is tested, and no correction for many is needed.
+    """
+    (choose_log, check_log), (choose_planted, check_planted) = (
+        np.array_split(rng.permutation(values), 2) for values in (r_of_log, r_of_planted)
+    )
+    thresholds = np.quantile(choose_planted, np.linspace(0, 1, THRESHOLDS, endpoint=False))
+    best = np.argmin(ratio_bound(choose_log, choose_planted, thresholds, confidence))
+    return float(min(1, ratio_bound(check_log, check_planted, thresholds[best : best + 1], confidence)[0]))
+
+
+def ratio_bound(r_of_log: np.ndarray, r_of_planted: np.ndarray, thresholds: np.ndarray, confidence: float) -> np.ndarray:
+    """(T,) upper bounds on P_log(r > t) / P_planted(r > t)."""
+    from scipy.stats import beta
+
+    above_log, above_planted = (
+        len(values) - np.searchsorted(np.sort(values), thresholds, side="right") for values in (r_of_log, r_of_planted)
+    )
+    risk = (1 - confidence) / 2  # for each of the two shares
+    at_most = np.where(above_log < len(r_of_log), beta.ppf(1 - risk, above_log + 1, np.maximum(len(r_of_log) - above_log, 1)), 1)
+    at_least = np.where(above_planted > 0, beta.ppf(risk, np.maximum(above_planted, 1), len(r_of_planted) - above_planted + 1), 0)
+    return at_most / np.maximum(at_least, 1e-12)
+
+
+def expected_calibration_error(truth: np.ndarray, prob: np.ndarray, bins: int = 10) -> float:
+    """Mean |share of noise - mean probability| over equal-width bins of prob (N,), weighted by their sizes."""
+    cell = np.minimum((prob * bins).astype(int), bins - 1)
+    size = np.bincount(cell, minlength=bins)
+    gap = np.abs(np.bincount(cell, truth, minlength=bins) - np.bincount(cell, prob, minlength=bins))
+    return float(gap.sum() / max(size.sum(), 1))
+
+
+def brier_score(truth: np.ndarray, prob: np.ndarray) -> float:
+    """Mean (P - truth)^2 over (N,)."""
+    return float(np.mean((prob - truth) ** 2))
+
+
+def precision_and_recall(truth: np.ndarray, flagged: np.ndarray) -> tuple[float, float]:
+    """Of flagged (N,) bool the share that is noise, and of the noise the share that is flagged; NaN where there is none."""
+    hits = int((truth & flagged).sum())
+    return tuple(hits / int(total) if total else float("nan") for total in (flagged.sum(), truth.sum()))

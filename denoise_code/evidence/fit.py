@@ -1,0 +1,173 @@
+"""All kinds of evidence for a data set: features, planted interactions, one regression a kind, r of everything. Knows nothing of files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from denoise_code.data_set.interactions import DataSet
+from denoise_code.evidence import cooccurrence
+from denoise_code.evidence.calibration import LogRatio, fit_log_ratio, plant, share_bound
+from denoise_code.evidence.features import FeatureKind, GivenKind, Planted
+from denoise_code.evidence.title_similarity import Semantic, learn_for_halves
+
+FUSED = "fused"
+PLANTED_TO_FIT, PLANTED_TO_BOUND, LOG_TO_FIT = 10_000, 10_000, 20_000
+POPULAR_SHARE = 0.0  # of planted items, the rest is uniform over the catalogue
+
+
+@dataclass(frozen=True)
+class KindOfEvidence:
+    """What one kind says. r = log(f_planted / f_log), see calibration.py.
+
+    train (n,) float32 of the interactions of the table, NaN where no train window holds one; histories {file: (N, H) float32}, NaN where
+    a history has no item; planted (M,) float32; log_ratio and columns: weights of standardised features; share_bound: the most noise there is.
+    """
+
+    columns: tuple[str, ...]
+    log_ratio: LogRatio
+    share_bound: float
+    train: np.ndarray
+    histories: dict[str, np.ndarray]
+    planted: np.ndarray
+
+    def coefficients(self) -> dict[str, float]:
+        """Weight of each standardised feature in r."""
+        return dict(zip(self.columns, map(float, self.log_ratio.weights)))
+
+
+@dataclass(frozen=True)
+class PlantedSplit:
+    """Planted interactions, and what each is for. by_popularity, given, to_fit (M,) bool.
+
+    given: those that a language model read; kinds with its scores are fitted on these alone, all others on the rest.
+    """
+
+    planted: Planted
+    by_popularity: np.ndarray
+    given: np.ndarray
+    to_fit: np.ndarray
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """kinds: {name: what it says}, `fused` the last; log_to_fit (n,) bool: train interactions that regressions were fitted on."""
+
+    kinds: dict[str, KindOfEvidence]
+    counts: cooccurrence.Cooccurrence
+    planted: PlantedSplit
+    log_to_fit: np.ndarray
+
+
+@dataclass(frozen=True)
+class GivenScores:
+    """What a language model said, as log-odds. train (n,): means over the rows that it read, NaN where it read none; histories
+    {file: (N, H)}; planted: interactions with a planted item, planted_scores (M,), by_popularity (M,) bool."""
+
+    train: np.ndarray
+    histories: dict[str, np.ndarray]
+    planted: Planted
+    planted_scores: np.ndarray
+    by_popularity: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
+
+
+def learn_evidence(
+    data: DataSet,
+    vectors: np.ndarray | None = None,
+    llm: GivenScores | None = None,
+    more_kinds: dict[str, FeatureKind] | None = None,
+    user_keys: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Evidence:
+    """r of every train interaction and history place, by each kind that there is and by all together.
+
+    vectors (n_items + 1, D): the language model's title vectors, padding zero. more_kinds: such as a detector; what they learned must be
+    of the other half of a user (`Interactions.halves`). user_keys (U,): keys of the users in their log, in the order of `user_names`.
+    """
+    counts = cooccurrence.count(data.interactions, data.n_items, data.train.shape[1])
+    kinds: dict[str, FeatureKind] = {"collaborative": cooccurrence.Collaborative(counts)}
+    if vectors is not None:
+        kinds["semantic"] = semantic_kind(data, vectors, user_keys, seed)
+    kinds |= more_kinds or {}
+    planted = draw_planted(data, counts, llm, np.random.default_rng([seed, 1]))
+    if llm is not None:
+        kinds["llm"] = given_kind(llm, len(planted.planted))
+
+    features = {name: kind.of_interactions(data, planted.planted) for name, kind in kinds.items()}
+    in_histories = {name: {file: kind.of_histories(data, file) for file in data.evaluated} for name, kind in kinds.items()}
+    log_to_fit = draw_log(data, np.random.default_rng([seed, 2]))
+    parts = {name: [name] for name in kinds} | {FUSED: list(kinds)}
+    fitted = {
+        name: fit_kind(
+            columns=tuple(column for part in names for column in kinds[part].columns),
+            of_log=np.concatenate([features[part][0] for part in names], axis=1),
+            of_planted=np.concatenate([features[part][1] for part in names], axis=1),
+            histories={file: np.concatenate([in_histories[part][file] for part in names], axis=2) for file in data.evaluated},
+            planted=planted,
+            usable=planted.given == ("llm" in names),
+            log_to_fit=log_to_fit,
+            rng=np.random.default_rng([seed, 3]),
+        )
+        for name, names in parts.items()
+    }
+    return Evidence(fitted, counts, planted, log_to_fit)
+
+
+def semantic_kind(data: DataSet, vectors: np.ndarray, user_keys: Sequence[str] | None, seed: int) -> Semantic:
+    table = data.interactions
+    halves = table.halves(user_keys)
+    windows = np.where(data.train >= 0, table.items[data.train], 0)  # (N, W)
+    return Semantic(learn_for_halves(vectors, windows, halves[table.users[data.train[:, -1]]], seed), halves)
+
+
+def given_kind(llm: GivenScores, planted_count: int) -> GivenKind:
+    """The language model's scores as features; of planted interactions that it did not read NaN."""
+    scores = np.full((planted_count, 1), np.nan, dtype=np.float32)
+    scores[planted_count - len(llm.planted) :, 0] = llm.planted_scores
+    histories = {file: values[:, :, None] for file, values in llm.histories.items()}
+    return GivenKind(("noise_prob",), llm.train[:, None], scores, histories)
+
+
+def draw_planted(data: DataSet, counts, llm: GivenScores | None, rng: np.random.Generator) -> PlantedSplit:
+    """Our own planted interactions, then those that a language model read; of each the first half to fit on, the rest for the bound."""
+    own, by_popularity = plant(data, counts, PLANTED_TO_FIT + PLANTED_TO_BOUND, POPULAR_SHARE, rng)
+    to_fit = np.arange(len(own)) < PLANTED_TO_FIT
+    given = np.zeros(len(own), dtype=bool)
+    if llm is None:
+        return PlantedSplit(own, by_popularity, given, to_fit)
+    half = rng.permutation(len(llm.planted)) < len(llm.planted) / 2
+    drawn = llm.by_popularity if len(llm.by_popularity) else np.zeros(len(llm.planted), dtype=bool)
+    return PlantedSplit(
+        planted=Planted(np.r_[own.rows, llm.planted.rows], np.r_[own.items, llm.planted.items]),
+        by_popularity=np.r_[by_popularity, drawn],
+        given=np.r_[given, np.ones(len(llm.planted), dtype=bool)],
+        to_fit=np.r_[to_fit, half],
+    )
+
+
+def draw_log(data: DataSet, rng: np.random.Generator) -> np.ndarray:
+    """(n,) bool: train interactions to fit on, half of them at most: the others bound the share of noise."""
+    train_rows = np.flatnonzero(data.interactions.in_train)
+    chosen = np.zeros(len(data.interactions), dtype=bool)
+    chosen[rng.permutation(train_rows)[: min(LOG_TO_FIT, len(train_rows) // 2)]] = True
+    return chosen
+
+
+def fit_kind(columns, of_log, of_planted, histories, planted: PlantedSplit, usable, log_to_fit, rng) -> KindOfEvidence:
+    """of_log (n, F), of_planted (M, F), histories {file: (N, H, F)}; usable (M,) bool: planted interactions of this kind."""
+    log_ratio = fit_log_ratio(of_planted[usable & planted.to_fit], finite_rows(of_log[log_to_fit]))
+    train, r_of_planted = log_ratio.of(of_log), log_ratio.of(of_planted)
+    unfitted = train[~log_to_fit]
+    return KindOfEvidence(
+        columns=columns,
+        log_ratio=log_ratio,
+        share_bound=share_bound(unfitted[~np.isnan(unfitted)], r_of_planted[usable & ~planted.to_fit], rng),
+        train=train,
+        histories={file: log_ratio.of(values) for file, values in histories.items()},
+        planted=r_of_planted,
+    )
+
+
+def finite_rows(features: np.ndarray) -> np.ndarray:
+    """Rows of (L, F) without NaN: a language model need not have read every interaction."""
+    return features[~np.isnan(features).any(1)]
