@@ -288,7 +288,8 @@ def place_windows(windows: list[tuple[int, ...]], times: list[float], lengths: l
     that no overlap joins stand behind a gap, in the order of time. lengths (M,): places that a window takes, its target included.
     """
     parts = JoinedWindows(len(windows))
-    for overlap in range(max(map(len, windows)), 0, -1):
+    least = -(-min(map(len, windows)) // 2)
+    for overlap in range(max(map(len, windows)), max(least, 1) - 1, -1):
         for earlier, later, shift in overlaps_of(windows, times, overlap):
             parts.join(earlier, later, shift)
         if parts.count == 1:
@@ -315,14 +316,15 @@ def overlaps_of(windows: list[tuple[int, ...]], times: list[float], overlap: int
     for number, window in enumerate(windows):
         if len(window) < overlap:
             continue
-        before = ends.get(window[:overlap], [])
-        for time, other, shift in before[: bisect_right(before, (times[number], len(windows), 0))][::-1]:
+        others = ends.get(window[:overlap], [])
+        for place in range(bisect_right(others, (times[number], len(windows), 0)) - 1, -1, -1):  # the last one before it first
+            _, other, shift = others[place]
             if other != number and 2 * overlap >= min(len(window), len(windows[other])):
                 found.append((other, number, shift))
                 break
         if overlap in shorter and len(window) > overlap + 1:  # a short window may lie within this one, at neither end
             for shift in range(1, len(window) - overlap):
-                for time, other, at in ends.get(window[shift : shift + overlap], []):
+                for time, other, _ in ends.get(window[shift : shift + overlap], []):
                     if len(windows[other]) == overlap and time <= times[number]:
                         found.append((number, other, shift))
     return found

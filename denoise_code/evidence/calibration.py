@@ -2,7 +2,8 @@
 
 Planted interactions need no labels: another item stands in a train interaction's place, in all its windows. Contrasted with the log's own
 interactions they give r = log(f_planted / f_log). With a share pi of noise in the log, P(noise) = min(1, pi exp(r)) (positive and
-unlabelled data: Elkan and Noto 2008), and pi is at most min over t of P_log(r > t) / P_planted(r > t) (Blanchard et al. 2010; Garg et al. 2021).
+unlabelled data: Elkan and Noto 2008), and pi is at most min over t of P_log(r > t) / P_planted(r > t) (Blanchard et al. 2010; Garg et
+al. 2021).
 """
 
 from dataclasses import dataclass

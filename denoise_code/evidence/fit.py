@@ -21,7 +21,7 @@ class KindOfEvidence:
     """What one kind says. r = log(f_planted / f_log), see calibration.py.
 
     train (n,) float32 of the interactions of the table, NaN where no train window holds one; histories {file: (N, H) float32}, NaN where
-    a history has no item; planted (M,) float32; log_ratio and columns: weights of standardised features; share_bound: the most noise there is.
+    a history has no item; planted (M,) float32; columns: the features that log_ratio weighs; share_bound: the largest share of noise.
     """
 
     columns: tuple[str, ...]
