@@ -91,9 +91,11 @@ class Cooccurrence:
         return np.log1p(together.astype(np.float32)) - np.log1p(self.expected(counts[first], counts[second]))
 
 
-def count(interactions: Interactions, n_items: int, width: int) -> Cooccurrence:
-    """Counts of the interactions that train windows of at most `width` items hold."""
+def count(interactions: Interactions, n_items: int, width: int, users: np.ndarray | None = None) -> Cooccurrence:
+    """Counts of the interactions that train windows of at most `width` items hold. users (U,) bool: of these alone."""
     kept = interactions.in_train
+    if users is not None:
+        kept = kept & users[interactions.users]
     users, places, items, reach = (getattr(interactions, name)[kept] for name in ("users", "places", "items", "reach"))
     pairs = count_pairs(users, places, reach, width, items, items, (n_items + 1, n_items + 1), items)
     user_items, counts = np.unique(users * (n_items + 1) + items, return_counts=True)

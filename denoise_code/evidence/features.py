@@ -37,8 +37,14 @@ class FeatureKind(Protocol):
     def of_interactions(self, data: DataSet, planted: Planted) -> tuple[np.ndarray, np.ndarray]:
         """(n, F) and (M, F) float32: of the interactions as they are, NaN where no train window holds one, and of the planted ones."""
 
+    def of_windows(self, users: np.ndarray, items: np.ndarray) -> np.ndarray | None:
+        """(N, H, F) float32 of windows, each by itself: items (N, H), 0 where there is none and the features are NaN; users (N,).
+
+        None for a kind that can only say what it was given.
+        """
+
     def of_histories(self, data: DataSet, file: str) -> np.ndarray:
-        """(N, H, F) float32 of the histories of a file of `data.evaluated`; NaN where a history has no item."""
+        """The same of the histories of a file of `data.evaluated`."""
 
 
 # ---------------------------------------------------------------- train windows by their first rows
@@ -136,18 +142,18 @@ class PairKind:
         return of_log, of_planted
 
     def of_histories(self, data: DataSet, file: str) -> np.ndarray:
-        evaluated = data.evaluated[file]
-        histories = evaluated.histories
-        width = histories.shape[1]
-        result = np.full((*histories.shape, len(self.columns)), np.nan, dtype=np.float32)
-        by_user = np.argsort(evaluated.users, kind="stable")
-        for part in row_chunks(len(histories), 10 * 8 * width**2, self.chunk_bytes):
-            rows = by_user[part]
-            result[rows] = self.of_windows(evaluated.users[rows], histories[rows])
-        return result
+        return self.of_windows(data.evaluated[file].users, data.evaluated[file].histories)
 
     def of_windows(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """(N, W, F) of windows (N, W) of these users (N,), 0 where there is no item: each window by itself."""
+        result = np.full((*items.shape, len(self.columns)), np.nan, dtype=np.float32)
+        by_user = np.argsort(users, kind="stable")  # what a user's own pairs are is found once for all its windows
+        for part in row_chunks(len(items), 10 * 8 * items.shape[1] ** 2, self.chunk_bytes):
+            rows = by_user[part]
+            result[rows] = self.of_some_windows(users[rows], items[rows])
+        return result
+
+    def of_some_windows(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """(N, W, F) of windows that fit into memory at once."""
         held = items != 0
         values = self.window_values(users, items, held)  # (N, W, W), -inf where there is no pair
         known = np.where(np.isneginf(values), 0, values)
@@ -339,12 +345,12 @@ class WindowKind:
         return (sums / held_by[:, None]).astype(np.float32)
 
     def of_histories(self, data: DataSet, file: str) -> np.ndarray:
-        evaluated = data.evaluated[file]
-        result = np.full((*evaluated.histories.shape, len(self.columns)), np.nan, dtype=np.float32)
-        for part in row_chunks(len(result), 1, self.at_once):
-            histories = evaluated.histories[part]
-            values = self.read_windows(evaluated.users[part], histories)
-            result[part] = np.where((histories != 0)[:, :, None], values, np.nan)
+        return self.of_windows(data.evaluated[file].users, data.evaluated[file].histories)
+
+    def of_windows(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        result = np.full((*items.shape, len(self.columns)), np.nan, dtype=np.float32)
+        for part in row_chunks(len(items), 1, self.at_once):
+            result[part] = np.where((items[part] != 0)[:, :, None], self.read_windows(users[part], items[part]), np.nan)
         return result
 
 
@@ -364,6 +370,9 @@ class GivenKind:
         if len(planted) != len(self.planted):
             raise ValueError(f"{len(planted)} planted interactions, but {len(self.planted)} were read")
         return self.of_log, self.planted
+
+    def of_windows(self, users: np.ndarray, items: np.ndarray) -> None:
+        return None
 
     def of_histories(self, data: DataSet, file: str) -> np.ndarray:
         return self.histories[file]

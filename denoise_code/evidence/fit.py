@@ -7,12 +7,13 @@ import numpy as np
 
 from denoise_code.data_set.interactions import DataSet
 from denoise_code.evidence import cooccurrence
-from denoise_code.evidence.calibration import LogRatio, fit_log_ratio, plant, share_bound
+from denoise_code.evidence.calibration import LogRatio, fit_log_ratio, plant, plant_in_histories, share_bound, term_names
 from denoise_code.evidence.features import FeatureKind, GivenKind, Planted
 from denoise_code.evidence.title_similarity import Semantic, learn_for_halves
 
 FUSED = "fused"
 PLANTED_TO_FIT, PLANTED_TO_BOUND, LOG_TO_FIT = 10_000, 10_000, 20_000
+HISTORIES_TO_FIT = 20_000
 POPULAR_SHARE = 0.0  # of planted items, the rest is uniform over the catalogue
 
 
@@ -21,19 +22,22 @@ class KindOfEvidence:
     """What one kind says. r = log(f_planted / f_log), see calibration.py.
 
     train (n,) float32 of the interactions of the table, NaN where no train window holds one; histories {file: (N, H) float32}, NaN where
-    a history has no item; planted (M,) float32; columns: the features that log_ratio weighs; share_bound: the largest share of noise.
+    a history has no item; planted (M,) float32; columns: the features that are weighed; share_bound: the largest share of noise.
+    log_ratio is fitted on means over windows, as train interactions are judged, in_histories on single histories, as those of valid and
+    test rows are.
     """
 
     columns: tuple[str, ...]
     log_ratio: LogRatio
+    in_histories: LogRatio
     share_bound: float
     train: np.ndarray
     histories: dict[str, np.ndarray]
     planted: np.ndarray
 
     def coefficients(self) -> dict[str, float]:
-        """Weight of each standardised feature in r."""
-        return dict(zip(self.columns, map(float, self.log_ratio.weights)))
+        """Weight in r of each standardised feature, and of each product of two."""
+        return dict(zip(term_names(self.columns), map(float, self.log_ratio.weights)))
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,8 @@ def learn_evidence(
         kinds["llm"] = given_kind(llm, len(planted.planted))
 
     features = {name: kind.of_interactions(data, planted.planted) for name, kind in kinds.items()}
-    in_histories = {name: {file: kind.of_histories(data, file) for file in data.evaluated} for name, kind in kinds.items()}
+    of_histories = {name: {file: kind.of_histories(data, file) for file in data.evaluated} for name, kind in kinds.items()}
+    contrasts = contrast_in_histories(data, kinds, np.random.default_rng([seed, 4]))
     log_to_fit = draw_log(data, np.random.default_rng([seed, 2]))
     parts = {name: [name] for name in kinds} | {FUSED: list(kinds)}
     fitted = {
@@ -153,17 +158,46 @@ def draw_log(data: DataSet, rng: np.random.Generator) -> np.ndarray:
     return chosen
 
 
-def fit_kind(columns, of_log, of_planted, histories, planted: PlantedSplit, usable, log_to_fit, rng) -> KindOfEvidence:
-    """of_log (n, F), of_planted (M, F), histories {file: (N, H, F)}; usable (M,) bool: planted interactions of this kind."""
+def contrast_in_histories(data: DataSet, kinds: dict[str, FeatureKind], rng) -> dict[str, tuple[np.ndarray, np.ndarray] | None]:
+    """{kind: features (R, F) of planted places of single histories, and of the same places as they are}; None where a kind cannot tell.
+
+    Empty where no valid or test row asks for it.
+    """
+    if not any(len(rows.users) for rows in data.evaluated.values()):
+        return dict.fromkeys(kinds)
+    users, histories, places, items = plant_in_histories(data, HISTORIES_TO_FIT, rng)
+    planted, number = histories.copy(), np.arange(len(places))
+    planted[number, places] = items
+    contrasts = {}
+    for name, kind in kinds.items():
+        parts = [kind.of_windows(users, windows) for windows in (planted, histories)]
+        contrasts[name] = None if parts[0] is None else tuple(part[number, places] for part in parts)
+    return contrasts
+
+
+def joined_contrast(contrasts: list) -> tuple[np.ndarray, np.ndarray] | None:
+    """The features of several kinds side by side; None where one cannot tell."""
+    if any(contrast is None for contrast in contrasts):
+        return None
+    return tuple(np.concatenate(parts, axis=1) for parts in zip(*contrasts))
+
+
+def fit_kind(columns, of_log, of_planted, histories, contrast, planted: PlantedSplit, usable, log_to_fit, rng) -> KindOfEvidence:
+    """of_log (n, F), of_planted (M, F), histories {file: (N, H, F)}; usable (M,) bool: planted interactions of this kind.
+
+    contrast: two of (R, F), planted in single histories and as they are. Without it histories are judged as train interactions are.
+    """
     log_ratio = fit_log_ratio(of_planted[usable & planted.to_fit], finite_rows(of_log[log_to_fit]))
+    in_histories = log_ratio if contrast is None else fit_log_ratio(*contrast)
     train, r_of_planted = log_ratio.of(of_log), log_ratio.of(of_planted)
     unfitted = train[~log_to_fit]
     return KindOfEvidence(
         columns=columns,
         log_ratio=log_ratio,
+        in_histories=in_histories,
         share_bound=share_bound(unfitted[~np.isnan(unfitted)], r_of_planted[usable & ~planted.to_fit], rng),
         train=train,
-        histories={file: log_ratio.of(values) for file, values in histories.items()},
+        histories={file: in_histories.of(values) for file, values in histories.items()},
         planted=r_of_planted,
     )
 
