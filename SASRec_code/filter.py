@@ -12,7 +12,7 @@ from denoise_code.common.errors import InputError
 from denoise_code.data_set.catalogue import read_titles
 from denoise_code.data_set.folder import SPLITS, scored
 from denoise_code.data_set.padded_rows import Split, is_train, read_split, read_vectors
-from denoise_code.evidence.fit import Evidence, Sources
+from denoise_code.evidence.window_fit import Evidence, Sources
 from denoise_code.neighbours import Replacer
 
 FILTERED = {"none": (), "train": ("train",), "test": ("valid", "test"), "all": SPLITS}  # --denoise_category

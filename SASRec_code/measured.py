@@ -3,8 +3,8 @@
 import numpy as np
 
 from denoise_code.evidence.detection import bootstrap_aucs, detection_row, expected_calibration_error, interval
-from denoise_code.evidence.features import collaborative_features
-from denoise_code.evidence.fit import Evidence, halves
+from denoise_code.evidence.window_features import collaborative_features
+from denoise_code.evidence.window_fit import Evidence, halves
 from denoise_code.neighbours import hits
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.5, 0.7)

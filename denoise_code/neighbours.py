@@ -10,7 +10,7 @@ from scipy import sparse
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.padded_rows import Split
 from denoise_code.evidence.counts import Counts
-from denoise_code.evidence.fit import halves
+from denoise_code.evidence.window_fit import halves
 from denoise_code.evidence.planted_windows import random_places
 
 NEIGHBOURS, CANDIDATES = 50, 50  # of an item, of a flagged place, by each kind

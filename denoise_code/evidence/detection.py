@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from denoise_code.evidence.features import ROWS_AT_ONCE
+from denoise_code.evidence.window_features import ROWS_AT_ONCE
 
 PERCENTILES = (0.5, 0.6, 0.7, 0.8, 0.9)  # at which precision and recall are reported
 

@@ -1,77 +1,378 @@
-"""What each kind of evidence sees of an item in its window, as numbers.
+"""Features of interactions: means over the train windows that hold one. Features of places of a history: those of that window.
 
-`llm` sees the language model's noise_prob, `collaborative` how often the items of a window occur together elsewhere and how rare
-each is, `semantic` how alike their titles are (similarity.py). Nothing here reads valid or test targets, the mask of injected
-noise, or clean titles.
+A kind of evidence is an object with `columns`, `of_interactions` and `of_histories` (`FeatureKind`). There are two ways to make one:
+
+- `PairKind`: what any two items of a window say of each other. Windows overlap, so a pair is asked once, not once a window: prefix sums
+  over lags give the sums of all windows that hold an interaction. Time and memory grow with n W, not with N W^2.
+- `WindowKind`: a function of whole windows, such as a model that reads them.
 """
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
-from denoise_code.data_set.padded_rows import Split
-from denoise_code.evidence.counts import Counts
-from denoise_code.evidence.similarity import Similarity
+from denoise_code.data_set.interactions import DataSet, train_pairs
 
-FEATURES = {
-    "llm": ("noise_prob",),
-    "collaborative": ("co-occurrence", "co-occurrence of the rest", "rarity"),
-    "semantic": ("largest similarity", "mean similarity", "similarity of the rest"),
-}
-ROWS_AT_ONCE, VECTORS_AT_ONCE = 50_000, 5_000
+CHUNK_BYTES = 2**28  # working memory of one chunk
 
 
-def collaborative_features(split: Split, counts: Counts) -> np.ndarray:
-    """(N, W, 3): how much more often than by chance an item occurs with the others, these with each other; its rarity.
+@dataclass(frozen=True)
+class Planted:
+    """M interactions with another item in their place, each alone in all its windows. rows (M,) int64 of the table; items (M,) int64."""
 
-    The first is the mean over the window's other items of log((together + 1) / (expected + 1)), expected being what
-    independent items of these counts would give, the second the same over pairs of these others: a stranger is one where the
-    rest belongs together. The third is -log(count + 1). Counts are of other users only, so neither the window itself nor its
-    neighbours speak for it. An item never seen in train has 0 in the first: no evidence but its rarity.
-    """
-    result = np.full((*split.items.shape, 3), np.nan, dtype=np.float32)
-    for start in range(0, len(split.items), ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
-        items, scored = split.items[rows], split.editable[rows]
-        single, together = counts.of_others(split.users[rows], items)
-        expected = counts.expected(single[:, :, None], single[:, None, :])
-        lift = np.log1p(together) - np.log1p(expected)
-        values = np.stack([*mean_with_others_and_among_others(lift, scored), -np.log1p(single)], axis=2)
-        result[rows] = np.where(scored[:, :, None], values, np.nan)
-    return result
+    rows: np.ndarray
+    items: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
-def mean_with_others_and_among_others(values: np.ndarray, scored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of symmetric values (N, W, W) of each scored item with the others, and of these others with each other; (N, W)."""
-    others = pairs_of(scored)
-    values, count = np.where(others, values, 0), scored.sum(1, keepdims=True)
-    own = values.sum(2)
-    rest = own.sum(1, keepdims=True) - 2 * own  # each pair of the others twice
-    return own / np.maximum(count - 1, 1), rest / np.maximum((count - 1) * (count - 2), 1)
+class FeatureKind(Protocol):
+    """columns: names of its F features."""
+
+    columns: tuple[str, ...]
+
+    def of_interactions(self, data: DataSet, planted: Planted) -> tuple[np.ndarray, np.ndarray]:
+        """(n, F) and (M, F) float32: of the interactions as they are, NaN where no train window holds one, and of the planted ones."""
+
+    def of_windows(self, users: np.ndarray, items: np.ndarray) -> np.ndarray | None:
+        """(N, H, F) float32 of windows, each by itself: items (N, H), 0 where there is none and the features are NaN; users (N,).
+
+        None for a kind that can only say what it was given.
+        """
+
+    def of_histories(self, data: DataSet, file: str) -> np.ndarray:
+        """The same of the histories of a file of `data.evaluated`."""
 
 
-def pairs_of(scored: np.ndarray) -> np.ndarray:
-    """(N, W, W) where two different places of a row are scored."""
-    return scored[:, :, None] & scored[:, None, :] & ~np.eye(scored.shape[1], dtype=bool)
+# ---------------------------------------------------------------- train windows by their first rows
 
 
-def llm_features(split: Split) -> np.ndarray:
-    """(N, W, 1): the log-odds of noise_prob. Not also relative to its window: that is worth most where just one item is planted."""
-    prob = np.minimum(split.noise_prob, -1e-15)  # a probability of 1 has no odds
-    return (prob - np.log(-np.expm1(prob)))[:, :, None]
+@dataclass
+class TrainWindows:
+    """Train windows sorted by the first row of each: first, last (N,) row numbers; width W."""
+
+    rows: np.ndarray  # (N, W) as in the data set
+    first: np.ndarray = field(init=False)
+    last: np.ndarray = field(init=False)
+    order: np.ndarray = field(init=False)
+
+    def __post_init__(self):
+        lengths = (self.rows >= 0).sum(1)
+        last = self.rows[:, -1]
+        first = last - lengths + 1
+        self.order = np.lexsort((last, first))
+        self.first, self.last = first[self.order], last[self.order]
+
+    @property
+    def width(self) -> int:
+        return self.rows.shape[1]
+
+    def holding(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(which of rows (M,), number of the sorted window), both (K,): each window that holds each of these rows of the table."""
+        low = np.searchsorted(self.first, rows - self.width + 1)
+        high = np.searchsorted(self.first, rows, side="right")
+        counts = high - low
+        owner = np.repeat(np.arange(len(rows)), counts)
+        window = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + low[owner]
+        held = self.last[window] >= rows[owner]
+        return owner[held], window[held]
 
 
-def semantic_features(split: Split, similarity: Similarity) -> np.ndarray:
-    """(N, W, 3): the largest and the mean cosine of an item's title vector with those of the window's other scored items.
-
-    The third is the mean of these with each other. An item that stands in the window twice is as like itself as can be.
-    """
-    result = np.full((*split.items.shape, 3), np.nan, dtype=np.float32)
-    for start in range(0, len(split.items), VECTORS_AT_ONCE):
-        rows = slice(start, start + VECTORS_AT_ONCE)
-        own, scored = similarity.of(split.users[rows], split.items[rows]), split.editable[rows]
-        similar = own @ own.transpose(0, 2, 1)  # (n, W, W)
-        others = pairs_of(scored)
-        largest = np.where(others.any(2), np.where(others, similar, -np.inf).max(2), 0)  # alone: no evidence
-        result[rows] = np.where(
-            scored[:, :, None], np.stack([largest, *mean_with_others_and_among_others(similar, scored)], axis=2), np.nan
+def user_chunks(users: np.ndarray, bytes_a_row: int, chunk_bytes: int = CHUNK_BYTES) -> Iterator[slice]:
+    """Slices of rows (n,), sorted by user, that hold whole users, as many as fit into so many bytes (one at least)."""
+    ends = np.flatnonzero(np.r_[users[1:] != users[:-1], True]) + 1
+    most, start = max(1, chunk_bytes // bytes_a_row), 0
+    while start < len(users):
+        fitting = np.searchsorted(ends, start + most, side="right") - 1
+        stop = (
+            int(ends[fitting])
+            if fitting >= 0 and ends[fitting] > start
+            else int(ends[np.searchsorted(ends, start, side="right")])
         )
-    return result
+        yield slice(start, stop)
+        start = stop
+
+
+def row_chunks(count: int, bytes_a_row: int, chunk_bytes: int = CHUNK_BYTES) -> Iterator[slice]:
+    """Slices of 0..count that fit into so many bytes, one row at least."""
+    step = max(1, chunk_bytes // bytes_a_row)
+    return (slice(start, min(start + step, count)) for start in range(0, count, step))
+
+
+# ---------------------------------------------------------------- kinds that compare pairs of items
+
+
+class PairKind:
+    """Features from pairs of items: [the largest value with another item of the window,] the mean value with the others, the mean value of
+    these others with each other, and what `item_values` says of the item alone.
+
+    A stranger is an item that does not go with the others where these go with each other. An item alone in its window has 0 in all of
+    them: no evidence.
+    """
+
+    columns: tuple[str, ...]
+    with_largest = False
+    chunk_bytes = CHUNK_BYTES
+
+    def pair_values(self, users: np.ndarray, items: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """(P,) a symmetric value for cells `first` and `second` (P,), numbers of cells; a cell m is items[m] in a window of users[m]."""
+        raise NotImplementedError
+
+    def item_values(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """(m, E) what each cell says by itself."""
+        return np.zeros((len(items), 0), dtype=np.float32)
+
+    def of_interactions(self, data: DataSet, planted: Planted) -> tuple[np.ndarray, np.ndarray]:
+        windows, table = TrainWindows(data.train), data.interactions
+        of_log = np.full((len(table), len(self.columns)), np.nan, dtype=np.float32)
+        of_planted = np.full((len(planted), len(self.columns)), np.nan, dtype=np.float32)
+        by_row = np.argsort(planted.rows, kind="stable")
+        sorted_rows = planted.rows[by_row]
+        for rows in user_chunks(table.users, 20 * 8 * windows.width, self.chunk_bytes):
+            inside = slice(*np.searchsorted(sorted_rows, [rows.start, rows.stop]))
+            chunk = PairChunk(self, data, windows, rows)
+            of_log[rows] = chunk.pooled_features()
+            chosen = by_row[inside]
+            for part in row_chunks(len(chosen), 12 * 8 * windows.width**2 // 2, self.chunk_bytes):
+                some = chosen[part]
+                of_planted[some] = chunk.planted_features(planted.rows[some], planted.items[some])
+        return of_log, of_planted
+
+    def of_histories(self, data: DataSet, file: str) -> np.ndarray:
+        return self.of_windows(data.evaluated[file].users, data.evaluated[file].histories)
+
+    def of_windows(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        result = np.full((*items.shape, len(self.columns)), np.nan, dtype=np.float32)
+        by_user = np.argsort(users, kind="stable")  # what a user's own pairs are is found once for all its windows
+        for part in row_chunks(len(items), 10 * 8 * items.shape[1] ** 2, self.chunk_bytes):
+            rows = by_user[part]
+            result[rows] = self.of_some_windows(users[rows], items[rows])
+        return result
+
+    def of_some_windows(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """(N, W, F) of windows that fit into memory at once."""
+        held = items != 0
+        values = self.window_values(users, items, held)  # (N, W, W), -inf where there is no pair
+        known = np.where(np.isneginf(values), 0, values)
+        parts = means_in_windows(known.sum(2), held)
+        if self.with_largest:
+            largest = values.max(2)
+            parts = (np.where(np.isneginf(largest), 0, largest), *parts)
+        alone = self.item_values(np.repeat(users, items.shape[1]), items.ravel()).reshape(*items.shape, -1)
+        features = np.concatenate([np.stack(parts, axis=2), alone], axis=2)
+        return np.where(held[:, :, None], features, np.nan)
+
+    def window_values(self, users: np.ndarray, items: np.ndarray, held: np.ndarray) -> np.ndarray:
+        """(N, W, W) values of all pairs of held places (N, W) of each window, -inf for any other."""
+        count, width = items.shape
+        earlier, later = np.triu_indices(width, 1)
+        row, pair = np.nonzero(held[:, earlier] & held[:, later])
+        first, second = row * width + earlier[pair], row * width + later[pair]
+        values = np.full((count, width, width), -np.inf, dtype=np.float32)
+        found = self.pair_values(np.repeat(users, width), items.ravel(), first, second)
+        values[row, earlier[pair], later[pair]] = values[row, later[pair], earlier[pair]] = found
+        return values
+
+
+def means_in_windows(sums: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N, W) each: the mean value of an item with the c - 1 others of its window, and that of these others with each other.
+
+    sums (N, W): of an item's values with all others, 0 where held (N, W) is False. Each pair of the others is in two of their sums.
+    """
+    count = held.sum(1, keepdims=True)
+    others_twice = sums.sum(1, keepdims=True) - 2 * sums
+    return sums / np.maximum(count - 1, 1), others_twice / np.maximum((count - 1) * (count - 2), 1)
+
+
+class PairChunk:
+    """The train windows of some users: values of pairs by lag, and from these the features of interactions.
+
+    Of a window from row s to row e, an interaction at row p has the pairs with lags 1..e-p after it and 1..p-s before it. So with running
+    sums over lags its sum in any window is two look-ups.
+    """
+
+    def __init__(self, kind: PairKind, data: DataSet, windows: TrainWindows, rows: slice):
+        table = data.interactions
+        self.kind, self.windows, self.start, self.width = kind, windows, rows.start, windows.width
+        self.users, self.items = table.users[rows], table.items[rows]
+        self.places, self.reach = table.places[rows], table.reach[rows]
+        self.n_rows = len(self.users)
+        first, second = self.pairs_in_windows()
+        values = kind.pair_values(self.users, self.items, first, second)
+        self.after = running(self.n_rows, self.width, first, second - first, values, kind.with_largest)
+        self.before = running(self.n_rows, self.width, second, second - first, values, kind.with_largest)
+        low, high = np.searchsorted(windows.first, [rows.start, rows.stop])
+        self.window_slice = slice(low, high)
+        self.first, self.last = windows.first[low:high] - rows.start, windows.last[low:high] - rows.start  # (w,)
+
+    def pairs_in_windows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows (P,) of the chunk, the earlier and the later of each pair that a train window holds."""
+        first = []
+        for lag in range(1, self.width):
+            first.append(train_pairs(self.users, self.places, self.reach, lag))
+        counts = [len(rows) for rows in first]
+        earlier = np.concatenate([np.zeros(0, dtype=np.int64), *first])
+        return earlier, earlier + np.repeat(np.arange(1, len(counts) + 1), counts)
+
+    def pooled_features(self) -> np.ndarray:
+        """(rows, F): means over the windows that hold each row, NaN where none does."""
+        columns = len(self.kind.columns)
+        sums, held_by = np.zeros((self.n_rows, columns)), np.zeros(self.n_rows)
+        self.window_sums = np.zeros(len(self.first))  # (w,) of all ordered pairs, for `planted_features`
+        for part in row_chunks(len(self.first), 12 * 8 * self.width, self.kind.chunk_bytes):
+            first, last = self.first[part, None], self.last[part, None]
+            rows = first + np.arange(self.width)  # (w, W)
+            held = rows <= last
+            rows = np.where(held, rows, last)
+            own = np.where(held, self.after.sums[rows, last - rows] + self.before.sums[rows, rows - first], 0)
+            self.window_sums[part] = own.sum(1)
+            values = list(means_in_windows(own, held))
+            if self.kind.with_largest:
+                largest = np.maximum(self.after.largest[rows, last - rows], self.before.largest[rows, rows - first])
+                values.insert(0, np.where(np.isneginf(largest), 0, largest))
+            cells = rows[held]
+            held_by += np.bincount(cells, minlength=self.n_rows)
+            for column, value in enumerate(values):
+                sums[:, column] += np.bincount(cells, value[held], minlength=self.n_rows)
+        alone = self.kind.item_values(self.users, self.items)
+        with np.errstate(invalid="ignore"):
+            pooled = sums / held_by[:, None]
+        pooled[:, columns - alone.shape[1] :] = np.where(held_by[:, None] > 0, alone, np.nan)
+        return pooled
+
+    def planted_features(self, table_rows: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """(M, F): means over the windows that hold these rows (M,) of the table, items (M,) standing there. After `pooled_features`."""
+        rows, count = table_rows - self.start, len(items)
+        owner, window = self.windows.holding(table_rows)
+        window -= self.window_slice.start
+        after, before = self.planted_running(rows, items)
+        to_end, to_start = self.last[window] - rows[owner], rows[owner] - self.first[window]  # (K,) lags
+        length = to_end + to_start + 1
+        own = after.sums[owner, to_end] + before.sums[owner, to_start]
+        own_clean = self.after.sums[rows[owner], to_end] + self.before.sums[rows[owner], to_start]
+        others_twice = self.window_sums[window] - 2 * own_clean  # what the others say of each other is as it was
+        values = [own / np.maximum(length - 1, 1), others_twice / np.maximum((length - 1) * (length - 2), 1)]
+        if self.kind.with_largest:
+            largest = np.maximum(after.largest[owner, to_end], before.largest[owner, to_start])
+            values.insert(0, np.where(np.isneginf(largest), 0, largest))
+        held_by = np.bincount(owner, minlength=count)
+        means = [np.bincount(owner, value, minlength=count) / held_by for value in values]
+        return np.column_stack([*means, self.kind.item_values(self.users[rows], items)])
+
+    def planted_running(self, rows: np.ndarray, items: np.ndarray) -> tuple["Running", "Running"]:
+        """Running sums (M, W) of planted items with what stands after and before their rows (M,)."""
+        cells = self.n_rows + np.arange(len(rows))  # behind the cells of the chunk
+        users, all_items = np.concatenate([self.users, self.users[rows]]), np.concatenate([self.items, items])
+        parts = []
+        for sign in (1, -1):
+            other = rows[:, None] + sign * np.arange(1, self.width)  # (M, W - 1)
+            inside = np.clip(other, 0, self.n_rows - 1)
+            earlier, later = (rows[:, None], inside) if sign == 1 else (inside, rows[:, None])
+            together = (
+                (other == inside) & (self.users[earlier] == self.users[later]) & (self.places[later] <= self.reach[earlier])
+            )
+            number, lag = np.nonzero(together)
+            values = self.kind.pair_values(users, all_items, cells[number], inside[together])
+            parts.append(running(len(rows), self.width, number, lag + 1, values, self.kind.with_largest))
+        return parts[0], parts[1]
+
+
+@dataclass(frozen=True)
+class Running:
+    """sums (m, W) float64: of a row's values with lags 1..k in column k; largest (m, W) float32 of the same, -inf where there is none."""
+
+    sums: np.ndarray
+    largest: np.ndarray | None
+
+
+def running(count: int, width: int, rows: np.ndarray, lags: np.ndarray, values: np.ndarray, with_largest: bool) -> Running:
+    """`Running` of `count` rows from values (P,) of these rows at these lags (P,)."""
+    by_lag = np.zeros((count, width))
+    by_lag[rows, lags] = values
+    largest = None
+    if with_largest:
+        largest = np.full((count, width), -np.inf, dtype=np.float32)
+        largest[rows, lags] = values
+        largest = np.maximum.accumulate(largest, axis=1)
+    return Running(np.cumsum(by_lag, axis=1), largest)
+
+
+# ---------------------------------------------------------------- kinds that read whole windows
+
+
+class WindowKind:
+    """Features that a function gives for whole windows: read_windows(users (N,), items (N, W)) -> (N, W, F), 0 being no item.
+
+    users are codes of the table: what was learned from one half of the users is used on the other (`Interactions.halves`).
+    """
+
+    def __init__(
+        self, columns: tuple[str, ...], read_windows: Callable[[np.ndarray, np.ndarray], np.ndarray], at_once: int = 4096
+    ):
+        self.columns, self.read_windows, self.at_once = columns, read_windows, at_once
+
+    def of_interactions(self, data: DataSet, planted: Planted) -> tuple[np.ndarray, np.ndarray]:
+        table = data.interactions
+        items = np.r_[table.items, 0]  # the last for the padding, row -1
+        sums, held_by = np.zeros((len(table), len(self.columns))), np.zeros(len(table))
+        for part in row_chunks(len(data.train), 1, self.at_once):
+            rows = data.train[part]  # (N, W)
+            held = rows >= 0
+            values = self.read_windows(table.users[rows[:, -1]], items[rows])
+            held_by += np.bincount(rows[held], minlength=len(table))
+            for column in range(len(self.columns)):
+                sums[:, column] += np.bincount(rows[held], values[..., column][held], minlength=len(table))
+        with np.errstate(invalid="ignore"):
+            of_log = (sums / held_by[:, None]).astype(np.float32)
+        return of_log, self.of_planted(data, planted)
+
+    def of_planted(self, data: DataSet, planted: Planted) -> np.ndarray:
+        """(M, F): each planted interaction read in all windows that hold it."""
+        table, windows = data.interactions, TrainWindows(data.train)
+        items = np.r_[table.items, 0]
+        owner, window = windows.holding(planted.rows)
+        sums = np.zeros((len(planted), len(self.columns)))
+        for part in row_chunks(len(owner), 1, self.at_once):
+            rows = data.train[windows.order[window[part]]]  # (K, W)
+            here = rows == planted.rows[owner[part], None]
+            asked = np.where(here, planted.items[owner[part], None], items[rows])
+            values = self.read_windows(table.users[rows[:, -1]], asked)[here]  # (K, F)
+            np.add.at(sums, owner[part], values)
+        held_by = np.bincount(owner, minlength=len(planted))
+        return (sums / held_by[:, None]).astype(np.float32)
+
+    def of_histories(self, data: DataSet, file: str) -> np.ndarray:
+        return self.of_windows(data.evaluated[file].users, data.evaluated[file].histories)
+
+    def of_windows(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        result = np.full((*items.shape, len(self.columns)), np.nan, dtype=np.float32)
+        for part in row_chunks(len(items), 1, self.at_once):
+            result[part] = np.where((items[part] != 0)[:, :, None], self.read_windows(users[part], items[part]), np.nan)
+        return result
+
+
+@dataclass(frozen=True)
+class GivenKind:
+    """Features that somebody else has made, such as what a language model said (its log-odds, means over what it read).
+
+    of_log (n, F); planted (M, F) in the order in which interactions were planted; histories {file: (N, H, F)}.
+    """
+
+    columns: tuple[str, ...]
+    of_log: np.ndarray
+    planted: np.ndarray
+    histories: dict[str, np.ndarray]
+
+    def of_interactions(self, data: DataSet, planted: Planted) -> tuple[np.ndarray, np.ndarray]:
+        if len(planted) != len(self.planted):
+            raise ValueError(f"{len(planted)} planted interactions, but {len(self.planted)} were read")
+        return self.of_log, self.planted
+
+    def of_windows(self, users: np.ndarray, items: np.ndarray) -> None:
+        return None
+
+    def of_histories(self, data: DataSet, file: str) -> np.ndarray:
+        return self.histories[file]

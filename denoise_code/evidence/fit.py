@@ -1,118 +1,208 @@
-"""One calibrated probability that an item does not belong, from the language model's score and the data's own counts.
+"""All kinds of evidence for a data set: features, planted interactions, one regression a kind, r of everything. Knows nothing of files."""
 
-Planted noise needs no labels, so the weights of all kinds of evidence are fitted on it: a logistic regression on train windows
-with one random item each. `fused` is fitted on all features that a folder has.
-"""
-
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from denoise_code.common.errors import InputError
-from denoise_code.data_set.padded_rows import Split, half_of, pick
-from denoise_code.data_set.planting import DRAWN
-from denoise_code.evidence.counts import Counts
-from denoise_code.evidence.features import FEATURES, collaborative_features, llm_features, semantic_features
-from denoise_code.evidence.planted_windows import plant
-from denoise_code.evidence.similarity import Similarity, learn
+from denoise_code.data_set.interactions import DataSet
+from denoise_code.evidence import cooccurrence
+from denoise_code.evidence.calibration import LogRatio, fit_log_ratio, plant, plant_in_histories, share_bound, term_names
+from denoise_code.evidence.features import FeatureKind, GivenKind, Planted
+from denoise_code.evidence.title_similarity import Semantic, learn_for_halves
 
-OWN_PLANTED = 5000  # windows that are planted here where no language model has to read them, so they cost nothing
+FUSED = "fused"
+PLANTED_TO_FIT, PLANTED_TO_BOUND, LOG_TO_FIT = 10_000, 10_000, 20_000
+HISTORIES_TO_FIT = 20_000
+POPULAR_SHARE = 0.0  # of planted items, the rest is uniform over the catalogue
 
 
-@dataclass
-class Sources:
-    """All that evidence can come from: train windows, windows with planted noise, title vectors.
+@dataclass(frozen=True)
+class KindOfEvidence:
+    """What one kind says. r = log(f_planted / f_log), see calibration.py.
 
-    planted: those that a language model scored; None where none did. vectors (n_items + 1, D) or None.
+    train (n,) float32 of the interactions of the table, NaN where no train window holds one; histories {file: (N, H) float32}, NaN where
+    a history has no item; planted (M,) float32; columns: the features that are weighed; share_bound: the largest share of noise.
+    log_ratio is fitted on means over windows, as train interactions are judged, in_histories on single histories, as those of valid and
+    test rows are.
     """
 
-    train: Split
-    n_items: int
-    planted: Split | None = None
-    vectors: np.ndarray | None = None
-
-    @cached_property
-    def counts(self) -> Counts:
-        return Counts.of(self.train, self.n_items)
-
-    @cached_property
-    def similarity(self) -> Similarity:
-        return learn(self.train, self.vectors)
-
-    def kinds(self) -> list[str]:
-        """The kinds of evidence there are."""
-        there = {"llm": self.planted is not None, "semantic": self.vectors is not None}
-        return [*(kind for kind in FEATURES if there.get(kind, True)), "fused"]
-
-    def parts(self, kind: str) -> list[str]:
-        """The single kinds that a kind joins: `fused` all there are, a+b those two; raises InputError where one is absent."""
-        parts = self.kinds()[:-1] if kind == "fused" else kind.split("+")
-        for part in parts:
-            if part == "llm" and self.planted is None:
-                raise InputError(f"--evidence {kind}: no planted.csv with noise_prob; generate_denoised.py --planted makes it")
-            if part == "semantic" and self.vectors is None:
-                raise InputError(f"--evidence {kind}: no title_vectors.safetensors; generate_denoised.py makes it")
-        return parts
-
-    def planted_by(self, kind: str, popular: bool = False) -> Split:
-        """Windows with planted noise for a kind: those that a language model scored where it takes part, else our own."""
-        if "llm" not in self.parts(kind):
-            return plant(self.train, self.n_items, OWN_PLANTED, int(popular), self.counts if popular else None)
-        drawn = self.planted.drawn if self.planted.drawn is not None else np.full(len(self.planted.items), DRAWN[0])
-        if not (drawn == DRAWN[popular]).any():
-            raise InputError(f"{self.planted.path}: no row whose item is drawn by {DRAWN[popular]}")
-        return pick(self.planted, drawn == DRAWN[popular])
-
-    def features(self, kind: str, split: Split) -> np.ndarray:
-        """(N, W, F) of the kind's parts, in the order of FEATURES; NaN where nothing is scored."""
-        of = {
-            "llm": lambda: llm_features(split),
-            "collaborative": lambda: collaborative_features(split, self.counts),
-            "semantic": lambda: semantic_features(split, self.similarity),
-        }
-        return np.concatenate([of[part]() for part in self.parts(kind)], axis=2)
-
-
-class Evidence:
-    """P(this item does not belong), fitted on windows with uniformly planted noise."""
-
-    def __init__(self, kind: str, sources: Sources, planted: Split | None = None):
-        """planted: what to fit on, by default what the sources have for this kind."""
-        self.kind, self.sources = kind, sources
-        self.fit(planted if planted is not None else sources.planted_by(kind))
-
-    def fit(self, planted: Split) -> None:
-        from sklearn.linear_model import LogisticRegressionCV
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-
-        x, truth = self.sources.features(self.kind, planted), planted.mask == 2
-        scored = planted.editable
-        if not 0 < truth[scored].sum() < scored.sum():
-            raise InputError(f"{planted.path}: no planted item (mask 2) among its rows, nothing to fit on")
-        regression = LogisticRegressionCV(
-            Cs=7, cv=5, scoring="neg_log_loss", max_iter=1000, l1_ratios=(0,), use_legacy_attributes=False
-        )
-        self.model = make_pipeline(StandardScaler(), regression).fit(x[scored], truth[scored])
-
-    def probabilities(self, split: Split) -> np.ndarray:
-        """(N, W) in 0..1, NaN where nothing is scored."""
-        x, scored = self.sources.features(self.kind, split), split.editable
-        result = np.full(split.items.shape, np.nan)
-        if scored.any():
-            result[scored] = self.model.predict_proba(x[scored])[:, 1]
-        return result
+    columns: tuple[str, ...]
+    log_ratio: LogRatio
+    in_histories: LogRatio
+    share_bound: float
+    train: np.ndarray
+    histories: dict[str, np.ndarray]
+    planted: np.ndarray
 
     def coefficients(self) -> dict[str, float]:
-        """Weight of each standardised feature in the log-odds."""
-        names = [name for part in self.sources.parts(self.kind) for name in FEATURES[part]]
-        return dict(zip(names, map(float, self.model[-1].coef_.ravel())))
+        """Weight in r of each standardised feature, and of each product of two."""
+        return dict(zip(term_names(self.columns), map(float, self.log_ratio.weights)))
 
 
-def halves(split: Split) -> tuple[Split, Split]:
-    """Two disjoint halves by user, to fit on one and check the calibration on the other."""
-    half = half_of(split.users)
-    if not 0 < half.sum() < len(half):
-        raise InputError(f"{split.path}: too few users to learn from one half and check on the other")
-    return pick(split, half == 0), pick(split, half == 1)
+@dataclass(frozen=True)
+class PlantedSplit:
+    """Planted interactions, and what each is for. by_popularity, given, to_fit (M,) bool.
+
+    given: those that a language model read; kinds with its scores are fitted on these alone, all others on the rest.
+    """
+
+    planted: Planted
+    by_popularity: np.ndarray
+    given: np.ndarray
+    to_fit: np.ndarray
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """kinds: {name: what it says}, `fused` the last; log_to_fit (n,) bool: train interactions that regressions were fitted on."""
+
+    kinds: dict[str, KindOfEvidence]
+    counts: cooccurrence.Cooccurrence
+    planted: PlantedSplit
+    log_to_fit: np.ndarray
+
+
+@dataclass(frozen=True)
+class GivenScores:
+    """What a language model said, as log-odds. train (n,): means over the rows that it read, NaN where it read none; histories
+    {file: (N, H)}; planted: interactions with a planted item, planted_scores (M,), by_popularity (M,) bool."""
+
+    train: np.ndarray
+    histories: dict[str, np.ndarray]
+    planted: Planted
+    planted_scores: np.ndarray
+    by_popularity: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
+
+
+def learn_evidence(
+    data: DataSet,
+    vectors: np.ndarray | None = None,
+    llm: GivenScores | None = None,
+    more_kinds: dict[str, FeatureKind] | None = None,
+    user_keys: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Evidence:
+    """r of every train interaction and history place, by each kind that there is and by all together.
+
+    vectors (n_items + 1, D): the language model's title vectors, padding zero. more_kinds: such as a detector; what they learned must be
+    of the other half of a user (`Interactions.halves`). user_keys (U,): keys of the users in their log, in the order of `user_names`.
+    """
+    counts = cooccurrence.count(data.interactions, data.n_items, data.train.shape[1])
+    kinds: dict[str, FeatureKind] = {"collaborative": cooccurrence.Collaborative(counts)}
+    if vectors is not None:
+        kinds["semantic"] = semantic_kind(data, vectors, user_keys, seed)
+    kinds |= more_kinds or {}
+    planted = draw_planted(data, counts, llm, np.random.default_rng([seed, 1]))
+    if llm is not None:
+        kinds["llm"] = given_kind(llm, len(planted.planted))
+
+    features = {name: kind.of_interactions(data, planted.planted) for name, kind in kinds.items()}
+    of_histories = {name: {file: kind.of_histories(data, file) for file in data.evaluated} for name, kind in kinds.items()}
+    contrasts = contrast_in_histories(data, kinds, np.random.default_rng([seed, 4]))
+    log_to_fit = draw_log(data, np.random.default_rng([seed, 2]))
+    parts = {name: [name] for name in kinds} | {FUSED: list(kinds)}
+    fitted = {
+        name: fit_kind(
+            columns=tuple(column for part in names for column in kinds[part].columns),
+            of_log=np.concatenate([features[part][0] for part in names], axis=1),
+            of_planted=np.concatenate([features[part][1] for part in names], axis=1),
+            histories={file: np.concatenate([of_histories[part][file] for part in names], axis=2) for file in data.evaluated},
+            contrast=joined_contrast([contrasts[part] for part in names]),
+            planted=planted,
+            usable=planted.given == ("llm" in names),
+            log_to_fit=log_to_fit,
+            rng=np.random.default_rng([seed, 3]),
+        )
+        for name, names in parts.items()
+    }
+    return Evidence(fitted, counts, planted, log_to_fit)
+
+
+def semantic_kind(data: DataSet, vectors: np.ndarray, user_keys: Sequence[str] | None, seed: int) -> Semantic:
+    table = data.interactions
+    halves = table.halves(user_keys)
+    windows = np.where(data.train >= 0, table.items[data.train], 0)  # (N, W)
+    return Semantic(learn_for_halves(vectors, windows, halves[table.users[data.train[:, -1]]], seed), halves)
+
+
+def given_kind(llm: GivenScores, planted_count: int) -> GivenKind:
+    """The language model's scores as features; of planted interactions that it did not read NaN."""
+    scores = np.full((planted_count, 1), np.nan, dtype=np.float32)
+    scores[planted_count - len(llm.planted) :, 0] = llm.planted_scores
+    histories = {file: values[:, :, None] for file, values in llm.histories.items()}
+    return GivenKind(("noise_prob",), llm.train[:, None], scores, histories)
+
+
+def draw_planted(data: DataSet, counts, llm: GivenScores | None, rng: np.random.Generator) -> PlantedSplit:
+    """Our own planted interactions, then those that a language model read; of each the first half to fit on, the rest for the bound."""
+    own, by_popularity = plant(data, counts, PLANTED_TO_FIT + PLANTED_TO_BOUND, POPULAR_SHARE, rng)
+    to_fit = np.arange(len(own)) < PLANTED_TO_FIT
+    given = np.zeros(len(own), dtype=bool)
+    if llm is None:
+        return PlantedSplit(own, by_popularity, given, to_fit)
+    half = rng.permutation(len(llm.planted)) < len(llm.planted) / 2
+    drawn = llm.by_popularity if len(llm.by_popularity) else np.zeros(len(llm.planted), dtype=bool)
+    return PlantedSplit(
+        planted=Planted(np.r_[own.rows, llm.planted.rows], np.r_[own.items, llm.planted.items]),
+        by_popularity=np.r_[by_popularity, drawn],
+        given=np.r_[given, np.ones(len(llm.planted), dtype=bool)],
+        to_fit=np.r_[to_fit, half],
+    )
+
+
+def draw_log(data: DataSet, rng: np.random.Generator) -> np.ndarray:
+    """(n,) bool: train interactions to fit on, half of them at most: the others bound the share of noise."""
+    train_rows = np.flatnonzero(data.interactions.in_train)
+    chosen = np.zeros(len(data.interactions), dtype=bool)
+    chosen[rng.permutation(train_rows)[: min(LOG_TO_FIT, len(train_rows) // 2)]] = True
+    return chosen
+
+
+def contrast_in_histories(data: DataSet, kinds: dict[str, FeatureKind], rng) -> dict[str, tuple[np.ndarray, np.ndarray] | None]:
+    """{kind: features (R, F) of planted places of single histories, and of the same places as they are}; None where a kind cannot tell.
+
+    Empty where no valid or test row asks for it.
+    """
+    if not any(len(rows.users) for rows in data.evaluated.values()):
+        return dict.fromkeys(kinds)
+    users, histories, places, items = plant_in_histories(data, HISTORIES_TO_FIT, rng)
+    planted, number = histories.copy(), np.arange(len(places))
+    planted[number, places] = items
+    contrasts = {}
+    for name, kind in kinds.items():
+        parts = [kind.of_windows(users, windows) for windows in (planted, histories)]
+        contrasts[name] = None if parts[0] is None else tuple(part[number, places] for part in parts)
+    return contrasts
+
+
+def joined_contrast(contrasts: list) -> tuple[np.ndarray, np.ndarray] | None:
+    """The features of several kinds side by side; None where one cannot tell."""
+    if any(contrast is None for contrast in contrasts):
+        return None
+    return tuple(np.concatenate(parts, axis=1) for parts in zip(*contrasts))
+
+
+def fit_kind(columns, of_log, of_planted, histories, contrast, planted: PlantedSplit, usable, log_to_fit, rng) -> KindOfEvidence:
+    """of_log (n, F), of_planted (M, F), histories {file: (N, H, F)}; usable (M,) bool: planted interactions of this kind.
+
+    contrast: two of (R, F), planted in single histories and as they are. Without it histories are judged as train interactions are.
+    """
+    log_ratio = fit_log_ratio(of_planted[usable & planted.to_fit], finite_rows(of_log[log_to_fit]))
+    in_histories = log_ratio if contrast is None else fit_log_ratio(*contrast)
+    train, r_of_planted = log_ratio.of(of_log), log_ratio.of(of_planted)
+    unfitted = train[~log_to_fit]
+    return KindOfEvidence(
+        columns=columns,
+        log_ratio=log_ratio,
+        in_histories=in_histories,
+        share_bound=share_bound(unfitted[~np.isnan(unfitted)], r_of_planted[usable & ~planted.to_fit], rng),
+        train=train,
+        histories={file: in_histories.of(values) for file, values in histories.items()},
+        planted=r_of_planted,
+    )
+
+
+def finite_rows(features: np.ndarray) -> np.ndarray:
+    """Rows of (L, F) without NaN: a language model need not have read every interaction."""
+    return features[~np.isnan(features).any(1)]

@@ -220,7 +220,7 @@ def show_added(made: Path) -> None:
     from denoise_code.data_set.padded_rows import pick
     from denoise_code.data_set.padded_rows import read_split as read_scored
     from denoise_code.evidence.detection import bootstrap_aucs, detection_row, interval
-    from denoise_code.evidence.fit import Evidence, halves
+    from denoise_code.evidence.window_fit import Evidence, halves
 
     def by_other_users(kind: str, planted) -> np.ndarray:
         one, other = (Evidence(kind, sources, half).probabilities(planted) for half in halves(planted))

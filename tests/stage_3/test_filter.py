@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from denoise_code.data_set import catalogue, folder, padded_rows
-from denoise_code.evidence.fit import Evidence, Sources
+from denoise_code.evidence.window_fit import Evidence, Sources
 
 
 def slow_filter(split, threshold, most):

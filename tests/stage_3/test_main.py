@@ -16,7 +16,7 @@ import training
 from conftest import sasrec_command, sasrec_refused, write_denoised
 from safetensors.torch import load_file
 
-from denoise_code.evidence import features
+from denoise_code.evidence import window_features as features
 
 
 def test_the_commands_of_the_release(tmp_path, root):

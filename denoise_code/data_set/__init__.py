@@ -1,0 +1,1 @@
+"""What a data set is, as arrays: interactions, windows over them. No files, no models."""

@@ -1,0 +1,358 @@
+"""A data set as a table of interactions and windows over it. Knows nothing of files, of models and of what noise is.
+
+An interaction is (user, place in the user's sequence, item). A window is a run of rows of the table, so that an interaction has one
+row number in all windows that hold it. Three rules keep the table from telling what must not be known (DESIGN, section 2):
+
+- The last cell of a valid or test row is the true item, whatever later histories hold in its place. It is no evidence.
+- Only train windows teach: `Interactions.reach` says which places, and which pairs of places, a train window holds.
+- The history of a valid or test row stands with the row (`EvaluatedRows.histories`), not with the interactions.
+"""
+
+import zlib
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+NO_ROW = -1  # left padding of windows of row numbers
+GAP = 1  # empty places between parts of a user's sequence whose distance is not known
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One file of windows. N rows of at most W items, oldest first, the last one is the target; left-padded with 0.
+
+    users (N,) str; items, masks, true_items (N, W) int64; times (N,) float64 of the targets, any unit, NaN where not known;
+    starts (N,) int64: the place of a row's first item in its user's sequence, or None where the file does not tell.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    masks: np.ndarray
+    true_items: np.ndarray
+    times: np.ndarray
+    starts: np.ndarray | None = None
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) how many items each row has."""
+        return (self.items != 0).sum(1)
+
+
+def rows_from_lists(
+    users: Sequence,
+    items: list[list[int]],
+    masks: list[list[int]],
+    times: Sequence,
+    starts: Sequence[int] | None = None,
+    true_items: list[list[int]] | None = None,
+    width: int | None = None,
+) -> Rows:
+    """The columns of a file as arrays. width: only the last so many items of each row; by default those of the longest row.
+
+    true_items None: the items as they are, where nothing tells what stood there before noise.
+    """
+    width = width or max(map(len, items))
+    lengths = np.array([len(window) for window in items], dtype=np.int64)
+    if starts is not None:
+        starts = np.asarray(starts, dtype=np.int64) + np.maximum(lengths - width, 0)
+    padded_items = pad_left(items, width)
+    return Rows(
+        users=np.asarray(users).astype(str),
+        items=padded_items,
+        masks=pad_left(masks, width),
+        true_items=padded_items if true_items is None else pad_left(true_items, width),
+        times=np.array([np.nan if time is None else float(time) for time in times], dtype=np.float64),
+        starts=starts,
+    )
+
+
+def pad_left(lists: list[list[int]], width: int) -> np.ndarray:
+    """(N, width) int64: the last `width` numbers of each list at the right, 0 before them."""
+    lengths = np.minimum([len(numbers) for numbers in lists], width)
+    filled = np.arange(width) >= width - lengths[:, None]  # (N, width)
+    padded = np.zeros((len(lists), width), dtype=np.int64)
+    kept = (number for numbers in lists for number in numbers[-width:])
+    padded[filled] = np.fromiter(kept, dtype=np.int64, count=int(lengths.sum()))
+    return padded
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """n interactions, sorted by user and place.
+
+    users (n,) int64: codes 0..U-1, `user_names` (U,) str are the file's; places (n,) int64; items, masks, true_items (n,) int64;
+    times (n,) float64: of targets those of their rows, of others that of the next known one of the user, else NaN.
+    reach (n,) int64: the last place of the train windows that start at or before this place of the user, -1 where there is none.
+    Places p <= q of a user are in one train window just where q <= reach at p.
+    """
+
+    users: np.ndarray
+    places: np.ndarray
+    items: np.ndarray
+    masks: np.ndarray
+    true_items: np.ndarray
+    times: np.ndarray
+    reach: np.ndarray
+    user_names: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def in_train(self) -> np.ndarray:
+        """(n,) bool: whether a train window holds the interaction. Nothing but these may be learned from."""
+        return self.places <= self.reach
+
+    def halves(self, keys: Sequence[str] | None = None) -> np.ndarray:
+        """0 or 1 (U,) for each user, by the user's key in the log (default: the name in the file): the same in every data set."""
+        names = self.user_names if keys is None else keys
+        return np.array([zlib.crc32(str(name).encode()) & 1 for name in names], dtype=np.int64)
+
+
+def train_pairs(users: np.ndarray, places: np.ndarray, reach: np.ndarray, lag: int) -> np.ndarray:
+    """Rows (P,) whose interaction is in one train window with that of the row `lag` further on. All (n,), sorted by user and place."""
+    if lag >= len(users):
+        return np.zeros(0, dtype=np.int64)
+    same_user = users[:-lag] == users[lag:]
+    return np.flatnonzero(same_user & (places[lag:] <= reach[:-lag]))
+
+
+@dataclass(frozen=True)
+class EvaluatedRows:
+    """The N rows of a file of valid or test rows. H = W - 1.
+
+    users (N,) int64 codes; rows (N, W) int64 row numbers of the table, -1 left of a row's first; histories (N, H) int64 items, 0 left
+    of the first; targets (N,) int64, the true items; history_masks, history_true_items (N, H) int64: for evaluation only.
+    """
+
+    users: np.ndarray
+    rows: np.ndarray
+    histories: np.ndarray
+    targets: np.ndarray
+    history_masks: np.ndarray
+    history_true_items: np.ndarray
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Interactions and the windows over them.
+
+    train (N, W) int64: row numbers of the table for each train row, -1 left of its first, in the order of the file.
+    n_items: the catalogue is 1..n_items. disagreements: cells of train rows and of histories that hold another item than the table.
+    """
+
+    interactions: Interactions
+    train: np.ndarray
+    evaluated: dict[str, EvaluatedRows]
+    n_items: int
+    disagreements: int
+
+
+def build_data_set(train: Rows, evaluated: dict[str, Rows], n_items: int) -> DataSet:
+    """The table of all interactions of these files, and their rows as windows over it.
+
+    Where rows disagree about an interaction the train rows count before the histories of the others, the earlier row before the later;
+    a target counts only where nothing else holds its interaction. The order of the rows changes nothing.
+    """
+    files = [train, *evaluated.values()]
+    width = max(rows.items.shape[1] for rows in files)
+    items, masks, true_items = (
+        np.concatenate([widen(getattr(rows, name), width) for rows in files]) for name in ("items", "masks", "true_items")
+    )  # (N, W) each, all files one below the other
+    names, users = np.unique(np.concatenate([rows.users for rows in files]), return_inverse=True)
+    times = np.concatenate([rows.times for rows in files])
+    is_train = np.arange(len(users)) < len(train.users)
+    lengths = (items != 0).sum(1)
+    order = row_order(users, is_train, times, items)
+    if any(rows.starts is None for rows in files):
+        starts = find_starts(users, items, lengths, is_train, times, order)
+    else:
+        starts = np.concatenate([rows.starts for rows in files])
+    first_cells = starts - (width - lengths)  # the place of a row's first column, padding or not
+
+    is_target = np.zeros((1, width), dtype=bool)
+    is_target[0, -1] = True
+    is_target = is_target & ~is_train[:, None]  # (N, W)
+    most_places = int((starts + lengths).max()) + 1
+    keys = users[:, None] * most_places + first_cells[:, None] + np.arange(width)  # (N, W): names the interaction of a cell
+    seen = (items != 0) & ~is_target
+
+    row, column = np.nonzero(seen[order])
+    seen_cells = order[row] * width + column  # (C,) in the order in which they count
+    target_cells = np.flatnonzero(is_target)
+    cells = np.concatenate([seen_cells, target_cells])
+    table_keys, first = np.unique(keys.ravel()[cells], return_index=True)  # the first of those that share a key
+    chosen, from_target = cells[first], first >= len(seen_cells)
+    del cells, seen_cells, row, column
+
+    table_items = np.where(from_target, true_items.ravel()[chosen], items.ravel()[chosen])
+    table_users, places = np.divmod(table_keys, most_places)
+    first_rows = np.searchsorted(table_keys, users * most_places + starts)  # (N,)
+    rows = first_rows[:, None] + np.arange(width) - (width - lengths)[:, None]
+    rows = np.where(items != 0, rows, NO_ROW)  # (N, W)
+    interactions = Interactions(
+        users=table_users,
+        places=places,
+        items=table_items,
+        masks=np.where(from_target, 0, masks.ravel()[chosen]),
+        true_items=true_items.ravel()[chosen],
+        times=times_of_interactions(table_users, rows[:, -1], times),
+        reach=furthest_ends(table_users, first_rows[is_train], (starts + lengths - 1)[is_train]),
+        user_names=names,
+    )
+    bounds = np.cumsum([len(part.users) for part in files])
+    parts = [slice(end - len(part.users), end) for end, part in zip(bounds, files)]
+    return DataSet(
+        interactions=interactions,
+        train=rows[parts[0]],
+        evaluated={
+            name: EvaluatedRows(
+                users=users[part],
+                rows=rows[part],
+                histories=items[part, :-1],
+                targets=true_items[part, -1],
+                history_masks=masks[part, :-1],
+                history_true_items=true_items[part, :-1],
+            )
+            for name, part in zip(evaluated, parts[1:])
+        },
+        n_items=n_items,
+        disagreements=int((seen & (table_items[rows] != items)).sum()),
+    )
+
+
+def widen(cells: np.ndarray, width: int) -> np.ndarray:
+    """(N, width) int64: cells (N, V <= width) with zeros to the left."""
+    return np.pad(np.asarray(cells, dtype=np.int64), ((0, 0), (width - cells.shape[1], 0)))
+
+
+def row_order(users: np.ndarray, is_train: np.ndarray, times: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """(N,) row numbers by user, train rows first, then by time and by what the rows hold: the same however the rows were shuffled.
+
+    The target of a row that is not a train row has no part in it.
+    """
+    weights = np.random.default_rng(0).integers(1, 2**62, size=items.shape[1])  # products wrap around, as hashes may
+    weights = np.where(np.arange(items.shape[1]) == items.shape[1] - 1, np.where(is_train, weights[-1], 0)[:, None], weights)
+    return np.lexsort(((items * weights).sum(1), np.nan_to_num(times), ~is_train, users))
+
+
+def furthest_ends(users: np.ndarray, first_rows: np.ndarray, last_places: np.ndarray) -> np.ndarray:
+    """`reach` (n,) of rows of these users (n,), from the first rows (N,) and the last places (N,) of the train windows."""
+    ends = np.full(len(users), -1, dtype=np.int64)
+    np.maximum.at(ends, first_rows, last_places)
+    step = int(last_places.max(initial=0)) + 2  # above any place, so that what one user reaches is not the next one's
+    return np.maximum.accumulate(ends + users * step) - users * step
+
+
+def times_of_interactions(users: np.ndarray, target_rows: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Times (n,) of interactions: of targets those of their rows, before them that of the user's next target, else NaN."""
+    result = np.full(len(users), np.nan)
+    known = ~np.isnan(times)
+    result[target_rows[known]] = times[known]
+    next_known = np.where(np.isnan(result), len(users), np.arange(len(users)))
+    next_known = np.minimum.accumulate(next_known[::-1])[::-1]  # (n,) the row of the next known time, n where there is none
+    inside = next_known < len(users)
+    same_user = np.zeros(len(users), dtype=bool)
+    same_user[inside] = users[next_known[inside]] == users[inside]
+    result[same_user] = result[next_known[same_user]]
+    return result
+
+
+# ---------------------------------------------------------------- files that do not tell where a row starts
+
+
+def find_starts(
+    users: np.ndarray, items: np.ndarray, lengths: np.ndarray, is_train: np.ndarray, times: np.ndarray, order: np.ndarray
+) -> np.ndarray:
+    """Starts (N,) of rows by what they share: see `place_windows`. order: `row_order`. Targets of other than train rows are not read."""
+    starts = np.zeros(len(users), dtype=np.int64)
+    width, times = items.shape[1], np.nan_to_num(times)
+    bounds = np.flatnonzero(np.r_[True, users[order][1:] != users[order][:-1], True])
+    for first, end in zip(bounds[:-1].tolist(), bounds[1:].tolist()):
+        if end - first > 1:
+            rows = order[first:end]
+            windows = [
+                tuple(items[row, width - lengths[row] : width if is_train[row] else width - 1].tolist()) for row in rows.tolist()
+            ]
+            starts[rows] = place_windows(windows, times[rows].tolist(), lengths[rows].tolist())
+    return starts
+
+
+def place_windows(windows: list[tuple[int, ...]], times: list[float], lengths: list[int]) -> np.ndarray:
+    """Starts (M,) of one user's windows.
+
+    Of two windows that overlap, the one that ends later has the later or the same time. Overlaps that hold half of the shorter window
+    and more are recognised, shorter ones could be chance; the longest are joined first, each window to the last one before it. Windows
+    that no overlap joins stand behind a gap, in the order of time. lengths (M,): places that a window takes, its target included.
+    """
+    parts = JoinedWindows(len(windows))
+    least = -(-min(map(len, windows)) // 2)
+    for overlap in range(max(map(len, windows)), max(least, 1) - 1, -1):
+        for earlier, later, shift in overlaps_of(windows, times, overlap):
+            parts.join(earlier, later, shift)
+        if parts.count == 1:
+            break
+    starts, place = np.zeros(len(windows), dtype=np.int64), 0
+    members = sorted(parts.members(), key=lambda part: (min(times[window] for window in part), min(part)))
+    for part in members:
+        offsets = np.array([parts.offsets[window] for window in part])
+        starts[part] = place + offsets - offsets.min()
+        place = max(starts[window] + lengths[window] for window in part) + GAP
+    return starts
+
+
+def overlaps_of(windows: list[tuple[int, ...]], times: list[float], overlap: int) -> list[tuple[int, int, int]]:
+    """(a, b, shift): window b starts `shift` after window a, and they share `overlap` items, half of the shorter one or more."""
+    ends = {}  # what stands at the end of a window, or within it: [(time, window, where in it)]
+    for number, window in enumerate(windows):
+        if len(window) >= overlap:
+            ends.setdefault(window[len(window) - overlap :], []).append((times[number], number, len(window) - overlap))
+    for places in ends.values():
+        places.sort()
+    found = []
+    shorter = {len(window) for window in windows} - {max(map(len, windows))}
+    for number, window in enumerate(windows):
+        if len(window) < overlap:
+            continue
+        others = ends.get(window[:overlap], [])
+        for place in range(bisect_right(others, (times[number], len(windows), 0)) - 1, -1, -1):  # the last one before it first
+            _, other, shift = others[place]
+            if other != number and 2 * overlap >= min(len(window), len(windows[other])):
+                found.append((other, number, shift))
+                break
+        if overlap in shorter and len(window) > overlap + 1:  # a short window may lie within this one, at neither end
+            for shift in range(1, len(window) - overlap):
+                for time, other, _ in ends.get(window[shift : shift + overlap], []):
+                    if len(windows[other]) == overlap and time <= times[number]:
+                        found.append((number, other, shift))
+    return found
+
+
+class JoinedWindows:
+    """Windows joined to parts of one sequence: `offsets` are starts within the part that a window belongs to."""
+
+    def __init__(self, count: int):
+        self.count = count
+        self.offsets = [0] * count
+        self.part_of = list(range(count))
+        self.windows_of = {number: [number] for number in range(count)}
+
+    def join(self, earlier: int, later: int, shift: int) -> None:
+        """Let `later` start `shift` after `earlier`, and all that is joined to either with it; nothing where they are joined already."""
+        kept, moved = self.part_of[earlier], self.part_of[later]
+        if kept == moved:
+            return
+        distance = self.offsets[earlier] + shift - self.offsets[later]  # of the later one's part
+        if len(self.windows_of[kept]) < len(self.windows_of[moved]):
+            kept, moved, distance = moved, kept, -distance
+        for window in self.windows_of[moved]:
+            self.part_of[window] = kept
+            self.offsets[window] += distance
+        self.windows_of[kept] += self.windows_of.pop(moved)
+        self.count -= 1
+
+    def members(self) -> list[list[int]]:
+        """The windows of each part."""
+        return list(self.windows_of.values())
