@@ -10,8 +10,8 @@ from scipy import sparse
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.padded_rows import Split
 from denoise_code.evidence.counts import Counts
-from denoise_code.evidence.window_fit import halves
 from denoise_code.evidence.planted_windows import random_places
+from denoise_code.evidence.window_fit import halves
 
 NEIGHBOURS, CANDIDATES = 50, 50  # of an item, of a flagged place, by each kind
 FIT_ON, RIDGE = 3000, 1e-4  # train windows; keeps weights finite where few are found

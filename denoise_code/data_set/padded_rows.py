@@ -21,8 +21,8 @@ class Split:
     items, mask, clean (N, W) int64: the rows as they are, 1 where noise was injected, and before noise. noise_prob
     (N, W) is NaN where nothing was scored. suspects, suggestions (N, K) are item ids, 0 where there is none;
     suspect_prob (N, K) is -inf there. The last four are None for rows that were not denoised. places (N, W): which of its
-    user's interactions a position is, counted from 0; None for released rows, which do not tell. drawn (N,): how the item
-    of a planted row was drawn.
+    user's interactions a position is, counted from 0; None for released rows, which do not tell. times (N,) float64 of the
+    targets, NaN where not known. drawn (N,): how the item of a planted row was drawn.
     """
 
     path: Path
@@ -35,6 +35,7 @@ class Split:
     suspect_prob: np.ndarray | None = None
     suggestions: np.ndarray | None = None
     places: np.ndarray | None = None
+    times: np.ndarray | None = None
     drawn: np.ndarray | None = None
 
     @property
@@ -71,7 +72,20 @@ def is_train(path: Path) -> bool:
     return path.name.startswith(("train", "planted"))
 
 
-def parse_list(path: Path, row: int, column: str, text: str, kinds=(int,)) -> list:
+def parse_lists(path: Path, table: pd.DataFrame, column: str, kinds: tuple[type, ...] = (int,)) -> list[list]:
+    """The lists of a column, one a row. All cells at once where they are JSON, else one by one to name the row that is not."""
+    cells = table[column].tolist()
+    try:
+        lists = json.loads("[" + ",".join(cells) + "]")
+    except (ValueError, RecursionError):
+        lists = []
+    whole = len(lists) == len(cells) and all(isinstance(values, list) for values in lists)
+    if whole and {type(value) for values in lists for value in values} <= set(kinds):
+        return lists
+    return [parse_list(path, row, column, text, kinds) for row, text in enumerate(cells, 1)]
+
+
+def parse_list(path: Path, row: int, column: str, text: str, kinds: tuple[type, ...] = (int,)) -> list:
     """A cell that holds a list: JSON, or the Python literal of the release's title columns."""
     try:
         values = json.loads(text)
@@ -96,45 +110,71 @@ def pad(rows: list[list], width: int, fill, dtype, left=True) -> np.ndarray:
     return padded
 
 
-def read_split(path: Path, titles: list[str], maxlen: int, columns: str) -> Split:
-    """Read one split, the last maxlen + 1 items of each window; raises InputError naming file and row.
+def read_split(path: Path, titles: list[str], maxlen: int | None, columns: str) -> Split:
+    """Read one split, the last maxlen + 1 items of each window (None: all); raises InputError naming file and row.
 
     columns: whether those of generate_denoised.py are "needed", "optional" or "ignored". The target of a valid or test
     row is restored to the item before noise where the file has noise there (the release restored only test).
     """
+    table = read_table(path, columns)
+    denoised = columns != "ignored" and set(DENOISED_COLUMNS) <= set(table.columns)
+    items, mask = parse_lists(path, table, "item_ids"), parse_lists(path, table, "mask")
+    check_windows(path, items, mask, len(titles) - 1)
+    true_items = read_true_items(path, table, items, mask, titles)
+    if not is_train(path):
+        items = [window[:-1] + true_window[-1:] for window, true_window in zip(items, true_items)]
+    width = max(map(len, items)) if maxlen is None else maxlen + 1
+    split = Split(
+        path,
+        table["user_id"].to_numpy(),
+        *(pad(rows, width, 0, np.int64) for rows in (items, mask, true_items)),
+        places=read_places(path, table, items, width) if "start" in table else None,
+        times=pd.to_numeric(table["timestamp"], errors="coerce").to_numpy(np.float64) if "timestamp" in table else None,
+        drawn=table["drawn"].to_numpy() if "drawn" in table else None,
+    )
+    return read_denoised(split, table, items, len(titles) - 1) if denoised else split
+
+
+READ_COLUMNS = {"user_id", "item_ids", "mask", "replaced_item_titles", "timestamp", "start", "true_item_ids", "drawn"}
+
+
+def read_table(path: Path, columns: str) -> pd.DataFrame:
+    """The columns of a file that are read, as text; refuses a file that lacks one that is needed."""
+    read = READ_COLUMNS | set(DENOISED_COLUMNS if columns != "ignored" else ())
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=lambda name: name in read)
+    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {' '.join(str(error).split())}") from None
-    denoised = columns == "needed" or (columns == "optional" and set(DENOISED_COLUMNS) <= set(table.columns))
-    needed = ["user_id", "item_ids", "mask", *(DENOISED_COLUMNS if denoised else ())]
+    needed = ["user_id", "item_ids", "mask", *(DENOISED_COLUMNS if columns == "needed" else ())]
     missing = [column for column in needed if column not in table.columns]
     if missing:
         hint = "; only rows that generate_denoised.py wrote can be filtered" if missing[0] in DENOISED_COLUMNS else ""
         raise InputError(f"{path}: no column {missing[0]!r}, found {', '.join(table.columns)}{hint}")
     if table.empty:
         raise InputError(f"{path}: no rows")
+    return table
 
-    def lists(column, kinds=(int,)):
-        return [parse_list(path, row, column, text, kinds) for row, text in enumerate(table[column], 1)]
 
-    items, mask, width = lists("item_ids"), lists("mask"), maxlen + 1
+def check_windows(path: Path, items: list[list[int]], mask: list[list[int]], n_items: int) -> None:
+    """Refuse rows of one item, rows whose mask has another length, and ids that the catalogue does not have."""
     for row, (window, marks) in enumerate(zip(items, mask), 1):
         if len(window) < 2 or len(window) != len(marks):
             raise InputError(f"{path} row {row}: {len(window)} items and {len(marks)} mask entries, expected 2 or more of each")
-        if min(window) < 1 or max(window) >= len(titles):
-            raise InputError(f"{path} row {row}: item ids {min(window)}..{max(window)}, the catalogue has 1..{len(titles) - 1}")
-    clean = restore(path, table, items, mask, titles)
-    if not is_train(path):
-        items = [window[:-1] + original[-1:] for window, original in zip(items, clean)]
-    split = Split(
-        path,
-        table["user_id"].to_numpy(),
-        *(pad(rows, width, 0, np.int64) for rows in (items, mask, clean)),
-        places=read_places(path, table, items, width) if "start" in table else None,
-        drawn=table["drawn"].to_numpy() if "drawn" in table else None,
-    )
-    return read_denoised(split, items, lists, len(titles) - 1) if denoised else split
+        if min(window) < 1 or max(window) > n_items:
+            raise InputError(f"{path} row {row}: item ids {min(window)}..{max(window)}, the catalogue has 1..{n_items}")
+
+
+def read_true_items(path: Path, table: pd.DataFrame, items: list, mask: list, titles: list[str]) -> list[list[int]]:
+    """The windows before noise: by id where the file has `true_item_ids`, else by the titles that noise replaced (release)."""
+    if "true_item_ids" not in table.columns:
+        return restore(path, table, items, mask, titles)
+    true_items = parse_lists(path, table, "true_item_ids")
+    for row, (window, true_window) in enumerate(zip(items, true_items), 1):
+        if len(window) != len(true_window):
+            raise InputError(f"{path} row {row}: {len(window)} item_ids and {len(true_window)} true_item_ids")
+        if min(true_window) < 1 or max(true_window) >= len(titles):
+            raise InputError(f"{path} row {row}: true_item_ids outside 1..{len(titles) - 1}")
+    return true_items
 
 
 def read_places(path: Path, table: pd.DataFrame, items: list, width: int) -> np.ndarray:
@@ -170,11 +210,11 @@ def restore(path: Path, table: pd.DataFrame, items: list, mask: list, titles: li
     return clean
 
 
-def read_denoised(split: Split, items: list, lists, n_items: int) -> Split:
+def read_denoised(split: Split, table: pd.DataFrame, items: list, n_items: int) -> Split:
     """The split with the columns of generate_denoised.py."""
-    path, width = split.path, split.items.shape[1]
-    probs, suspect_probs = lists("noise_prob", (int, float)), lists("noise_items_prob", (int, float))
-    suspects, suggestions = lists("noise_items"), lists("suggest_item_ids")
+    path, width, numbers = split.path, split.items.shape[1], (int, float)
+    probs, suspect_probs = (parse_lists(path, table, column, numbers) for column in ("noise_prob", "noise_items_prob"))
+    suspects, suggestions = (parse_lists(path, table, column) for column in ("noise_items", "suggest_item_ids"))
     for row, (window, prob, ids, id_probs, suggested) in enumerate(zip(items, probs, suspects, suspect_probs, suggestions), 1):
         scored = len(window) - (not is_train(path))
         if len(prob) != scored:

@@ -122,18 +122,29 @@ def of_windows(truth: np.ndarray, score: np.ndarray, scored: np.ndarray) -> tupl
     return auc, (precision * truth).sum(1) / truth.sum(1)
 
 
-def bootstrap_aucs(split, mark: int, scores: dict[str, np.ndarray], draws: int = 300) -> dict[str, np.ndarray]:
-    """{kind: AUC (draws,) over all positions}, users being drawn with all their windows, the same ones for all kinds."""
-    rng, scored = np.random.default_rng(0), split.editable
-    users = np.unique(split.users, return_inverse=True)[1]
-    owners, truth = users[np.nonzero(scored)[0]], (split.mask == mark)[scored]
-    levels = {kind: np.unique(score[scored], return_inverse=True)[1] for kind, score in scores.items()}
+def auc(truth: np.ndarray, score: np.ndarray) -> float:
+    """Area under the ROC curve of scores (m,), ties halved; truth (m,) bool holds both kinds."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(truth, score))
+
+
+def bootstrap_aucs(
+    users: np.ndarray, truth: np.ndarray, scores: dict[str, np.ndarray], draws: int = 300
+) -> dict[str, np.ndarray]:
+    """{kind: AUC (draws,)} over positions (m,): users are drawn with all their positions, the same ones for all kinds.
+
+    Draws without noise, or with nothing else, are left out.
+    """
+    rng, user = np.random.default_rng(0), np.unique(users, return_inverse=True)[1]
+    n_users = int(user.max()) + 1
+    levels = {kind: np.unique(score, return_inverse=True)[1] for kind, score in scores.items()}
     aucs = {kind: [] for kind in scores}
     for _ in range(draws):
-        times = rng.multinomial(users.max() + 1, np.full(users.max() + 1, 1 / (users.max() + 1)))[owners]  # drawn
-        if 0 < times[truth].sum() < times.sum():
+        times_drawn = rng.multinomial(n_users, np.full(n_users, 1 / n_users))[user]  # (m,)
+        if 0 < times_drawn[truth].sum() < times_drawn.sum():
             for kind, level in levels.items():
-                aucs[kind].append(weighted_auc(truth, level, times))
+                aucs[kind].append(weighted_auc(truth, level, times_drawn))
     return {kind: np.array(values) for kind, values in aucs.items()}
 
 

@@ -13,9 +13,9 @@ from denoise_code.common.errors import InputError
 from denoise_code.data_set.padded_rows import Split, half_of, pick
 from denoise_code.data_set.planting import DRAWN
 from denoise_code.evidence.counts import Counts
-from denoise_code.evidence.window_features import FEATURES, collaborative_features, llm_features, semantic_features
 from denoise_code.evidence.planted_windows import plant
 from denoise_code.evidence.similarity import Similarity, learn
+from denoise_code.evidence.window_features import FEATURES, collaborative_features, llm_features, semantic_features
 
 OWN_PLANTED = 5000  # windows that are planted here where no language model has to read them, so they cost nothing
 

@@ -1,1 +1,0 @@
-"""What a data set is, as arrays: interactions, windows over them. No files, no models."""

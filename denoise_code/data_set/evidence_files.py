@@ -1,0 +1,133 @@
+"""evidence.safetensors and evidence.json of a denoised folder: what stage 2 says of every interaction, for stage 3 to read.
+
+r is log(f_planted / f_log) of one kind of evidence: how much more often planted noise looks so than the log's own interactions
+do. With a share pi of noise in the log, P(noise) = min(1, pi exp(r)).
+
+A train interaction has one r of each kind and one replacement, whatever windows hold it. The history of a valid or test row is
+judged from nothing at or after its target, so its r and replacements stand with the row.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from denoise_code.common.errors import InputError
+from denoise_code.common.files import read_json, write_atomically, write_json
+from denoise_code.data_set.folder import noisy_name
+
+ARRAYS, RECORD = "evidence.safetensors", "evidence.json"
+
+
+@dataclass(frozen=True)
+class StoredEvidence:
+    """The content of both files. n train interactions, N rows of at most W items in a file, H = W - 1.
+
+    windows (N, W) int32: which interaction stands in each cell of a train row, -1 left of its first. users, places (n,) int32:
+    whose interaction it is and which of the user's. train {kind: (n,) float32}, NaN where no train window holds one; histories
+    {file: {kind: (N, H) float32}}, NaN left of a history's first item; train_replacements (n,) int32 and history_replacements
+    {file: (N, H) int32} are item ids, 0 where there is none. record: evidence.json.
+    """
+
+    windows: np.ndarray
+    users: np.ndarray
+    places: np.ndarray
+    train: dict[str, np.ndarray]
+    histories: dict[str, dict[str, np.ndarray]]
+    train_replacements: np.ndarray
+    history_replacements: dict[str, np.ndarray]
+    record: dict
+
+    @property
+    def kinds(self) -> list[str]:
+        return list(self.train)
+
+    @property
+    def noise_share(self) -> float:
+        """The share of noise pi that the replacements were made with, and the default of stage 3."""
+        return self.record["noise_share"]
+
+
+def noise_probability(r: np.ndarray, share: float) -> np.ndarray:
+    """P(noise) = min(1, share exp(r)); NaN where r is (positive and unlabelled data: Elkan and Noto 2008)."""
+    return np.minimum(share * np.exp(np.minimum(r, 700)), 1)  # exp(710) is no number any more
+
+
+def fingerprint_of_rows(users: Iterable, items: np.ndarray) -> str:
+    """SHA-256 of the rows of a file: users (N,) and items (N, W), 0 left of a row's first; the same in noisy and denoised folders."""
+    digest = hashlib.sha256("\n".join(map(str, users)).encode())
+    digest.update(np.ascontiguousarray(items, dtype=np.int64).tobytes())
+    digest.update(str(items.shape).encode())
+    return digest.hexdigest()
+
+
+def fingerprint_of_catalogue(titles: list[str]) -> str:
+    """SHA-256 of the titles by item id."""
+    return hashlib.sha256("\n".join(titles).encode()).hexdigest()
+
+
+def write_evidence(folder: Path, evidence: StoredEvidence) -> None:
+    """Both files, the record last: where it stands, the arrays are complete and its own."""
+    from safetensors.numpy import save_file
+
+    tensors = {
+        "train/rows": evidence.windows.astype(np.int32),
+        "train/user": evidence.users.astype(np.int32),
+        "train/place": evidence.places.astype(np.int32),
+        "train/replacement": evidence.train_replacements.astype(np.int32),
+    }
+    tensors |= {f"train/{kind}": r.astype(np.float32) for kind, r in evidence.train.items()}
+    for file, kinds in evidence.histories.items():
+        tensors |= {f"{file}/{kind}": r.astype(np.float32) for kind, r in kinds.items()}
+        tensors[f"{file}/replacement"] = evidence.history_replacements[file].astype(np.int32)
+    (folder / RECORD).unlink(missing_ok=True)
+    with write_atomically(folder / ARRAYS) as partial:
+        save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, partial)
+    write_json(folder / RECORD, evidence.record)
+
+
+def read_evidence(folder: Path) -> StoredEvidence:
+    """Raises InputError with one line for a folder without evidence, and for files that are damaged or not ours."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if not (folder / RECORD).exists():
+        raise InputError(f"{folder}: no {RECORD}; {command_for(folder)} makes it")
+    try:
+        record, tensors = read_json(folder / RECORD), load_file(folder / ARRAYS)
+        kinds, files = record["kinds"], record["files"]
+        evidence = StoredEvidence(
+            windows=tensors["train/rows"],
+            users=tensors["train/user"],
+            places=tensors["train/place"],
+            train={kind: tensors[f"train/{kind}"] for kind in kinds},
+            histories={file: {kind: tensors[f"{file}/{kind}"] for kind in kinds} for file in files},
+            train_replacements=tensors["train/replacement"],
+            history_replacements={file: tensors[f"{file}/replacement"] for file in files},
+            record=record,
+        )
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        problem = " ".join(str(error).split())[:120]
+        raise InputError(
+            f"{folder}: {RECORD} and {ARRAYS} are not what generate_denoised.py wrote ({problem}); remove {RECORD} and make them again"
+        ) from None
+    return evidence
+
+
+def command_for(folder: Path) -> str:
+    """The command that makes the evidence of a denoised folder, or of the data set whose name it has."""
+    return f"python generate_denoised.py --noise_dataset_path {folder.parent / noisy_name(folder.name)}"
+
+
+def check_rows(folder: Path, evidence: StoredEvidence, file: str, users: Iterable, items: np.ndarray) -> None:
+    """Refuse evidence that was made for other rows than these. file: name without .csv, `train` for train rows of any name."""
+    expected = evidence.record["rows"].get(file)
+    if expected is None:
+        files = ", ".join(evidence.record["rows"])
+        raise InputError(f"{folder}/{RECORD}: made for {files}, not for {file}.csv; {command_for(folder)} makes it anew")
+    if fingerprint_of_rows(users, items) != expected:
+        raise InputError(
+            f"{folder}/{RECORD}: made for other rows than {file}.csv has now; remove it, {command_for(folder)} makes it anew"
+        )

@@ -1,1 +1,0 @@
-"""Evidence that an interaction is noise, and its calibration: functions of arrays. No files, no printing."""

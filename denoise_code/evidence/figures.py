@@ -1,0 +1,88 @@
+"""How well evidence tells noise: planted noise, of any log, and injected noise, where an experiment knows the truth.
+
+Beside every figure stands rarity, how few other users have an item: what a score reaches that does not read the window.
+"""
+
+import numpy as np
+
+from denoise_code.data_set.evidence_files import noise_probability
+from denoise_code.data_set.interactions import DataSet
+from denoise_code.evidence.detection import auc, bootstrap_aucs, detection_row, expected_calibration_error, interval
+from denoise_code.evidence.fit import FUSED, Evidence
+
+INJECTED = 1  # in masks
+RARITY = "rarity"
+
+
+def detection_figures(data: DataSet, evidence: Evidence, share: float) -> dict:
+    """What stands in evidence.json; only evaluation reads masks, and only here.
+
+    planted: AUC of planted interactions against the log's own that nothing was fitted on. auc_context: the same of items planted
+    as popular as the log's. injected: of test histories, where noise was injected, else None.
+    """
+    test = next((file for file in data.evaluated if file.startswith("test")), None)
+    return {
+        "planted": aucs_of_planted(data, evidence, evidence.planted.by_popularity, wanted=False),
+        "auc_context": aucs_of_planted(data, evidence, evidence.planted.by_popularity, wanted=True),
+        "injected": None if test is None else injected_noise(data, evidence, test, share),
+    }
+
+
+def aucs_of_planted(data: DataSet, evidence: Evidence, by_popularity: np.ndarray, wanted: bool) -> dict[str, dict]:
+    """{kind: AUC and 95 % interval} of planted interactions with items drawn so, on which nothing was fitted; users are drawn.
+
+    A kind that reads what a language model said has planted interactions of its own; others have {}.
+    """
+    table = data.interactions
+    unfitted = table.in_train & ~evidence.log_to_fit
+    figures = {}
+    for kind, said in evidence.kinds.items():
+        planted = ~np.isnan(said.planted) & (by_popularity == wanted) & ~evidence.planted.to_fit
+        log = unfitted & ~np.isnan(said.train)
+        if not planted.any() or not log.any():
+            continue
+        users = np.r_[table.users[evidence.planted.planted.rows[planted]], table.users[log]]
+        truth = np.arange(len(users)) < planted.sum()
+        score = np.r_[said.planted[planted], said.train[log]]
+        draws = bootstrap_aucs(users, truth, {kind: score})
+        figures[kind] = {"auc": auc(truth, score), "interval_95": interval(draws[kind])}
+    return figures
+
+
+def injected_noise(data: DataSet, evidence: Evidence, file: str, share: float) -> dict | None:
+    """Figures of the injected noise in the histories of a file; None where there is none."""
+    rows = data.evaluated[file]
+    scored = rows.histories != 0  # (N, H)
+    truth = rows.history_masks == INJECTED
+    if not truth[scored].any():
+        return None
+    users = np.broadcast_to(rows.users[:, None], scored.shape)
+    scores = {RARITY: -evidence.counts.items_of_others(users, rows.histories).astype(np.float64)}
+    scores |= {kind: said.histories[file] for kind, said in evidence.kinds.items()}
+    draws = bootstrap_aucs(users[scored], truth[scored], {kind: score[scored] for kind, score in scores.items()})
+    return {
+        "file": file,
+        "positions": int(scored.sum()),
+        "share": float(truth[scored].mean()),
+        "by kind": {kind: detection_row(truth, score, scored) for kind, score in scores.items()},
+        "fused minus": {kind: interval(draws[FUSED] - aucs) for kind, aucs in draws.items() if kind != FUSED},
+        "probability": probability_figures(truth[scored], evidence.kinds[FUSED].histories[file][scored], share),
+    }
+
+
+def probability_figures(truth: np.ndarray, r: np.ndarray, share: float) -> dict:
+    """Of P(noise) with the share of noise that was taken, and with the true one; truth (m,) bool, r (m,) of `fused`."""
+    figures = {}
+    for name, taken in (("with the share taken", share), ("with the true share", float(truth.mean()))):
+        prob = noise_probability(r, taken)
+        flagged = prob > 0.5
+        hits = int((flagged & truth).sum())
+        figures[name] = {
+            "share": taken,
+            "Brier score": float(np.mean((prob - truth) ** 2)),
+            "Brier score of the constant share": float(np.mean((taken - truth) ** 2)),
+            "expected calibration error": expected_calibration_error(truth, prob),
+            "precision above 0.5": hits / int(flagged.sum()) if flagged.any() else None,
+            "recall above 0.5": hits / int(truth.sum()),
+        }
+    return figures

@@ -1,0 +1,249 @@
+"""The last act of stage 2: evidence and replacements for all rows of a data set, into files that stage 3 reads.
+
+Reads rows and catalogue of a data set folder and, from the denoised folder, what there is of title vectors, of the language model's
+scores and of the windows that were planted for it. It can be made later for a finished folder; made before, it is left as it is.
+"""
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from denoise_code.evidence.figures import detection_figures
+
+from denoise_code.common.errors import InputError
+from denoise_code.common.files import fingerprint_of_files, peak_resident_gib, read_json
+from denoise_code.data_set.catalogue import read_titles
+from denoise_code.data_set.evidence_files import (
+    RECORD,
+    StoredEvidence,
+    fingerprint_of_catalogue,
+    fingerprint_of_rows,
+    noise_probability,
+    write_evidence,
+)
+from denoise_code.data_set.folder import SPLITS, find_split
+from denoise_code.data_set.interactions import DataSet, Rows, build_data_set
+from denoise_code.data_set.padded_rows import Split, read_split, read_vectors
+from denoise_code.evidence.calibration import CannotPlant
+from denoise_code.evidence.features import Planted
+from denoise_code.evidence.fit import FUSED, GivenScores, learn_evidence
+from denoise_code.replacement import NothingToReplaceFrom, fit_ranker, replace_in_histories, replace_interactions
+
+VERSION = 1  # of what is made: evidence of another version is made anew
+MOST_SHARE = 0.1  # of noise that is assumed where nothing is said, less where the bound is lower
+REPLACED_AT_MOST = 500_000  # interactions and history places that all get a replacement; of more those above LEAST_PROBABILITY
+LEAST_PROBABILITY = 0.02
+
+
+@dataclass(frozen=True)
+class EvidenceOptions:
+    """noise_share: the share of noise pi, None: the smaller of 0.1 and the bound. replace_all: a replacement for every place."""
+
+    noise_share: float | None = None
+    replace_all: bool = False
+    seed: int = 0
+
+
+class NoEvidence(ValueError):
+    """These rows cannot teach; the message says why."""
+
+
+@dataclass(frozen=True)
+class RowsOfFolder:
+    """What evidence is made of: splits {file name without .csv: rows}, train rows as `train` whatever their file is called."""
+
+    titles: list[str]
+    splits: dict[str, Split]
+
+    @property
+    def evaluated(self) -> dict[str, Split]:
+        return {file: split for file, split in self.splits.items() if file != "train"}
+
+
+def make_evidence(root: Path, name: str, options: EvidenceOptions) -> dict | None:
+    """Make evidence for the denoised folder root/name, if it is not there. Returns evidence.json; None where it cannot be made.
+
+    Says what it does, and why where it does nothing.
+    """
+    started, folder = time.perf_counter(), root / name
+    rows = read_rows(root, name)
+    sources = fingerprint_of_sources(folder, rows, options)
+    if (folder / RECORD).exists() and read_json(folder / RECORD).get("sources") == sources:
+        print(f"evidence of {folder} is complete")
+        return read_json(folder / RECORD)
+    try:
+        evidence = evidence_of(folder, rows, options)
+    except (NoEvidence, CannotPlant, NothingToReplaceFrom) as error:
+        print(f"no evidence for {folder}: {error}")
+        return None
+    evidence.record["sources"] = sources
+    evidence.record["seconds"] = round(time.perf_counter() - started, 1)
+    evidence.record["peak_memory_gib"] = round(peak_resident_gib(), 3)
+    write_evidence(folder, evidence)
+    print_evidence(evidence.record)
+    return evidence.record
+
+
+def read_rows(root: Path, name: str) -> RowsOfFolder:
+    """The rows that stage 3 reads for root/name: all train rows, and the files of valid and test rows."""
+    paths = {split: find_split(root, name, split, denoised=False) for split in SPLITS}
+    titles = read_titles(paths["train"].parent)
+    splits = {
+        "train" if split == "train" else path.stem: read_split(path, titles, maxlen=None, columns="optional")
+        for split, path in paths.items()
+    }
+    return RowsOfFolder(titles, splits)
+
+
+def fingerprint_of_sources(folder: Path, rows: RowsOfFolder, options: EvidenceOptions) -> str:
+    """SHA-256 of all that evidence is made of."""
+    parts = [VERSION, options.noise_share, options.replace_all, options.seed, fingerprint_of_catalogue(rows.titles)]
+    parts += [[file, row_fingerprint(file, split)] for file, split in rows.splits.items()]
+    parts += [[] if split.noise_prob is None else digest_of(split.noise_prob) for split in rows.splits.values()]
+    parts += [fingerprint_of_files([folder / "planted.csv", folder / "title_vectors.safetensors"])]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def digest_of(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def row_fingerprint(file: str, split: Split) -> str:
+    """Of all items of train rows, of the histories of others: no target shapes what is made."""
+    return fingerprint_of_rows(split.users, split.items if file == "train" else split.items[:, :-1])
+
+
+def evidence_of(folder: Path, rows: RowsOfFolder, options: EvidenceOptions) -> StoredEvidence:
+    """Evidence of every kind that there is for the rows, and replacements. Raises NoEvidence, CannotPlant, NothingToReplaceFrom."""
+    # 1. the table of interactions
+    data = build_data_set(
+        as_rows(rows.splits["train"]), {file: as_rows(split) for file, split in rows.evaluated.items()}, len(rows.titles) - 1
+    )
+    check_rows_can_teach(data)
+    # 2. what each kind says of each interaction
+    vectors = read_vectors(folder, data.n_items)
+    scores = given_scores(folder, rows, data)
+    evidence = learn_evidence(data, vectors, scores, seed=options.seed)
+    bound = evidence.kinds[FUSED].share_bound
+    share = min(MOST_SHARE, bound) if options.noise_share is None else options.noise_share
+    # 3. what would stand there instead
+    fused = evidence.kinds[FUSED]
+    halves = data.interactions.halves()
+    fitted = fit_ranker(data, vectors, halves, options.seed)
+    n_places = int(data.interactions.in_train.sum()) + sum(int((part.histories != 0).sum()) for part in data.evaluated.values())
+    least = 0.0 if options.replace_all or n_places <= REPLACED_AT_MOST else LEAST_PROBABILITY
+    train_replacements = replace_interactions(data, fitted.ranker, noise_probability(fused.train, share), least)
+    history_replacements = {
+        file: replace_in_histories(data, file, fitted.ranker, noise_probability(fused.histories[file], share), least)
+        for file in data.evaluated
+    }
+    # 4. all of it in one record
+    record = {
+        "version": VERSION,
+        "kinds": list(evidence.kinds),
+        "files": list(data.evaluated),
+        "rows": {file: row_fingerprint(file, split) for file, split in rows.splits.items()},
+        "catalogue": fingerprint_of_catalogue(rows.titles),
+        "n_interactions": len(data.interactions),
+        "disagreements": data.disagreements,
+        "noise_share": float(share),
+        "share_bound": {kind: float(said.share_bound) for kind, said in evidence.kinds.items()},
+        "features": {kind: list(said.columns) for kind, said in evidence.kinds.items()},
+        "coefficients": {kind: said.coefficients() for kind, said in evidence.kinds.items()},
+        "replacements": {
+            "coefficients": fitted.coefficients,
+            "held out items found": fitted.held_out,
+            "least_probability": least,
+        },
+        "detection": detection_figures(data, evidence, share),
+    }
+    return StoredEvidence(
+        windows=data.train,
+        users=data.interactions.users,
+        places=data.interactions.places,
+        train={kind: said.train for kind, said in evidence.kinds.items()},
+        histories={file: {kind: said.histories[file] for kind, said in evidence.kinds.items()} for file in data.evaluated},
+        train_replacements=train_replacements,
+        history_replacements=history_replacements,
+        record=record,
+    )
+
+
+def as_rows(split: Split) -> Rows:
+    """The columns of a file as the table of interactions takes them."""
+    lengths = (split.items != 0).sum(1)
+    first_place = None if split.places is None else split.places[:, -1] - lengths + 1
+    return Rows(split.users.astype(str), split.items, split.mask, split.clean, split.times, first_place)
+
+
+def check_rows_can_teach(data: DataSet) -> None:
+    """Raise NoEvidence for rows of which nothing can be learned for others."""
+    halves = data.interactions.halves()[data.interactions.users[data.interactions.in_train]]
+    if not 0 < halves.sum() < len(halves):
+        raise NoEvidence("its train rows are of too few users to learn from one half and judge the other")
+    if data.train.shape[1] < 3:
+        raise NoEvidence("its windows hold two items, and one of them says nothing of the other")
+
+
+def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet) -> GivenScores | None:
+    """What a language model said of all rows and of planted windows, as log-odds; None where it read only some of them."""
+    path = folder / "planted.csv"
+    if not path.exists() or any(split.noise_prob is None for split in rows.splits.values()):
+        return None
+    planted = read_split(path, rows.titles, maxlen=None, columns="needed")
+    train_row = pd.read_csv(path, usecols=["train_row"])["train_row"].to_numpy()
+    row, column = np.nonzero(planted.mask == 2)
+    if len(row) != len(train_row) or train_row.max() >= len(data.train):
+        raise InputError(f"{path}: expected one planted item (mask 2) in each row, and rows of the train file")
+    offset = data.train.shape[1] - planted.items.shape[1]
+    interactions = data.train[train_row, column + offset]
+    return GivenScores(
+        train=mean_by_interaction(data, log_odds(rows.splits["train"].noise_prob)),
+        histories={file: log_odds(split.noise_prob[:, :-1]) for file, split in rows.evaluated.items()},
+        planted=Planted(interactions, planted.items[row, column]),
+        planted_scores=log_odds(planted.noise_prob[row, column]),
+        by_popularity=planted.drawn == "popularity",
+    )
+
+
+def log_odds(log_prob: np.ndarray) -> np.ndarray:
+    """logit(p) of natural logarithms log p."""
+    log_prob = np.minimum(log_prob, -1e-15)  # a probability of 1 has no odds
+    return log_prob - np.log(-np.expm1(log_prob))
+
+
+def mean_by_interaction(data: DataSet, of_cells: np.ndarray) -> np.ndarray:
+    """(n,) means over the train rows that hold an interaction, of cells (N, W); NaN where none was scored."""
+    scored = (data.train >= 0) & ~np.isnan(of_cells)
+    rows = data.train[scored]
+    sums = np.bincount(rows, of_cells[scored], minlength=len(data.interactions))
+    counts = np.bincount(rows, minlength=len(data.interactions))
+    with np.errstate(invalid="ignore"):
+        return sums / counts
+
+
+def print_evidence(record: dict) -> None:
+    """What was made: kinds with their figures, the bound on the share of noise, time and memory."""
+    from denoise_code.common.text_table import text_table
+
+    figures = record["detection"]
+    header = ["evidence", "noise at most"]
+    header += ["AUC", "avg. prec."] if figures["histories"] else []
+    header += ["auc_context"]
+    lines = []
+    for kind in record["kinds"]:
+        line = [kind, f"{record['share_bound'][kind]:.1%}"]
+        if figures["histories"]:
+            found = figures["histories"][kind]
+            line += [f"{found['auc']:.3f}", f"{found['average_precision']:.3f}"]
+        context = figures["auc_context"].get(kind)
+        lines.append([*line, "-" if context is None else f"{context:.3f}"])
+    print(text_table(header, lines))
+    print(
+        f"share of noise taken: {record['noise_share']:.3f} (--noise_share); at most: with 90 % confidence; "
+        f"{record['seconds']:.0f} s, peak memory {record['peak_memory_gib']:.1f} GiB"
+    )
