@@ -15,9 +15,10 @@ from denoise_code.evidence.cooccurrence import Cooccurrence
 from denoise_code.evidence.features import Planted, row_chunks
 
 MOST_DRAWS = 1000  # before planting gives up
-BINS = 20  # of scores, as many planted ones in each
+BINS = 40  # of scores, as many planted ones in each
 KEEP_ORDER = 1e-3  # slope of r beyond and within bins of equal ratios: r orders
-THRESHOLDS = 200  # among which the bound looks for the best
+THRESHOLDS = 100  # among which the bound looks for the best
+CHOOSE_WITH = 0.9999  # confidence by which it looks: else chance in the few highest values would choose
 
 
 class CannotPlant(ValueError):
@@ -192,7 +193,7 @@ def share_bound(r_of_log: np.ndarray, r_of_planted: np.ndarray, rng: np.random.G
         np.array_split(rng.permutation(values), 2) for values in (r_of_log, r_of_planted)
     )
     thresholds = np.quantile(choose_planted, np.linspace(0, 1, THRESHOLDS, endpoint=False))
-    best = np.argmin(ratio_bound(choose_log, choose_planted, thresholds, confidence))
+    best = np.argmin(ratio_bound(choose_log, choose_planted, thresholds, CHOOSE_WITH))
     return float(min(1, ratio_bound(check_log, check_planted, thresholds[best : best + 1], confidence)[0]))
 
 
