@@ -1,0 +1,172 @@
+"""The paper's task learned by a small transformer: it reads a window of items and marks the places that were planted.
+
+LLM4DSR (section 3.2) fine-tunes a language model to name the one item of a window that was replaced by a random one. Here the
+language model only reads the catalogue (title vectors), and a transformer of two layers learns the same task over whole
+windows, in minutes on a CPU. An item is its title vector, mapped, plus a free vector of its own. A detector speaks only for
+users whom it did not learn from, so it is learned once for each half of the users.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from denoise_code.data_set.interactions import DataSet
+from denoise_code.evidence.features import WindowKind
+
+
+@dataclass(frozen=True)
+class DetectorSettings:
+    """How a detector is built and learned; the values were chosen on planted windows of users that it did not learn from."""
+
+    width: int = 64
+    layers: int = 2
+    heads: int = 4
+    dropout: float = 0.2
+    free_vector_dropout: float = 0.3  # so that titles must be read as well
+    planted_share: float = 0.12  # of the places of a window
+    planted_by_popularity: float = 0.5  # share of the planted items drawn as popular as the windows' own, the rest uniformly
+    steps: int = 1500  # of the optimiser,
+    most_passes: int = 60  # over the windows, where there are few
+    batch_size: int = 128  # windows
+    learning_rate: float = 2e-3
+    positions: bool = False  # whether the network is told where in a window an item stands
+
+
+class Detector(nn.Module):
+    """Log-odds that each place of a window was planted. Windows may have any length; item 0 is padding."""
+
+    def __init__(self, n_items: int, title_vectors: Tensor | None, settings: DetectorSettings, longest: int):
+        """title_vectors (n_items + 1, D) float32, row 0 for padding, or None; longest: places of the longest window."""
+        super().__init__()
+        self.settings = settings
+        self.free_vectors = nn.Embedding(n_items + 1, settings.width, padding_idx=0)
+        nn.init.normal_(self.free_vectors.weight, std=0.1)
+        with torch.no_grad():
+            self.free_vectors.weight[0] = 0
+        self.register_buffer("title_vectors", title_vectors, persistent=False)
+        if title_vectors is not None:
+            self.title_map = nn.Linear(title_vectors.shape[1], settings.width, bias=False)
+        if settings.positions:
+            self.positions = nn.Embedding(longest, settings.width)
+            nn.init.normal_(self.positions.weight, std=0.1)
+        self.input_norm = nn.LayerNorm(settings.width)
+        layer = nn.TransformerEncoderLayer(
+            settings.width, settings.heads, 4 * settings.width, settings.dropout, "gelu", batch_first=True, norm_first=True
+        )
+        self.encoder = nn.TransformerEncoder(layer, settings.layers, nn.LayerNorm(settings.width), enable_nested_tensor=False)
+        self.output = nn.Linear(settings.width, 1)
+
+    def embed(self, windows: Tensor) -> Tensor:
+        """Item vectors (B, W, width) of windows (B, W) int64."""
+        free = self.free_vectors(windows)
+        if self.title_vectors is None:
+            vectors = free
+        else:
+            if self.training:
+                keep = torch.rand(windows.shape, device=windows.device) >= self.settings.free_vector_dropout
+                free = free * keep[..., None]
+            vectors = free + self.title_map(nn.functional.embedding(windows, self.title_vectors))
+        if self.settings.positions:
+            from_end = torch.arange(windows.shape[1] - 1, -1, -1, device=windows.device)
+            vectors = vectors + self.positions(from_end)
+        return self.input_norm(vectors)
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Log-odds (B, W); what stands at padding means nothing."""
+        hidden = self.encoder(self.embed(windows), src_key_padding_mask=windows == 0)
+        return self.output(hidden)[..., 0]
+
+
+def plant_items(windows: Tensor, pools: tuple[Tensor, Tensor], settings: DetectorSettings, rng: torch.Generator):
+    """(windows with planted items (B, W), where they stand (B, W) bool); a drawn item that the window has is not planted.
+
+    pools: the distinct items to draw from uniformly, and the items of all positions, to draw from by popularity.
+    """
+    shape = windows.shape
+    chosen = (torch.rand(shape, generator=rng) < settings.planted_share) & (windows != 0)
+    by_popularity = torch.rand(shape, generator=rng) < settings.planted_by_popularity
+    uniform, popular = (pool[torch.randint(len(pool), shape, generator=rng)] for pool in pools)
+    items = torch.where(by_popularity, popular, uniform)
+    in_window = (items[:, :, None] == windows[:, None, :]).any(2)  # (B, W)
+    planted = chosen & ~in_window
+    return torch.where(planted, items, windows), planted
+
+
+def learn_detector(
+    windows: np.ndarray, n_items: int, title_vectors: np.ndarray | None, settings: DetectorSettings, seed: int = 0, device="cpu"
+) -> Detector:
+    """A detector learned from windows (N, W) int64 of items 1..n_items, 0 where padding; equal bytes for equal input on a CPU.
+
+    title_vectors (n_items + 1, D) or None. Learned as the paper plants: without labels.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)  # dropout and first weights
+    vectors = None if title_vectors is None else torch.from_numpy(title_vectors.astype(np.float32))
+    detector = Detector(n_items, vectors, settings, windows.shape[1]).to(device)
+    rows = torch.from_numpy(np.ascontiguousarray(windows))
+    positions = rows[rows != 0]
+    pools = (positions.unique(), positions)
+    steps = min(settings.steps, settings.most_passes * -(-len(rows) // settings.batch_size))
+    optimiser = torch.optim.AdamW(detector.parameters(), settings.learning_rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.learning_rate, max(steps, 2))
+    detector.train()
+    batches = shuffled_batches(len(rows), settings.batch_size, rng)
+    for batch in tqdm(islice(batches, steps), total=steps, desc="learn the detector", unit="step", leave=False):
+        noisy, planted = plant_items(rows[batch], pools, settings, rng)
+        noisy, planted = noisy.to(device), planted.to(device)
+        real = noisy != 0
+        loss = nn.functional.binary_cross_entropy_with_logits(detector(noisy)[real], planted[real].float())
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    return detector.eval()
+
+
+def shuffled_batches(count: int, batch_size: int, rng: torch.Generator) -> Iterator[Tensor]:
+    """Row numbers (B,), pass after pass without an end, each pass in an order of its own."""
+    while True:
+        yield from torch.randperm(count, generator=rng).split(batch_size)
+
+
+@torch.inference_mode()
+def planted_log_odds(detector: Detector, windows: np.ndarray, tokens_at_once: int = 32_768) -> np.ndarray:
+    """Log-odds (N, W) float32 that each place of windows (N, W) was planted, NaN at padding."""
+    device = detector.output.weight.device
+    rows_at_once = max(1, tokens_at_once // windows.shape[1])
+    result = np.full(windows.shape, np.nan, dtype=np.float32)
+    for start in range(0, len(windows), rows_at_once):
+        rows = slice(start, start + rows_at_once)
+        batch = torch.from_numpy(np.ascontiguousarray(windows[rows])).to(device)
+        log_odds = detector(batch).float().cpu().numpy()
+        result[rows] = np.where(windows[rows] != 0, log_odds, np.nan)
+    return result
+
+
+def learn_for_halves(
+    data: DataSet, title_vectors: np.ndarray | None, user_keys: Sequence[str] | None, seed: int, settings: DetectorSettings
+) -> WindowKind:
+    """The kind of evidence `detector`: of each user the log-odds by the detector that learned from the other half of the users."""
+    table = data.interactions
+    windows = np.where(data.train >= 0, table.items[data.train], 0)  # (N, W)
+    halves = table.halves(user_keys)  # (U,)
+    half_of_window = halves[table.users[data.train[:, -1]]]  # (N,)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    learned_without = [
+        learn_detector(windows[half_of_window != half], data.n_items, title_vectors, settings, seed, device) for half in (0, 1)
+    ]
+
+    def read_windows(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """(N, W, 1) of windows (N, W) of users (N,), codes of the table."""
+        result = np.full((*items.shape, 1), np.nan, dtype=np.float32)
+        for half, detector in enumerate(learned_without):
+            rows = halves[users] == half
+            result[rows, :, 0] = planted_log_odds(detector, items[rows])
+        return result
+
+    return WindowKind(("marked by the detector",), read_windows)

@@ -1,0 +1,234 @@
+"""denoise_code/evidence/calibration.py and fit.py: a probability that means noise, and nothing that leaks into it."""
+
+import numpy as np
+import pytest
+from test_cooccurrence import some_windows
+from test_interactions import rows_of, sliding
+
+from denoise_code.data_set.interactions import build_data_set
+from denoise_code.evidence import fit
+from denoise_code.evidence.calibration import (
+    CannotPlant,
+    brier_score,
+    expected_calibration_error,
+    fit_log_ratio,
+    items_in_windows,
+    noise_probability,
+    plant,
+    plant_in_histories,
+    precision_and_recall,
+    ratio_bound,
+    share_bound,
+    term_names,
+)
+from denoise_code.evidence.cooccurrence import count
+from denoise_code.evidence.features import Planted, WindowKind
+
+WIDTH, N_ITEMS, GROUPS = 6, 60, 4
+
+
+def grouped_logs(seed, users=150, noise=0.15, length=20):
+    """Users who want the items of one group, {user: items} and masks; a share of their interactions is any item."""
+    rng = np.random.default_rng(seed)
+    logs, masks = {}, {}
+    for user in range(users):
+        wanted = rng.integers(N_ITEMS // GROUPS, size=length) * GROUPS + rng.integers(GROUPS) + 1
+        mask = rng.random(length) < noise
+        logs[f"u{user}"] = np.where(mask, rng.integers(1, N_ITEMS + 1, size=length), wanted).tolist()
+        masks[f"u{user}"] = mask.astype(int).tolist()
+    return logs, masks
+
+
+def grouped_data(seed=0, change_targets=False, change_truth=False, **options):
+    logs, masks = grouped_logs(seed, **options)
+    rows, starts = sliding(logs, WIDTH)
+    marks, _ = sliding(masks, WIDTH)
+    parts = []
+    for chosen, chosen_starts in split_rows(rows, [mark for _, _, mark in marks], starts):
+        chosen_rows, chosen_marks = [row for row, _ in chosen], [mark for _, mark in chosen]
+        true_items = [items for _, _, items in chosen_rows]
+        if parts and change_targets:
+            chosen_rows = [(user, time, [*items[:-1], 1 + items[-1] % N_ITEMS]) for user, time, items in chosen_rows]
+            true_items = [items for _, _, items in chosen_rows]
+        if change_truth:
+            chosen_marks = [[1 - mark for mark in window] for window in chosen_marks]
+            true_items = [[*(1 + item % N_ITEMS for item in items[:-1]), items[-1]] for items in true_items]
+        parts.append(rows_of(chosen_rows, chosen_starts, masks=chosen_marks, true_items=true_items, width=WIDTH))
+    return build_data_set(parts[0], {"test": parts[1]}, N_ITEMS)
+
+
+def split_rows(rows, marks, starts):
+    """Train rows, then the others, by time: ([(row, its masks)], starts) each."""
+    order = sorted(range(len(rows)), key=lambda row: (rows[row][1], row))
+    cut = int(len(order) * 0.8)
+    return [([(rows[row], marks[row]) for row in part], [starts[row] for row in part]) for part in (order[:cut], order[cut:])]
+
+
+def title_vectors():
+    """(n_items + 1, 6): items of one group are alike."""
+    rng = np.random.default_rng(0)
+    vectors = np.eye(GROUPS)[(np.arange(N_ITEMS + 1) - 1) % GROUPS]
+    vectors = np.concatenate([vectors, rng.normal(size=(N_ITEMS + 1, 2))], axis=1)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[0] = 0
+    return vectors.astype(np.float16)
+
+
+def detector(users, items):
+    """A kind that reads windows: how many other items of the group there are."""
+    groups = items % GROUPS
+    alike = (groups[:, :, None] == groups[:, None, :]) & (items != 0)[:, None, :]
+    return alike.sum(2)[:, :, None].astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def learned():
+    data = grouped_data()
+    kinds = {"detector": WindowKind(("detector",), detector)}
+    return data, fit.learn_evidence(data, title_vectors(), more_kinds=kinds)
+
+
+def test_planted_interactions_stand_in_no_window_of_theirs():
+    data = some_windows(0, n_items=40)
+    counts = count(data.interactions, 40, 5)
+    planted, by_popularity = plant(data, counts, 500, 0.5, np.random.default_rng(0))
+    assert 200 < by_popularity.sum() < 300
+    for row, item in zip(planted.rows.tolist(), planted.items.tolist()):
+        held = {other for window in data.train.tolist() if row in window for other in window if other >= 0}
+        assert held and item not in data.interactions.items[sorted(held)].tolist()
+    drawn = np.bincount(planted.rows, minlength=len(data.interactions))[data.interactions.in_train]
+    assert drawn.max() - drawn.min() <= 1  # uniform over interactions: each as often as any other
+
+
+def test_items_by_popularity_are_as_popular_as_the_rest():
+    rng = np.random.default_rng(0)
+    logs = [(f"u{user}", 0, (1 + 300 * rng.random(2) ** 2).astype(int).tolist()) for user in range(4000)]
+    data = build_data_set(rows_of(logs, starts=[0] * len(logs)), {}, 300)
+    counts = count(data.interactions, 300, 2)
+    popular, uniform = (plant(data, counts, 4000, share, rng)[0].items for share in (1.0, 0.0))
+    of_log = counts.item_counts[data.interactions.items].mean()
+    assert counts.item_counts[popular].mean() == pytest.approx(of_log, rel=0.15)  # a little less: not what the window holds
+    assert counts.item_counts[uniform].mean() < of_log / 2
+
+
+def test_a_window_of_all_items_cannot_be_planted():
+    data = build_data_set(rows_of([("a", 0, [1, 2, 3])], starts=[0]), {}, 3)
+    with pytest.raises(CannotPlant, match="nearly all of the 3 items"):
+        plant(data, count(data.interactions, 3, 3), 2, 0, np.random.default_rng(0))
+    with pytest.raises(CannotPlant, match="nearly all of the 2 items"):
+        plant_in_histories(build_data_set(rows_of([("a", 0, [1, 2, 2])], starts=[0]), {}, 2), 5, np.random.default_rng(0))
+
+
+def test_items_in_windows_by_hand():
+    data = build_data_set(rows_of([("a", 0, [1, 2, 3]), ("a", 1, [2, 3, 4]), ("b", 0, [5, 6])], starts=[0, 1, 0]), {}, 6)
+    assert items_in_windows(data, np.array([0, 2, 4])).tolist() == [[0, 0, 1, 2, 3], [1, 2, 3, 4, 0], [0, 0, 5, 6, 0]]
+
+
+def test_r_is_the_log_ratio_of_densities():
+    """Two normal distributions one deviation apart: r = x - 1/2, however many there are of each."""
+    rng = np.random.default_rng(0)
+    for planted, log in ((20_000, 20_000), (5_000, 40_000)):
+        ratio = fit_log_ratio(rng.normal(1, 1, (planted, 1)), rng.normal(0, 1, (log, 1)))
+        asked = np.array([[-1.0], [0.0], [1.0], [2.0], [np.nan]])
+        assert ratio.of(asked) == pytest.approx([-1.5, -0.5, 0.5, 1.5, np.nan], abs=0.2, nan_ok=True)
+    assert ratio.of(asked[:4].reshape(2, 2, 1)).shape == (2, 2) and len(term_names(("x",))) == len(ratio.weights)
+
+
+def test_r_ends_where_all_is_noise():
+    """A tenth of the log is planted-like and nothing else is near it: r is log 10 there, P(noise) 1."""
+    rng = np.random.default_rng(0)
+    planted = rng.normal(6, 1, (10_000, 1))
+    log = np.r_[rng.normal(0, 1, (18_000, 1)), rng.normal(6, 1, (2_000, 1))]
+    r = fit_log_ratio(planted, log).of(np.array([[6.0], [9.0], [0.0]]))
+    assert r[:2] == pytest.approx([np.log(10)] * 2, abs=0.15) and r[1] > r[0]
+    assert noise_probability(r, 0.1) == pytest.approx([1, 1, 0], abs=0.1)
+
+
+def test_noise_probability_by_hand():
+    r = np.array([np.log(2), 0, 10, np.nan])
+    assert noise_probability(r, 0.1) == pytest.approx([0.2, 0.1, 1, np.nan], nan_ok=True)
+    assert (noise_probability(r, 0)[:3] == 0).all()
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.4])
+def test_the_bound_holds_and_is_near(share):
+    """Of 40 draws at most a few are below the truth (confidence 90 %); where noise stands apart it is near."""
+    bounds = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        noise = rng.random(10_000) < share
+        bounds.append(share_bound(rng.normal(noise * 4.0), rng.normal(4.0, 1, 5_000), rng))
+    assert sum(bound < share for bound in bounds) <= 7
+    assert np.median(bounds) < share + 0.03
+
+
+def test_bound_of_shares_by_hand():
+    """Clopper and Pearson at 5 % each: of 0 in 100 at most 1 - 0.05^(1/100), of 100 in 100 at least 0.05^(1/100)."""
+    edge = 0.05 ** (1 / 100)
+    assert ratio_bound(np.zeros(100), np.ones(100), np.array([0.5]), 0.9) == pytest.approx([(1 - edge) / edge])
+
+
+def test_figures_by_hand():
+    truth, prob = np.array([1, 0, 0, 1], dtype=bool), np.array([0.95, 0.05, 0.05, 0.05])
+    assert expected_calibration_error(truth, prob) == pytest.approx((0.05 + 3 * abs(1 / 3 - 0.05)) / 4)
+    assert brier_score(truth, prob) == pytest.approx((2 * 0.05**2 + 0.05**2 + 0.95**2) / 4)
+    assert precision_and_recall(truth, prob > 0.5) == (1.0, 0.5)
+
+
+def test_every_kind_finds_noise_and_means_it(learned):
+    from sklearn.metrics import roc_auc_score
+
+    data, evidence = learned
+    assert list(evidence.kinds) == ["collaborative", "semantic", "detector", "fused"]
+    table = data.interactions
+    checked = table.in_train & ~evidence.log_to_fit
+    truth, test = table.masks[checked] == 1, data.evaluated["test"]
+    held = test.histories != 0
+    for name, kind in evidence.kinds.items():
+        assert (np.isnan(kind.train) == ~table.in_train).all() and (np.isnan(kind.histories["test"]) == ~held).all()
+        assert kind.train.dtype == kind.histories["test"].dtype == np.float32
+        assert roc_auc_score(truth, kind.train[checked]) > 0.75, name
+        assert roc_auc_score(test.history_masks[held] == 1, kind.histories["test"][held]) > 0.75, name
+        assert expected_calibration_error(truth, noise_probability(kind.train[checked], truth.mean())) < 0.04, name
+        assert truth.mean() <= kind.share_bound < 0.5, name
+    assert len(evidence.kinds["fused"].columns) == 7
+
+
+def test_no_target_and_no_truth_reaches_evidence(learned):
+    """Byte for byte, whatever the targets of valid and test rows, the masks and the items before noise are."""
+    data, evidence = learned
+    kinds = {"detector": WindowKind(("detector",), detector)}
+    for change in ({"change_targets": True}, {"change_truth": True}):
+        changed = grouped_data(**change)
+        assert (changed.interactions.masks != data.interactions.masks).any() or change == {"change_targets": True}
+        assert (changed.evaluated["test"].targets != data.evaluated["test"].targets).all() or "change_truth" in change
+        again = fit.learn_evidence(changed, title_vectors(), more_kinds=kinds)
+        for name, kind in evidence.kinds.items():
+            assert kind.train.tobytes() == again.kinds[name].train.tobytes(), (name, change)
+            assert kind.histories["test"].tobytes() == again.kinds[name].histories["test"].tobytes(), (name, change)
+            assert kind.share_bound == again.kinds[name].share_bound
+
+
+def test_scores_of_a_language_model_are_a_kind(monkeypatch):
+    """They are fitted on what the model read alone, and `fused` with them; the rest on our own planted ones."""
+    monkeypatch.setattr(fit, "PLANTED_TO_FIT", 1500)
+    monkeypatch.setattr(fit, "PLANTED_TO_BOUND", 1500)
+    data = grouped_data(1)
+    rng = np.random.default_rng(0)
+    rows = rng.permutation(np.flatnonzero(data.interactions.in_train))[:600]
+    planted = Planted(rows, rng.integers(1, N_ITEMS + 1, 600))
+    noise = data.interactions.masks == 1
+    train = np.where(data.interactions.in_train, rng.normal(noise * 1.0), np.nan).astype(np.float32)
+    train[rows[:50]] = np.nan  # read by nobody
+    test = data.evaluated["test"]
+    in_test = np.where(test.histories != 0, rng.normal(test.history_masks * 1.0), np.nan).astype(np.float32)
+    scores = fit.GivenScores(train, {"test": in_test}, planted, rng.normal(1.0, 1, 600))
+    evidence = fit.learn_evidence(data, llm=scores)
+    assert list(evidence.kinds) == ["collaborative", "llm", "fused"]
+    kind = evidence.kinds["llm"]
+    order = np.argsort(train[~np.isnan(train)])
+    assert (np.diff(kind.train[~np.isnan(train)][order]) >= 0).mean() > 0.9  # higher log-odds, higher r
+    assert (np.isnan(evidence.kinds["fused"].train) == np.isnan(train)).all()
+    assert np.isnan(kind.planted[:3000]).all() and not np.isnan(kind.planted[3000:]).any()
+    without = fit.learn_evidence(data)
+    assert without.kinds["collaborative"].train.tobytes() == evidence.kinds["collaborative"].train.tobytes()
