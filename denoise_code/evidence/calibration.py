@@ -178,11 +178,6 @@ def counted_ratios(scores: np.ndarray, planted: np.ndarray) -> tuple[np.ndarray,
     return means, IsotonicRegression().fit_transform(np.arange(len(ratios)), ratios, sample_weight=size[filled])
 
 
-def noise_probability(r: np.ndarray, share: float) -> np.ndarray:
-    """P(noise) = min(1, share exp(r)); NaN where r is."""
-    return np.minimum(share * np.exp(np.minimum(r, 700)), 1)  # exp(710) is no number any more
-
-
 def share_bound(r_of_log: np.ndarray, r_of_planted: np.ndarray, rng: np.random.Generator, confidence: float = 0.9) -> float:
     """The largest share of noise that (L,) and (M,) values of r allow, nothing being fitted on them.
 

@@ -13,8 +13,8 @@ from denoise_code.evidence.title_similarity import Semantic, learn_for_halves
 
 FUSED = "fused"
 PLANTED_TO_FIT, PLANTED_TO_BOUND, LOG_TO_FIT = 10_000, 10_000, 20_000
+PLANTED_BY_POPULARITY = 5_000  # for auc_context alone
 HISTORIES_TO_FIT = 20_000
-POPULAR_SHARE = 0.0  # of planted items, the rest is uniform over the catalogue
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,17 @@ class KindOfEvidence:
 
 @dataclass(frozen=True)
 class PlantedSplit:
-    """Planted interactions, and what each is for. by_popularity, given, to_fit (M,) bool.
+    """Planted interactions, and what each is for. by_popularity, given, to_fit, to_bound (M,) bool.
 
-    given: those that a language model read; kinds with its scores are fitted on these alone, all others on the rest.
+    given: those that a language model read; kinds with its scores are fitted on these alone, all others on the rest. Items are uniform
+    over the catalogue or, by_popularity, as popular as the log's: these are for `auc_context` alone.
     """
 
     planted: Planted
     by_popularity: np.ndarray
     given: np.ndarray
     to_fit: np.ndarray
+    to_bound: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -135,20 +137,19 @@ def given_kind(llm: GivenScores, planted_count: int) -> GivenKind:
 
 
 def draw_planted(data: DataSet, counts, llm: GivenScores | None, rng: np.random.Generator) -> PlantedSplit:
-    """Our own planted interactions, then those that a language model read; of each the first half to fit on, the rest for the bound."""
-    own, by_popularity = plant(data, counts, PLANTED_TO_FIT + PLANTED_TO_BOUND, POPULAR_SHARE, rng)
-    to_fit = np.arange(len(own)) < PLANTED_TO_FIT
-    given = np.zeros(len(own), dtype=bool)
-    if llm is None:
-        return PlantedSplit(own, by_popularity, given, to_fit)
-    half = rng.permutation(len(llm.planted)) < len(llm.planted) / 2
-    drawn = llm.by_popularity if len(llm.by_popularity) else np.zeros(len(llm.planted), dtype=bool)
-    return PlantedSplit(
-        planted=Planted(np.r_[own.rows, llm.planted.rows], np.r_[own.items, llm.planted.items]),
-        by_popularity=np.r_[by_popularity, drawn],
-        given=np.r_[given, np.ones(len(llm.planted), dtype=bool)],
-        to_fit=np.r_[to_fit, half],
-    )
+    """Our own planted interactions, then those that a language model read; of the uniform ones half to fit on, the rest for the bound."""
+    uniform, _ = plant(data, counts, PLANTED_TO_FIT + PLANTED_TO_BOUND, 0.0, rng)
+    popular, _ = plant(data, counts, PLANTED_BY_POPULARITY, 1.0, rng)
+    parts = [uniform, popular, *([] if llm is None else [llm.planted])]
+    planted = Planted(np.concatenate([part.rows for part in parts]), np.concatenate([part.items for part in parts]))
+    by_popularity = np.repeat([False, True], [len(uniform), len(popular)])
+    to_fit = np.arange(len(by_popularity)) < PLANTED_TO_FIT
+    given = np.arange(len(planted)) >= len(by_popularity)
+    if llm is not None:
+        drawn = llm.by_popularity if len(llm.by_popularity) else np.zeros(len(llm.planted), dtype=bool)
+        half = rng.permutation(len(llm.planted)) < len(llm.planted) / 2
+        by_popularity, to_fit = np.r_[by_popularity, drawn], np.r_[to_fit, half & ~drawn]
+    return PlantedSplit(planted, by_popularity, given, to_fit, to_bound=~to_fit & ~by_popularity)
 
 
 def draw_log(data: DataSet, rng: np.random.Generator) -> np.ndarray:
@@ -196,7 +197,7 @@ def fit_kind(columns, of_log, of_planted, histories, contrast, planted: PlantedS
         columns=columns,
         log_ratio=log_ratio,
         in_histories=in_histories,
-        share_bound=share_bound(unfitted[~np.isnan(unfitted)], r_of_planted[usable & ~planted.to_fit], rng),
+        share_bound=share_bound(unfitted[~np.isnan(unfitted)], r_of_planted[usable & planted.to_bound], rng),
         train=train,
         histories={file: in_histories.of(values) for file, values in histories.items()},
         planted=r_of_planted,

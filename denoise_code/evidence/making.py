@@ -16,6 +16,7 @@ from denoise_code.evidence.figures import detection_figures
 
 from denoise_code.common.errors import InputError
 from denoise_code.common.files import fingerprint_of_files, peak_resident_gib, read_json
+from denoise_code.common.text_table import text_table
 from denoise_code.data_set.catalogue import read_titles
 from denoise_code.data_set.evidence_files import (
     RECORD,
@@ -28,6 +29,7 @@ from denoise_code.data_set.evidence_files import (
 from denoise_code.data_set.folder import SPLITS, find_split
 from denoise_code.data_set.interactions import DataSet, Rows, build_data_set
 from denoise_code.data_set.padded_rows import Split, read_split, read_vectors
+from denoise_code.evidence import detector
 from denoise_code.evidence.calibration import CannotPlant
 from denoise_code.evidence.features import Planted
 from denoise_code.evidence.fit import FUSED, GivenScores, learn_evidence
@@ -58,6 +60,7 @@ class RowsOfFolder:
 
     titles: list[str]
     splits: dict[str, Split]
+    keys_of_users: dict[str, str]  # of the log, by user id; empty where the folder has no users.csv
 
     @property
     def evaluated(self) -> dict[str, Split]:
@@ -96,7 +99,16 @@ def read_rows(root: Path, name: str) -> RowsOfFolder:
         "train" if split == "train" else path.stem: read_split(path, titles, maxlen=None, columns="optional")
         for split, path in paths.items()
     }
-    return RowsOfFolder(titles, splits)
+    return RowsOfFolder(titles, splits, read_user_keys(paths["train"].parent))
+
+
+def read_user_keys(folder: Path) -> dict[str, str]:
+    """{user id: key in the log} of users.csv; {} where there is none, as in released folders."""
+    path = folder / "users.csv"
+    if not path.exists():
+        return {}
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return dict(zip(table["user_id"], table["key"]))
 
 
 def fingerprint_of_sources(folder: Path, rows: RowsOfFolder, options: EvidenceOptions) -> str:
@@ -123,17 +135,18 @@ def evidence_of(folder: Path, rows: RowsOfFolder, options: EvidenceOptions) -> S
     data = build_data_set(
         as_rows(rows.splits["train"]), {file: as_rows(split) for file, split in rows.evaluated.items()}, len(rows.titles) - 1
     )
-    check_rows_can_teach(data)
+    keys = [rows.keys_of_users.get(name, name) for name in data.interactions.user_names]
+    check_rows_can_teach(data, keys)
     # 2. what each kind says of each interaction
     vectors = read_vectors(folder, data.n_items)
     scores = given_scores(folder, rows, data)
-    evidence = learn_evidence(data, vectors, scores, seed=options.seed)
+    kinds = {"detector": detector.learn_for_halves(data, vectors, keys, options.seed, detector.DetectorSettings())}
+    evidence = learn_evidence(data, vectors, scores, kinds, keys, options.seed)
     bound = evidence.kinds[FUSED].share_bound
     share = min(MOST_SHARE, bound) if options.noise_share is None else options.noise_share
     # 3. what would stand there instead
     fused = evidence.kinds[FUSED]
-    halves = data.interactions.halves()
-    fitted = fit_ranker(data, vectors, halves, options.seed)
+    fitted = fit_ranker(data, vectors, data.interactions.halves(keys), options.seed)
     n_places = int(data.interactions.in_train.sum()) + sum(int((part.histories != 0).sum()) for part in data.evaluated.values())
     least = 0.0 if options.replace_all or n_places <= REPLACED_AT_MOST else LEAST_PROBABILITY
     train_replacements = replace_interactions(data, fitted.ranker, noise_probability(fused.train, share), least)
@@ -180,9 +193,9 @@ def as_rows(split: Split) -> Rows:
     return Rows(split.users.astype(str), split.items, split.mask, split.clean, split.times, first_place)
 
 
-def check_rows_can_teach(data: DataSet) -> None:
+def check_rows_can_teach(data: DataSet, keys: list[str]) -> None:
     """Raise NoEvidence for rows of which nothing can be learned for others."""
-    halves = data.interactions.halves()[data.interactions.users[data.interactions.in_train]]
+    halves = data.interactions.halves(keys)[data.interactions.users[data.interactions.in_train]]
     if not 0 < halves.sum() < len(halves):
         raise NoEvidence("its train rows are of too few users to learn from one half and judge the other")
     if data.train.shape[1] < 3:
@@ -228,22 +241,20 @@ def mean_by_interaction(data: DataSet, of_cells: np.ndarray) -> np.ndarray:
 
 def print_evidence(record: dict) -> None:
     """What was made: kinds with their figures, the bound on the share of noise, time and memory."""
-    from denoise_code.common.text_table import text_table
-
     figures = record["detection"]
-    header = ["evidence", "noise at most"]
-    header += ["AUC", "avg. prec."] if figures["histories"] else []
-    header += ["auc_context"]
+    injected = figures["injected"]
+    header = ["evidence", "noise at most", "auc_context", *(["AUC", "avg. prec."] if injected else [])]
     lines = []
     for kind in record["kinds"]:
-        line = [kind, f"{record['share_bound'][kind]:.1%}"]
-        if figures["histories"]:
-            found = figures["histories"][kind]
-            line += [f"{found['auc']:.3f}", f"{found['average_precision']:.3f}"]
         context = figures["auc_context"].get(kind)
-        lines.append([*line, "-" if context is None else f"{context:.3f}"])
+        line = [kind, f"{record['share_bound'][kind]:.1%}", f"{context['auc']:.3f}" if context else "-"]
+        if injected:
+            line += [f"{injected['by kind'][kind][name]:.3f}" for name in ("AUC", "AP")]
+        lines.append(line)
     print(text_table(header, lines))
+    if injected:
+        print(f"AUC and average precision: of the injected noise in the histories of {injected['file']}.csv")
     print(
-        f"share of noise taken: {record['noise_share']:.3f} (--noise_share); at most: with 90 % confidence; "
+        f"share of noise taken: {record['noise_share']:.3f} (--noise_share); bounds hold with 90 % confidence; "
         f"{record['seconds']:.0f} s, peak memory {record['peak_memory_gib']:.1f} GiB"
     )
