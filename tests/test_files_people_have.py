@@ -101,6 +101,10 @@ REFUSED = {
         '{"user": "u", "item": "i", "timestamp": 1}\n{"item": "i", "timestamp": 1}\n',
         "log.csv:2: column 'user'",
     ),
+    "two records in a line": (
+        '{"user": "u", "item": "i", "timestamp": 1} {"user": "u"}\n',
+        "log.csv:1: neither a JSON object nor",
+    ),
     "half a character": ('{"user": "u\\ud800", "item": "i", "timestamp": 1}\n', "holds half a character"),
 }
 
@@ -144,6 +148,13 @@ READ = {
     "blanks behind separators": LOG.replace("Apple, red", "AppleCOMMAred").replace(",", ", ").replace("COMMA", ", ").encode(),
     "JSON lines": "\n".join(
         json.dumps(dict(zip(("user", "item", "timestamp", "title"), (u, i, int(time), title)))) for u, i, time, title in EXPECTED
+    ).encode(),
+    "JSON lines with blanks around": "".join(
+        f' {{"user": "{u}", "item": "{i}", "x": null, "timestamp": {time}, "title": "{title}"}} \n'
+        for u, i, time, title in EXPECTED
+    ).encode(),
+    "Python dicts": "\n".join(
+        repr(dict(zip(("user", "item", "timestamp", "title"), (u, i, int(time), title)))) for u, i, time, title in EXPECTED
     ).encode(),
 }
 
@@ -256,9 +267,8 @@ def test_folders_and_pipes(tmp_path, capsys):
     for name, content in {"plain": LOG.encode(), "gzip": gzip.compress(LOG.encode()), "json": READ["JSON lines"]}.items():
         feed(tmp_path / "pipe", content)
         assert log_of(prepared(tmp_path, "csv", "--interactions", tmp_path / "pipe", name=name)) == EXPECTED
-    feed(tmp_path / "pipe", LOG.encode())
     twice = [*refused, tmp_path / "pipe", "--titles", tmp_path / "pipe"]
-    prepare_refused(capsys, tmp_path / "out", twice, "a pipe is read once, and --interactions read it")
+    prepare_refused(capsys, tmp_path / "out", twice, "a pipe is read once, for --interactions")
 
 
 def feed(path, content):
@@ -332,6 +342,16 @@ def test_the_order_of_the_file_where_there_are_no_times(tmp_path, capsys):
 # 4. Nothing is lost silently
 
 
+def test_what_was_lost_is_said_where_nothing_comes_out(tmp_path, capsys):
+    (tmp_path / "log.csv").write_text(LOG)
+    with pytest.raises(SystemExit):
+        prepare_run(
+            "csv", "--interactions", tmp_path / "log.csv", "--name", "X", "--k_core", 1, "--window", 16, "--output_root", tmp_path
+        )
+    said = capsys.readouterr()
+    assert "rows read 16" in said.out and "only 2 windows" in said.err
+
+
 def test_every_loss_is_counted(tmp_path, capsys):
     rows = [(f"u{n % 2}", f"i{n % 4}", 1000 + n, 5) for n in range(24)]  # what stays
     rows += [("u0", "i0", 1000, 5)]  # a line twice
@@ -347,12 +367,13 @@ def test_every_loss_is_counted(tmp_path, capsys):
     said = capsys.readouterr().out
     counts = run_of(tmp_path / "out" / "X_noise_user0.0")["counts"]
     assert counts["rows_read"] == 31 and counts["left"] == 25
-    assert counts["duplicate_lines_kept"] == 3 and counts["rated_below_min_rating"] == 2
+    assert counts["duplicate_lines"] == 3 and counts["rated_below_min_rating"] == 2
     assert counts["without_title"] == 3 and counts["below_k_core"] == 1
-    assert counts["of_users_with_one_kept_without_window"] == 0
+    assert counts["single_interactions"] == 0
+    assert "duplicate lines 3 (9.68%): kept" in said and "single interactions 0 (0.00%): kept, in no window" in said
     assert "without title 3 (9.68%)" in said and "rated below min rating 2 (6.45%)" in said
     single = prepared(tmp_path, *options[:5], name="S")
-    assert run_of(single)["counts"]["of_users_with_one_kept_without_window"] == 1
+    assert run_of(single)["counts"]["single_interactions"] == 1
     assert "u7" in table(single, "users.csv")["key"].tolist()
 
 

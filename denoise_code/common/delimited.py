@@ -15,7 +15,7 @@ from pathlib import Path
 
 from denoise_code.common.errors import InputError
 
-CHUNK_ROWS = 20_000  # records that are held as lists of cells at once
+CHUNK_ROWS = 2_000  # records that are held as lists of cells at once: so few stay in the processor's cache
 LONGEST_CELL = 2**24  # characters; an open quotation mark swallows no more before it is refused
 STAND_IN = "\ud800"  # for a separator of several characters: half a character, which no decoder of text gives
 
