@@ -123,12 +123,11 @@ class ParquetTable:
 
     @contextmanager
     def reading(self):
-        import pyarrow as pa
-
         try:
-            with reading(self.path):
-                yield
-        except pa.ArrowException as error:
+            yield
+        except InputError:
+            raise
+        except Exception as error:  # of a damaged file pyarrow raises errors of many classes
             raise InputError(f"{self.path}: damaged, or no Parquet that can be read: {one_line(error)[:200]}") from None
 
     def chunks(self, names: list[str]) -> Iterator[list[list[str]]]:
