@@ -16,6 +16,8 @@ import pandas as pd
 import prepare_noise_data as prepare
 import pytest
 from conftest import SPLITS, prepare_refused, prepare_run
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 FRUIT = ["Apple, red", "Pear", "Plum", "Fig"]
 LOG = "user,item,timestamp,title\n" + "".join(f'u{n % 2},i{n % 4},{1000 + n},"{FRUIT[n % 4]}"\n' for n in range(16))
@@ -497,3 +499,63 @@ def test_run_json_is_strict_and_tells_the_command(tmp_path):
     run = json.loads((folder / "run.json").read_text(), parse_constant=refuse)
     assert run["command"].startswith("prepare_noise_data.py csv --interactions ") and run["options"]["k_core"] == 1
     assert set(run["fingerprints"]) == {"interactions.csv", "items.csv", "users.csv"}
+
+
+# 6. One damaged byte in any file of any source
+
+
+def files_of_sources(folder):
+    """{source: (options, its files)}, small and valid."""
+    (folder / "ml").mkdir()
+    (folder / "shop").mkdir()
+    contents = {
+        "log.csv": LOG.encode(),
+        "titles.csv.gz": gzip.compress(b"item,title\n" + b"".join(b"i%d,Film %d\n" % (n, n) for n in range(4))),
+        "reviews.json": "\n".join(
+            json.dumps({"reviewerID": f"u{n % 2}", "asin": f"i{n}", "unixReviewTime": n, "overall": 4.0}) for n in range(16)
+        ).encode(),
+        "meta.json": "\n".join(repr({"asin": f"i{n}", "title": f"Film {n}"}) for n in range(16)).encode(),
+        "ml/ratings.dat": "".join(f"{n % 2}::{n % 4}::5::{n}\n" for n in range(16)).encode(),
+        "ml/movies.dat": "".join(f"{n}::Film {n} (1999)::Drama\n" for n in range(4)).encode(),
+        "shop/shop.inter": b"user_id:token\titem_id:token\ttimestamp:float\n"
+        + "".join(f"{user}\t{item}\t{time}\n" for user, item, time, _ in EXPECTED).encode(),
+        "shop/shop.item": b"item_id:token\ttitle:token_seq\n" + "".join(f"i{n}\tFilm {n}\n" for n in range(4)).encode(),
+    }  # fmt: skip
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    options = {
+        "csv": (["--interactions", folder / "log.csv", "--titles", folder / "titles.csv.gz"], ["log.csv", "titles.csv.gz"]),
+        "amazon": (["--reviews", folder / "reviews.json", "--metadata", folder / "meta.json"], ["reviews.json", "meta.json"]),
+        "movielens": (["--folder", folder / "ml"], ["ml/ratings.dat", "ml/movies.dat"]),
+        "recbole": (["--folder", folder / "shop"], ["shop/shop.inter", "shop/shop.item"]),
+    }
+    return options, contents
+
+
+@pytest.mark.parametrize("kind", ["csv", "amazon", "movielens", "recbole"])
+def test_one_damaged_byte_is_no_traceback(tmp_path, capsys, kind):
+    options, contents = files_of_sources(tmp_path)
+    flags, names = options[kind]
+    prepare_run(*source(tmp_path, kind, *flags))
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.data())
+    def damage(data):
+        name = data.draw(st.sampled_from(names))
+        content = bytearray(contents[name])
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+        (tmp_path / name).write_bytes(content)
+        capsys.readouterr()
+        try:
+            prepare_run(*source(tmp_path, kind, *flags), "--overwrite")
+        except SystemExit as stopped:
+            error = capsys.readouterr().err
+            assert stopped.code == 2 and error.count("\n") == 1, error
+        else:
+            counts = run_of(tmp_path / "out" / "X_noise_user0.0")["counts"]
+            steps = ("repeated_reviews", "without_title", "below_k_core", "left")
+            assert counts["rows_read"] == 16 == sum(counts.get(step, 0) for step in steps)
+        finally:
+            (tmp_path / name).write_bytes(contents[name])
+
+    damage()
