@@ -182,7 +182,7 @@ def keep(log: Log, account: Account, step: str, shorter: Log) -> Log:
 
 def reduced(log: Log, args: argparse.Namespace, account: Account) -> Log:
     """The interactions that count, numbered and sorted; what is dropped on the way is counted."""
-    account.counts["duplicate_lines_kept"] = count_duplicates(log)
+    account.counts["duplicate_lines"] = count_duplicates(log)
     if args.min_rating is not None:
         log = keep(log, account, "rated_below_min_rating", drop_low_ratings(log, args.min_rating))
     log = keep(log, account, "without_title", drop_untitled(log))
@@ -196,7 +196,7 @@ def reduced(log: Log, args: argparse.Namespace, account: Account) -> Log:
             f"WARNING: --k_core {args.k_core} drops {account.share('below_k_core'):.0%} of the log: users and items with fewer "
             f"interactions; --k_core 1 keeps them all"
         )
-    account.counts["of_users_with_one_kept_without_window"] = count_single_interactions(log.users)
+    account.counts["single_interactions"] = count_single_interactions(log.users)
     account.counts["left"] = len(log.users)
     return number_and_sort(log)
 
@@ -219,6 +219,8 @@ def main(argv=None) -> None:
 
         publish_folder(args.folder_out, write)
     except (InputError, OSError) as error:
+        if account.rows_read:  # where too little is left, this tells why
+            print("\n".join([*account.lines(), *account.notes]), flush=True)
         Parser(prog=Path(__file__).name).error(str(error))
     # 5. Say what was done
     print("\n".join([cleaned, *account.lines(), *account.notes]))

@@ -31,6 +31,9 @@ class Log:
         return replace(self, **columns, ratings=ratings, rows=numbers)
 
 
+NOT_LOST = {"duplicate_lines": ": kept", "single_interactions": ": kept, in no window"}
+
+
 @dataclass
 class Account:
     """What became of the records of a log: counts in the order of the steps, and what a person should know."""
@@ -48,7 +51,7 @@ class Account:
         """The counts with their shares of the records read, for people."""
         lines = [f"rows read {self.rows_read:,}"]
         for name, count in self.counts.items():
-            lines.append(f"  {name.replace('_', ' ')} {count:,} ({self.share(name):.2%})")
+            lines.append(f"  {name.replace('_', ' ')} {count:,} ({self.share(name):.2%}){NOT_LOST.get(name, '')}")
         return lines
 
     def as_json(self) -> dict:

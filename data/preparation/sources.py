@@ -207,6 +207,8 @@ def read_csv_log(args, account: Account) -> Log:
     Titles are from a column of its own, from the table --titles, or the items' keys.
     """
     path = Path(args.interactions)
+    if args.titles and Path(args.titles).resolve() == path.resolve() and is_pipe(path):
+        raise InputError(f"--titles {args.titles}: a pipe is read once, for --interactions")
     table = open_table(path, Dialect(args.separator, args.encoding, not args.no_header, args.quoting))
     if args.no_header and not isinstance(table, DelimitedTable):
         raise InputError(f"{path}: --no_header: the columns of this file have names")
@@ -215,11 +217,9 @@ def read_csv_log(args, account: Account) -> Log:
     columns = Columns(args.user_column, args.item_column, args.time_column, rating, None if args.titles else title)
     log = read_log(table, columns, account)
     if args.titles:
-        if is_pipe(path) and Path(args.titles).resolve() == path.resolve():
-            raise InputError(f"--titles {args.titles}: a pipe is read once, and --interactions read it")
         titles = open_table(Path(args.titles), Dialect(args.separator, args.encoding, quoting=args.quoting))
-        fields = [args.titles_item_column or args.item_column, args.titles_title_column or args.title_column or "title"]
-        return with_titles(log, titles, fields, account)
+        title = args.titles_title_column or (None if args.no_header else args.title_column) or "title"
+        return with_titles(log, titles, [args.titles_item_column or args.item_column, title], account)
     if title is None or title == args.item_column:
         account.notes.append("no column of titles: a language model reads the items' keys in their place")
     return log

@@ -31,6 +31,9 @@ class Times:
         joined = "".join(texts)
         if joined.isascii() and joined.isdigit() and all(texts) and len(max(texts, key=len)) <= FAST_DIGITS:
             return np.fromiter(map(int, texts), dtype=np.int64, count=len(texts)), 0
+        if (decimals := same_decimals(texts, joined)) is not None:
+            digits = (text.replace(".", "") for text in texts)
+            return shortest(np.fromiter(map(int, digits), dtype=np.int64, count=len(texts)), decimals)
         parsed = [parse_number(text.strip()) for text in texts]
         for place, (text, number) in enumerate(zip(texts, parsed)):
             if number is None:
@@ -84,6 +87,18 @@ class Times:
             times * 10 ** (decimals - own) if own <= decimals else times // 10 ** (own - decimals) for times, own in self.chunks
         ]
         return shortest(np.concatenate(same), decimals)
+
+
+def same_decimals(texts: list[str], joined: str) -> int | None:
+    """The number of decimals where all texts are digits, a point and as many digits behind it, few enough for 64 bits."""
+    decimals = len(texts[0]) - 1 - texts[0].find(".")
+    digits = joined.replace(".", "")
+    if not (digits.isascii() and digits.isdigit() and len(joined) - len(digits) == len(texts)):
+        return None
+    longest, shortest_text = len(max(texts, key=len)), len(min(texts, key=len))
+    if longest > FAST_DIGITS or shortest_text < decimals + 1 or shortest_text < 2:
+        return None
+    return decimals if all(text[-decimals - 1] == "." for text in texts) else None
 
 
 def parse_number(text: str) -> tuple[int, int] | None:

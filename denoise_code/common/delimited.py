@@ -5,7 +5,7 @@ for all rows, the line at which a quotation mark opens that never closes.
 """
 
 import csv
-import sys
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from denoise_code.common.errors import InputError
 
-CHUNK_ROWS = 20_000  # records that are held as lists of cells at once
+CHUNK_ROWS = 2_000  # records that are held as lists of cells at once: so few stay in the processor's cache
 LONGEST_CELL = 2**24  # characters; an open quotation mark swallows no more before it is refused
 STAND_IN = "\ud800"  # for a separator of several characters: half a character, which no decoder of text gives
 
@@ -47,7 +47,9 @@ class DelimitedTable:
         self.recent_from = 1
         self.first_line_break: int | None = None  # line of the first record with a line break in a cell
         self.records_with_breaks = 0
-        self.later_by: list[tuple[int, int]] = []  # (record, lines that the records before it have more than one)
+        # from record later_from[k] on, records stand later_by[k] lines further down than if each had one line
+        self.later_from, self.later_by = array("q"), array("q")
+        self.blank_from: int | None = None  # the place of the first blank line behind the records
         if not dialect.separator or any(character in dialect.separator for character in '"\r\n'):
             raise InputError(f"{path}: {dialect.separator!r} cannot separate columns")
         first = next(lines, "")
@@ -125,37 +127,44 @@ class DelimitedTable:
     def chunks(self, names: list[str]) -> Iterator[list[list[str]]]:
         """Columns of the names, CHUNK_ROWS rows at a time: one list of cells for each name."""
         places = [self.place(name) for name in names]
-        records, blank_from = 0, None
+        records = 0
         while rows := self.pending or self.next_rows(CHUNK_ROWS):
             self.pending = []
-            first_line = self.line_of(records)
-            self.note_line_breaks(rows, records, first_line)
-            if blank_from is None and self.regular(rows):
-                yield [list(map(itemgetter(place), rows)) for place in places]
-                records += len(rows)
-                continue
-            full = []
-            for number, row in enumerate(rows):
-                if not row or len(row) == 1 < self.width and not row[0].strip():
-                    blank_from = blank_from if blank_from is not None else records + number
-                    continue
-                if blank_from is not None:
-                    raise InputError(f"{self.path}:{self.line_of(blank_from)}: a blank line between records")
-                self.check_width(row, records + number)
-                full.append(row)
+            self.note_line_breaks(rows, records)
+            full = rows if self.blank_from is None and self.regular(rows) else self.full_rows(rows, records)
             if full:
                 yield [list(map(itemgetter(place), full)) for place in places]
             records += len(rows)
-        self.records = records if blank_from is None else blank_from
-        if not self.records:
+        if not (records if self.blank_from is None else self.blank_from):
             raise InputError(f"{self.path}: no rows below the header")
+        self.note_what_was_seen()
+
+    def regular(self, rows: list[list[str]]) -> bool:
+        """Whether all rows have as many cells as the header: nothing to look at one by one."""
+        return not self.empty_last_field and set(map(len, rows)) == {self.width}
+
+    def full_rows(self, rows: list[list[str]], records: int) -> list[list[str]]:
+        """The rows that are no blank lines, `records` being the place of the first one; blank lines stand at the end only."""
+        full = []
+        for record, row in enumerate(rows, records):
+            if not row or len(row) == 1 < self.width and not row[0].strip():
+                self.blank_from = record if self.blank_from is None else self.blank_from
+                continue
+            if self.blank_from is not None:
+                raise InputError(f"{self.path}:{self.line_of(self.blank_from)}: a blank line between records")
+            self.check_width(row, record)
+            full.append(row)
+        return full
+
+    def note_what_was_seen(self) -> None:
+        name = self.path.name
         if self.blanks_after:
-            self.notes.append(f"{self.path.name}: blanks behind the separators were left out")
+            self.notes.append(f"{name}: blanks behind the separators were left out")
         if self.empty_last_field:
-            self.notes.append(f"{self.path.name}: every row ends with a separator: the empty field behind it was left out")
+            self.notes.append(f"{name}: every row ends with a separator: the empty field behind it was left out")
         if self.records_with_breaks:
             self.notes.append(
-                f"{self.path.name}: {self.records_with_breaks:,} records have a line break within quotation marks, the first in "
+                f"{name}: {self.records_with_breaks:,} records have a line break within quotation marks, the first in "
                 f"line {self.first_line_break}"
             )
 
@@ -168,10 +177,6 @@ class DelimitedTable:
             raise InputError(f"{self.path}: {count} columns are called {name!r}")
         return self.names.index(name)
 
-    def regular(self, rows: list[list[str]]) -> bool:
-        """Whether all rows have as many cells as the header: nothing to look at one by one."""
-        return not self.empty_last_field and set(map(len, rows)) == {self.width}
-
     def check_width(self, row: list[str], record: int) -> None:
         """Refuse a row of another number of fields than the header; an empty one more is left to all rows or none."""
         one_more = len(row) == self.width + 1 and row[-1] == ""
@@ -183,24 +188,25 @@ class DelimitedTable:
         expected += " and an empty one behind them, as the rows before have" if self.empty_last_field else ""
         raise InputError(f"{self.path}:{self.line_of(record)}: expected {expected}, found {len(row)}")
 
-    def note_line_breaks(self, rows: list[list[str]], records: int, first_line: int) -> None:
+    def note_line_breaks(self, rows: list[list[str]], records: int) -> None:
         """Keep which records span several lines, for the line numbers of those behind them."""
-        line = self.reader.line_num + 1  # of the record behind these rows
-        if line - first_line == len(rows):
+        first_line, next_line = self.line_of(records), self.reader.line_num + 1
+        if next_line - first_line == len(rows):
             return
         later_by = first_line - self.first_record_line - records
-        for number, row in enumerate(rows):
+        for record, row in enumerate(rows, records):
             breaks = sum(map(line_breaks, row))
             if breaks:
-                self.first_line_break = self.first_line_break or first_line + number + later_by
+                self.first_line_break = self.first_line_break or self.first_record_line + record + later_by
                 self.records_with_breaks += 1
                 later_by += breaks
-                self.later_by.append((records + number + 1, later_by))
+                self.later_from.append(record + 1)
+                self.later_by.append(later_by)
 
     def line_of(self, record: int) -> int:
         """The line (from 1) at which a record (from 0) begins, among the records read so far."""
-        place = bisect_right(self.later_by, (record, sys.maxsize))
-        return self.first_record_line + record + (self.later_by[place - 1][1] if place else 0)
+        place = bisect_right(self.later_from, record)
+        return self.first_record_line + record + (self.later_by[place - 1] if place else 0)
 
     def where(self, record: int) -> str:
         return f"{self.path}:{self.line_of(record)}"

@@ -15,6 +15,7 @@ from denoise_code.common.delimited import CHUNK_ROWS, DelimitedTable, Dialect
 from denoise_code.common.errors import InputError
 from denoise_code.common.opening import PARQUET, is_pipe, one_line, open_bytes, open_lines, peek, reading
 
+PARQUET_ROWS = 20_000  # rows at once
 # numbers stay as they are written: a time of 19 digits is no float
 DECODER = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)
 
@@ -60,7 +61,7 @@ class RecordTable:
     def records(self) -> Iterator[dict]:
         blank_from = None
         for number, line in enumerate(self.lines, 1):
-            if not line.strip():
+            if line.isspace():
                 blank_from = blank_from or number
                 continue
             if blank_from is not None:
@@ -71,10 +72,14 @@ class RecordTable:
         """The fields of the names as text, CHUNK_ROWS records at a time: one list for each name."""
         records = self.records()
         while rows := list(islice(records, CHUNK_ROWS)):
-            yield [[text_of(row.get(name)) for row in rows] for name in names]
+            yield [texts_of([row.get(name) for row in rows]) for name in names]
 
     def where(self, record: int) -> str:
         return f"{self.path}:{record + 1}"
+
+
+def texts_of(values: list) -> list[str]:
+    return values if set(map(type, values)) == {str} else list(map(text_of, values))
 
 
 def text_of(value) -> str:
@@ -87,11 +92,14 @@ def text_of(value) -> str:
 
 def parse_record(path: Path, number: int, line: str) -> dict:
     """One line as a dict; numbers of JSON become the text that stands there."""
+    text = line.strip()
     try:
-        record = DECODER.decode(line)
-    except (ValueError, RecursionError):
+        record, end = DECODER.scan_once(text, 0)  # decode() without its searches for blanks
+        if end < len(text):
+            raise ValueError("text behind the record")
+    except (ValueError, StopIteration, RecursionError):
         try:
-            record = ast.literal_eval(line.strip())
+            record = ast.literal_eval(text)
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             record = None
     if not isinstance(record, dict):
@@ -115,20 +123,19 @@ class ParquetTable:
 
     @contextmanager
     def reading(self):
-        import pyarrow as pa
-
         try:
-            with reading(self.path):
-                yield
-        except pa.ArrowException as error:
+            yield
+        except InputError:
+            raise
+        except Exception as error:  # of a damaged file pyarrow raises errors of many classes
             raise InputError(f"{self.path}: damaged, or no Parquet that can be read: {one_line(error)[:200]}") from None
 
     def chunks(self, names: list[str]) -> Iterator[list[list[str]]]:
-        """Columns of the names as text, CHUNK_ROWS rows at a time: one list for each name."""
+        """Columns of the names as text, PARQUET_ROWS rows at a time: one list for each name."""
         for name in names:
             if self.names.count(name) != 1:
                 raise InputError(f"{self.path}: no column {name!r}, found {', '.join(map(repr, self.names))}")
-        batches = self.file.iter_batches(batch_size=CHUNK_ROWS, columns=list(dict.fromkeys(names)))
+        batches = self.file.iter_batches(batch_size=PARQUET_ROWS, columns=list(dict.fromkeys(names)))
         while True:
             with self.reading():
                 batch = next(batches, None)

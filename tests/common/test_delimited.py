@@ -173,6 +173,19 @@ def test_a_damaged_file_of_any_kind_is_no_traceback(tmp_path, kind, data):
         assert again == whole
 
 
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 1500), st.integers(0, 255))
+def test_the_damaged_footer_of_a_parquet_file(tmp_path, place, byte):
+    """Names of columns and sizes stand there: what pyarrow raises is not always an error of its own."""
+    content = bytearray(FILES["parquet"])
+    content[-place] = byte
+    (tmp_path / "table").write_bytes(content)
+    try:
+        read(tmp_path / "table", Dialect())
+    except InputError as error:
+        assert str(error).startswith(str(tmp_path / "table")) and "\n" not in str(error)
+
+
 def test_lines_are_counted_across_chunks(tmp_path, monkeypatch):
     """Line numbers hold where records span lines and chunks."""
     monkeypatch.setattr(delimited, "CHUNK_ROWS", 3)

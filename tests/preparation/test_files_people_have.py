@@ -16,6 +16,8 @@ import pandas as pd
 import prepare_noise_data as prepare
 import pytest
 from conftest import SPLITS, prepare_refused, prepare_run
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 FRUIT = ["Apple, red", "Pear", "Plum", "Fig"]
 LOG = "user,item,timestamp,title\n" + "".join(f'u{n % 2},i{n % 4},{1000 + n},"{FRUIT[n % 4]}"\n' for n in range(16))
@@ -101,6 +103,10 @@ REFUSED = {
         '{"user": "u", "item": "i", "timestamp": 1}\n{"item": "i", "timestamp": 1}\n',
         "log.csv:2: column 'user'",
     ),
+    "two records in a line": (
+        '{"user": "u", "item": "i", "timestamp": 1} {"user": "u"}\n',
+        "log.csv:1: neither a JSON object nor",
+    ),
     "half a character": ('{"user": "u\\ud800", "item": "i", "timestamp": 1}\n', "holds half a character"),
 }
 
@@ -144,6 +150,13 @@ READ = {
     "blanks behind separators": LOG.replace("Apple, red", "AppleCOMMAred").replace(",", ", ").replace("COMMA", ", ").encode(),
     "JSON lines": "\n".join(
         json.dumps(dict(zip(("user", "item", "timestamp", "title"), (u, i, int(time), title)))) for u, i, time, title in EXPECTED
+    ).encode(),
+    "JSON lines with blanks around": "".join(
+        f' {{"user": "{u}", "item": "{i}", "x": null, "timestamp": {time}, "title": "{title}"}} \n'
+        for u, i, time, title in EXPECTED
+    ).encode(),
+    "Python dicts": "\n".join(
+        repr(dict(zip(("user", "item", "timestamp", "title"), (u, i, int(time), title)))) for u, i, time, title in EXPECTED
     ).encode(),
 }
 
@@ -256,9 +269,8 @@ def test_folders_and_pipes(tmp_path, capsys):
     for name, content in {"plain": LOG.encode(), "gzip": gzip.compress(LOG.encode()), "json": READ["JSON lines"]}.items():
         feed(tmp_path / "pipe", content)
         assert log_of(prepared(tmp_path, "csv", "--interactions", tmp_path / "pipe", name=name)) == EXPECTED
-    feed(tmp_path / "pipe", LOG.encode())
     twice = [*refused, tmp_path / "pipe", "--titles", tmp_path / "pipe"]
-    prepare_refused(capsys, tmp_path / "out", twice, "a pipe is read once, and --interactions read it")
+    prepare_refused(capsys, tmp_path / "out", twice, "a pipe is read once, for --interactions")
 
 
 def feed(path, content):
@@ -332,6 +344,16 @@ def test_the_order_of_the_file_where_there_are_no_times(tmp_path, capsys):
 # 4. Nothing is lost silently
 
 
+def test_what_was_lost_is_said_where_nothing_comes_out(tmp_path, capsys):
+    (tmp_path / "log.csv").write_text(LOG)
+    with pytest.raises(SystemExit):
+        prepare_run(
+            "csv", "--interactions", tmp_path / "log.csv", "--name", "X", "--k_core", 1, "--window", 16, "--output_root", tmp_path
+        )
+    said = capsys.readouterr()
+    assert "rows read 16" in said.out and "only 2 windows" in said.err
+
+
 def test_every_loss_is_counted(tmp_path, capsys):
     rows = [(f"u{n % 2}", f"i{n % 4}", 1000 + n, 5) for n in range(24)]  # what stays
     rows += [("u0", "i0", 1000, 5)]  # a line twice
@@ -347,12 +369,13 @@ def test_every_loss_is_counted(tmp_path, capsys):
     said = capsys.readouterr().out
     counts = run_of(tmp_path / "out" / "X_noise_user0.0")["counts"]
     assert counts["rows_read"] == 31 and counts["left"] == 25
-    assert counts["duplicate_lines_kept"] == 3 and counts["rated_below_min_rating"] == 2
+    assert counts["duplicate_lines"] == 3 and counts["rated_below_min_rating"] == 2
     assert counts["without_title"] == 3 and counts["below_k_core"] == 1
-    assert counts["of_users_with_one_kept_without_window"] == 0
+    assert counts["single_interactions"] == 0
+    assert "duplicate lines 3 (9.68%): kept" in said and "single interactions 0 (0.00%): kept, in no window" in said
     assert "without title 3 (9.68%)" in said and "rated below min rating 2 (6.45%)" in said
     single = prepared(tmp_path, *options[:5], name="S")
-    assert run_of(single)["counts"]["of_users_with_one_kept_without_window"] == 1
+    assert run_of(single)["counts"]["single_interactions"] == 1
     assert "u7" in table(single, "users.csv")["key"].tolist()
 
 
@@ -476,3 +499,63 @@ def test_run_json_is_strict_and_tells_the_command(tmp_path):
     run = json.loads((folder / "run.json").read_text(), parse_constant=refuse)
     assert run["command"].startswith("prepare_noise_data.py csv --interactions ") and run["options"]["k_core"] == 1
     assert set(run["fingerprints"]) == {"interactions.csv", "items.csv", "users.csv"}
+
+
+# 6. One damaged byte in any file of any source
+
+
+def files_of_sources(folder):
+    """{source: (options, its files)}, small and valid."""
+    (folder / "ml").mkdir()
+    (folder / "shop").mkdir()
+    contents = {
+        "log.csv": LOG.encode(),
+        "titles.csv.gz": gzip.compress(b"item,title\n" + b"".join(b"i%d,Film %d\n" % (n, n) for n in range(4))),
+        "reviews.json": "\n".join(
+            json.dumps({"reviewerID": f"u{n % 2}", "asin": f"i{n}", "unixReviewTime": n, "overall": 4.0}) for n in range(16)
+        ).encode(),
+        "meta.json": "\n".join(repr({"asin": f"i{n}", "title": f"Film {n}"}) for n in range(16)).encode(),
+        "ml/ratings.dat": "".join(f"{n % 2}::{n % 4}::5::{n}\n" for n in range(16)).encode(),
+        "ml/movies.dat": "".join(f"{n}::Film {n} (1999)::Drama\n" for n in range(4)).encode(),
+        "shop/shop.inter": b"user_id:token\titem_id:token\ttimestamp:float\n"
+        + "".join(f"{user}\t{item}\t{time}\n" for user, item, time, _ in EXPECTED).encode(),
+        "shop/shop.item": b"item_id:token\ttitle:token_seq\n" + "".join(f"i{n}\tFilm {n}\n" for n in range(4)).encode(),
+    }  # fmt: skip
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    options = {
+        "csv": (["--interactions", folder / "log.csv", "--titles", folder / "titles.csv.gz"], ["log.csv", "titles.csv.gz"]),
+        "amazon": (["--reviews", folder / "reviews.json", "--metadata", folder / "meta.json"], ["reviews.json", "meta.json"]),
+        "movielens": (["--folder", folder / "ml"], ["ml/ratings.dat", "ml/movies.dat"]),
+        "recbole": (["--folder", folder / "shop"], ["shop/shop.inter", "shop/shop.item"]),
+    }
+    return options, contents
+
+
+@pytest.mark.parametrize("kind", ["csv", "amazon", "movielens", "recbole"])
+def test_one_damaged_byte_is_no_traceback(tmp_path, capsys, kind):
+    options, contents = files_of_sources(tmp_path)
+    flags, names = options[kind]
+    prepare_run(*source(tmp_path, kind, *flags))
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.data())
+    def damage(data):
+        name = data.draw(st.sampled_from(names))
+        content = bytearray(contents[name])
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+        (tmp_path / name).write_bytes(content)
+        capsys.readouterr()
+        try:
+            prepare_run(*source(tmp_path, kind, *flags), "--overwrite")
+        except SystemExit as stopped:
+            error = capsys.readouterr().err
+            assert stopped.code == 2 and error.count("\n") == 1, error
+        else:
+            counts = run_of(tmp_path / "out" / "X_noise_user0.0")["counts"]
+            steps = ("repeated_reviews", "without_title", "below_k_core", "left")
+            assert counts["rows_read"] == 16 == sum(counts.get(step, 0) for step in steps)
+        finally:
+            (tmp_path / name).write_bytes(contents[name])
+
+    damage()
