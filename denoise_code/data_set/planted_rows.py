@@ -9,7 +9,7 @@ import pandas as pd
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.folder import data_fingerprint, find_train_file
 from denoise_code.data_set.held_out import split_rows, split_single_rows
-from denoise_code.data_set.planting import DRAWN, noise_pools, plant, put
+from denoise_code.data_set.planting import DRAWN, draw_planted, noise_pools, put_planted
 from denoise_code.data_set.rows import read_windows
 
 
@@ -58,9 +58,9 @@ def plant_rows(table: pd.DataFrame, chosen: np.ndarray, catalogue: list[str], po
     table = table.iloc[chosen].reset_index(drop=True).assign(train_row=chosen)
     table["drawn"] = [DRAWN[row % 2] for row in range(len(table))]
     for row in range(len(table)):
-        planted = plant(table.at[row, "item_ids"], pools[table.at[row, "drawn"]], rng)
-        table.at[row, "item_ids"] = put(table.at[row, "item_ids"], planted)
-        table.at[row, "mask"] = put(table.at[row, "mask"], dict.fromkeys(planted, 2))
+        planted = draw_planted(table.at[row, "item_ids"], pools[table.at[row, "drawn"]], rng)
+        table.at[row, "item_ids"] = put_planted(table.at[row, "item_ids"], planted)
+        table.at[row, "mask"] = put_planted(table.at[row, "mask"], dict.fromkeys(planted, 2))
     if "item_titles" in table:
         table["item_titles"] = [
             json.dumps([catalogue[item] for item in items], ensure_ascii=False) for items in table["item_ids"]

@@ -18,7 +18,7 @@ def noise_pools(windows: list[list[int]], n_items: int) -> dict[str, np.ndarray]
     return dict(zip(DRAWN, (np.arange(1, n_items + 1), np.concatenate(windows))))
 
 
-def plant(items: list[int], pool: np.ndarray, rng: np.random.Generator, rate: float | None = None) -> dict[int, int]:
+def draw_planted(items: list[int], pool: np.ndarray, rng: np.random.Generator, rate: float | None = None) -> dict[int, int]:
     """{position: random item} to put into a window: one position, or each with probability `rate` (at least one).
 
     Positions are uniform; the random items are uniform over `pool` (P,) less the items of the window, since an item that is
@@ -37,6 +37,6 @@ def plant(items: list[int], pool: np.ndarray, rng: np.random.Generator, rate: fl
     raise InputError(f"too few items to plant random ones in windows of {len(items)}: the catalogue has hardly any others")
 
 
-def put(items: list[int], planted: dict[int, int]) -> list[int]:
+def put_planted(items: list[int], planted: dict[int, int]) -> list[int]:
     """A window with the planted items in their places."""
     return [planted.get(place, item) for place, item in enumerate(items)]

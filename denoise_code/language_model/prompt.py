@@ -102,7 +102,9 @@ class Titles:
         """catalogue: titles by item id (n_items + 1,), position 0 is padding."""
         self.tokenizer, self.prompt, self.catalogue = tokenizer, prompt, catalogue
         titles = {item: prompt.title(catalogue[item]) for item in range(1, len(catalogue))}
-        self.suggested = Trie({item: continue_tokens(tokenizer, prompt.suggest_cue, title) for item, title in titles.items()})
+        self.replacement_trie = Trie(
+            {item: continue_tokens(tokenizer, prompt.suggest_cue, title) for item, title in titles.items()}
+        )
 
     def questions(self, windows: list) -> list[Question]:
         """The question about each window of items."""
@@ -110,15 +112,15 @@ class Titles:
 
     def length(self, items) -> int:
         """Tokens of the titles of some items: what the lengths of questions are told by before they are tokenised."""
-        return sum(len(self.named(item)) for item in items)
+        return sum(len(self.tokens_after_noise_cue(item)) for item in items)
 
     @cache  # noqa: B019  one catalogue a process
-    def named(self, item: int) -> list[int]:
+    def tokens_after_noise_cue(self, item: int) -> list[int]:
         """Where the answer names an item as noise."""
         return continue_tokens(self.tokenizer, self.prompt.noise_cue, self.prompt.title(self.catalogue[item]))
 
     @cache  # noqa: B019
-    def named_and_asked(self, item: int) -> list[int]:
+    def tokens_up_to_replacement(self, item: int) -> list[int]:
         """The same, followed by the cue that asks for its replacement."""
         text = self.prompt.title(self.catalogue[item]) + self.prompt.suggest_cue
         return continue_tokens(self.tokenizer, self.prompt.noise_cue, text)
@@ -126,7 +128,9 @@ class Titles:
     def check_seam(self, items) -> None:
         """Refuse a wording after which, whole, a title is read otherwise than after the cue alone."""
         question = self.prompt.question([self.catalogue[item] for item in items])
-        if continue_tokens(self.tokenizer, question, self.prompt.title(self.catalogue[items[0]])) != self.named(items[0]):
+        if continue_tokens(self.tokenizer, question, self.prompt.title(self.catalogue[items[0]])) != self.tokens_after_noise_cue(
+            items[0]
+        ):
             raise InputError("prompt.json: the tokenizer reads a title differently after the whole prompt than after its cue")
 
     def longest(self, windows: list, written: int | None) -> int:
@@ -134,6 +138,6 @@ class Titles:
 
         windows: their items.
         """
-        named = max(len(self.named_and_asked(item)) for item in set().union(*windows))
+        named = max(len(self.tokens_up_to_replacement(item)) for item in set().union(*windows))
         (question,) = self.questions([max(windows, key=self.length)])
-        return len(question.ids) + named + (written or max(map(len, self.suggested.sequences)))
+        return len(question.ids) + named + (written or max(map(len, self.replacement_trie.sequences)))

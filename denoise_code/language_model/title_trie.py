@@ -33,7 +33,7 @@ class Trie:
         # Of a function of the sequences, not of a method: a cache that holds the trie that holds it is a reference cycle.
         self.children = lru_cache(maxsize=100_000)(partial(child_runs, self.sequences))
 
-    def allowed(self, lo: int, hi: int, depth: int, banned: frozenset[int]) -> dict[int, tuple[int, int]]:
+    def allowed_children(self, lo: int, hi: int, depth: int, banned: frozenset[int]) -> dict[int, tuple[int, int]]:
         """The children below which there is an item that is not banned."""
         children = self.children(lo, hi, depth)
         places = [self.place[item] for item in banned if lo <= self.place[item] < hi]
@@ -41,13 +41,13 @@ class Trie:
         empty = {token for token, count in lost.items() if count == children[token][1] - children[token][0]}
         return {token: run for token, run in children.items() if token not in empty} if empty else children
 
-    def follow(self, tokens: list[int]) -> list[int]:
+    def common_continuation(self, tokens: list[int]) -> list[int]:
         """The tokens that all titles which begin so have next, up to the mark that closes them; none where no title does."""
         lo = bisect_left(self.sequences, tokens)
         hi = bisect_right(self.sequences, tokens, key=lambda sequence: sequence[: len(tokens)])
         return self.sequences[lo][:-1][len(tokens) : common_prefix(self.sequences[lo], self.sequences[hi - 1])] if lo < hi else []
 
-    def left(self, lo: int, hi: int, banned: frozenset[int]) -> list[int]:
+    def allowed_items(self, lo: int, hi: int, banned: frozenset[int]) -> list[int]:
         """Items of a node that are not banned, at most two."""
         found = []
         for item in self.items[lo:hi]:
@@ -61,7 +61,7 @@ class Trie:
         """The tokens below a node along which titles run together, and the node where they part or one is left."""
         tokens = []
         while not self.decided(node, banned):
-            children = self.allowed(*node, banned)
+            children = self.allowed_children(*node, banned)
             if len(children) > 1:
                 break
             ((token, run),) = children.items()
@@ -72,4 +72,4 @@ class Trie:
     def decided(self, node: tuple[int, int, int], banned: frozenset[int]) -> bool:
         """One item is left, or several of one title."""
         lo, hi, depth = node
-        return len(self.left(lo, hi, banned)) == 1 or not self.children(lo, hi, depth)
+        return len(self.allowed_items(lo, hi, banned)) == 1 or not self.children(lo, hi, depth)

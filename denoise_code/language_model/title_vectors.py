@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from denoise_code.common.files import fingerprint_of_files, write_atomically
 from denoise_code.data_set.folder import find_train_file
-from denoise_code.data_set.planting import noise_pools, plant, put
+from denoise_code.data_set.planting import draw_planted, noise_pools, put_planted
 from denoise_code.data_set.rows import read_windows
 from denoise_code.data_set.titles import fold_title
 from denoise_code.evidence.detection import detection
@@ -29,7 +29,7 @@ LAYER_WINDOWS = 400  # with a planted item each, on which the layer is chosen
 TOKENS_AT_ONCE = 2048  # of titles: little memory beside that of any model, and enough to keep a GPU busy
 
 
-def read_titles(model, tokenizer, titles: list[str], layers: list[int], pool) -> torch.Tensor:
+def read_title_states(model, tokenizer, titles: list[str], layers: list[int], pool) -> torch.Tensor:
     """`pool` of each title's hidden states after each of `layers`: (K, N, D) float32 on the CPU; later layers are not run.
 
     No layers: what the model gives out, normalised after the last; (1, N, D).
@@ -55,7 +55,7 @@ def read_titles(model, tokenizer, titles: list[str], layers: list[int], pool) ->
     return torch.cat(rows, dim=1)[:, torch.tensor(order).argsort()]
 
 
-def mean_state(hidden, mask):
+def mean_over_title(hidden, mask):
     """Mean (B, D) of hidden (B, T, D) over a title's tokens but the first, where it has more than one."""
     kept = mask * ((mask.cumsum(1) > 1) | (mask.sum(1, keepdim=True) == 1))
     return (hidden.float() * kept[..., None]).sum(1) / kept.sum(1, keepdim=True)
@@ -86,13 +86,13 @@ def choose_layer(model, tokenizer, catalogue: list[str], windows: list[list[int]
     """{layer, auc_context of each}: the layer that best tells items planted by popularity in train windows."""
     pool = noise_pools(windows, len(catalogue) - 1)["popularity"]
     chosen = [windows[row] for row in rng.choice(len(windows), size=min(LAYER_WINDOWS, len(windows)), replace=False)]
-    planted = [plant(items, pool, rng) for items in chosen]
-    noisy = [put(items, new) for items, new in zip(chosen, planted)]
+    planted = [draw_planted(items, pool, rng) for items in chosen]
+    noisy = [put_planted(items, new) for items, new in zip(chosen, planted)]
     truths = [[int(place in new) for place in range(len(items))] for items, new in zip(chosen, planted)]
     read = sorted(set().union(*noisy))
     titles = [catalogue[item] for item in read]
     layers = list(range(1, model.config.get_text_config().num_hidden_layers + 1))
-    states = read_titles(model, tokenizer, titles, layers, mean_state)  # (K, N, D)
+    states = read_title_states(model, tokenizer, titles, layers, mean_over_title)  # (K, N, D)
     place = {item: number for number, item in enumerate(read)}
     rows = pad_left([[place[item] for item in items] for items in noisy], -1)
     figures = {}
@@ -115,14 +115,14 @@ def title_vectors(model, tokenizer, catalogue: list[str], folder: Path, args, ba
         with model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext():
             windows = read_windows(source, len(catalogue) - 1)["item_ids"].tolist()
             made = choose_layer(model, tokenizer, catalogue, windows, np.random.default_rng(0))
-            (states,) = read_titles(model, tokenizer, catalogue[1:], [made["layer"]], mean_state)
+            (states,) = read_title_states(model, tokenizer, catalogue[1:], [made["layer"]], mean_over_title)
         mean, std = states.mean(0), states.std(0)
         return {"vectors": standardise(states, mean, std).half(), "mean": mean, "std": std}, made
 
-    return cached(folder, "title_vectors", made_by, make)
+    return load_or_make(folder, "title_vectors", made_by, make)
 
 
-def cached(folder: Path, name: str, made_by: list, make) -> tuple[dict, dict]:
+def load_or_make(folder: Path, name: str, made_by: list, make) -> tuple[dict, dict]:
     """What make() returns, (tensors, a record), kept beside the data set as <name>_<digest of made_by>.safetensors."""
     key = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:16]
     path = folder / f"{name}_{key}.safetensors"

@@ -14,7 +14,7 @@ from denoise_code.common.errors import InputError
 from denoise_code.data_set.catalogue import read_catalogue
 from denoise_code.data_set.folder import find_train_file
 from denoise_code.data_set.held_out import Split, split_rows, split_single_rows
-from denoise_code.data_set.planting import DRAWN, noise_pools, plant, put
+from denoise_code.data_set.planting import DRAWN, draw_planted, noise_pools, put_planted
 from denoise_code.data_set.rows import read_windows
 from denoise_code.language_model.batches import pad_left, pad_texts
 from denoise_code.language_model.prompt import IGNORED, Prompt, continue_tokens, tokenize_questions
@@ -24,9 +24,9 @@ FOR_METRICS = ("answer_length", "candidates", "planted", "popular", "title_start
 
 def make_example(items: list[int], catalogue: list[str], pool: np.ndarray, rng: np.random.Generator, rate: float | None = None):
     """{titles, pairs} of a window with planted noise; `pairs` are (planted title, the title that stood there)."""
-    planted = plant(items, pool, rng, rate)
+    planted = draw_planted(items, pool, rng, rate)
     pairs = [(catalogue[new], catalogue[items[position]]) for position, new in planted.items()]
-    return {"titles": [catalogue[item] for item in put(items, planted)], "pairs": pairs}
+    return {"titles": [catalogue[item] for item in put_planted(items, planted)], "pairs": pairs}
 
 
 def read_tdmd(path: Path) -> tuple[str, list[dict]]:

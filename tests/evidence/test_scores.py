@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import CARS, FRUIT
 
-from denoise_code.data_set.planting import noise_pools, plant
+from denoise_code.data_set.planting import draw_planted, noise_pools
 from denoise_code.evidence.detection import measure, planted_detection
 from denoise_code.language_model.loading import load_tokenizer
 from denoise_code.language_model.noise_scores import first_token_scores, title_log_likelihoods
@@ -69,7 +69,7 @@ def test_popularity_alone_tells_nothing_of_the_context():
     counts = np.bincount(np.concatenate(windows), minlength=n_items + 1)
     pools, truths, scores = noise_pools(windows, n_items), [], []
     for number, window in enumerate(windows):
-        planted = plant(window.tolist(), list(pools.values())[number % 2], rng)
+        planted = draw_planted(window.tolist(), list(pools.values())[number % 2], rng)
         truths.append([int(place in planted) for place in range(10)])
         scores.append([-counts[planted.get(place, item)] for place, item in enumerate(window)])
     found = planted_detection(truths, scores, np.arange(len(windows)) % 2)
