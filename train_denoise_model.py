@@ -144,8 +144,11 @@ def make_trainer(model, tokenizer, train_set, eval_set, output: Path, args, run:
 
     def noise_scores(logits, labels):
         """What the metrics read; the whole logits of the held-out windows never leave the device."""
-        first_token = first_token_scores(logits, labels)
-        return first_token if args.loss_on == "answer" else (first_token, title_log_likelihoods(logits, labels))
+        tokens, answer_lengths, candidates, *_, title_starts, title_ends = labels
+        first_token = first_token_scores(logits, answer_lengths, candidates)
+        if args.loss_on == "answer":
+            return first_token
+        return first_token, title_log_likelihoods(logits, tokens, title_starts, title_ends)
 
     class Progress(ProgressCallback):
         """One bar, and a short line where the library prints a dictionary."""

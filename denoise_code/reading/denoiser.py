@@ -193,7 +193,7 @@ class Denoiser:
         for question, text, tail, logits in zip(questions, texts, tails, reader.forward(pieces, tails)):
             starts, ends = (places[text.first :] for places in question.spans_from_end())
             read = [torch.tensor([row], device=logits.device) for row in (question.ids[-tail:], starts, ends)]
-            likelihoods = title_log_likelihoods(logits[None], read)[0].double().cpu()
+            likelihoods = title_log_likelihoods(logits[None], *read)[0].double().cpu()
             n = min(len(text.items), text.work.window)
             prior_odds = np.log(max(n - 1, 1)) + np.log(len(self.titles.catalogue) - 1)  # that an item belongs; of a uniform draw
             scores.append([np.nan] * text.first + (-torch.nn.functional.softplus(likelihoods + prior_odds)).tolist())

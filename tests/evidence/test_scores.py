@@ -29,7 +29,7 @@ def test_batched_loss_equals_single_loss(tiny_models, kind, loss_on):
     assert batch["labels"].shape[1] == batch["logits_to_keep"] < 40 or loss_on == "all"
     out = model(**batch)
     total, count = 0.0, 0
-    scores = first_token_scores(out.logits, (batch["labels"], *extra.values()))
+    scores = first_token_scores(out.logits, extra["answer_length"], extra["candidates"])
     for row, score in zip(rows, scores):
         logits = model(input_ids=torch.tensor([row["input_ids"]])).logits[0].log_softmax(-1)
         labels = torch.tensor(row["labels"])[1:]
@@ -38,7 +38,7 @@ def test_batched_loss_equals_single_loss(tiny_models, kind, loss_on):
         first = logits[len(row["input_ids"]) - row["answer_length"] - 1, row["candidates"]]
         assert torch.allclose(score[-len(first) :], first, atol=1e-4)
     if loss_on == "all":
-        likelihoods = title_log_likelihoods(out.logits, (batch["labels"], *extra.values()))
+        likelihoods = title_log_likelihoods(out.logits, batch["labels"], extra["title_starts"], extra["title_ends"])
         for example, likelihood in zip(examples, likelihoods):
             before, titles = Prompt().instruction + Prompt().sequence_cue, example["titles"]
             for title, found in zip(titles, likelihood[-len(titles) :].tolist()):

@@ -2,7 +2,6 @@
 
 import json
 
-import denoise_code.examples
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +11,7 @@ import train_denoise_model as train
 from denoise_code.common.errors import InputError
 from denoise_code.language_model.loading import load_tokenizer
 from denoise_code.language_model.prompt import IGNORED, Prompt, continue_tokens
+from denoise_code.training import examples as examples_module
 from denoise_code.training.examples import FOR_METRICS, Collator, encode, load_examples, make_example, tokenize
 
 
@@ -81,7 +81,7 @@ def test_trained_rows_carry_nothing_that_only_measuring_reads(tiny_models, monke
         texts.append(text)
         return continue_tokens(tokenizer, before, text)
 
-    monkeypatch.setattr(denoise_code.examples, "continue_tokens", continue_tokens_and_count)
+    monkeypatch.setattr(examples_module, "continue_tokens", continue_tokens_and_count)
     made = [{"titles": CARS[start : start + 8], "pairs": [(CARS[start], "Heat")]} for start in range(4)]
     measured, trained = (tokenize(tokenizer, prompt, made, 512, "all", for_metrics) for for_metrics in (True, False))
     assert len(texts) == 4 * (1 + 8) + 4 * 1

@@ -49,8 +49,7 @@ def untrained_auc(folder, model):
     extra = {key: batch.pop(key) for key in FOR_METRICS}
     with torch.no_grad():
         logits = AutoModelForCausalLM.from_pretrained(model)(**batch).logits
-    scores = first_token_scores(logits, (batch["labels"], *extra.values()))
-
+    scores = first_token_scores(logits, extra["answer_length"], extra["candidates"])
     return detection_metrics(scores.numpy(), extra["planted"].numpy(), extra["popular"].numpy())["auc"]
 
 
