@@ -10,7 +10,8 @@ from denoise_code.evidence.detection import measure, planted_detection
 from denoise_code.language_model.loading import load_tokenizer
 from denoise_code.language_model.noise_scores import first_token_scores, title_log_likelihoods
 from denoise_code.language_model.prompt import IGNORED, Prompt
-from denoise_code.training.examples import FOR_METRICS, Collator, encode
+from denoise_code.training.encoding import FOR_METRICS, Collator, encode
+from denoise_code.training.examples import Example
 from denoise_code.training.held_out_metrics import detection_metrics
 
 
@@ -22,7 +23,7 @@ def test_batched_loss_equals_single_loss(tiny_models, kind, loss_on):
 
     tokenizer = load_tokenizer(str(tiny_models[kind]))
     model = AutoModelForCausalLM.from_pretrained(tiny_models[kind]).eval()
-    examples = [{"titles": FRUIT[: 3 + n] + [CARS[n]], "pairs": [(CARS[n], FRUIT[9])]} for n in range(4)]
+    examples = [Example(FRUIT[: 3 + n] + [CARS[n]], [(CARS[n], FRUIT[9])]) for n in range(4)]
     rows = [encode(tokenizer, Prompt(), example, 512, loss_on) for example in examples]
     batch = Collator(tokenizer.pad_token_id)(rows)
     extra = {key: batch.pop(key) for key in FOR_METRICS}
@@ -40,7 +41,7 @@ def test_batched_loss_equals_single_loss(tiny_models, kind, loss_on):
     if loss_on == "all":
         likelihoods = title_log_likelihoods(out.logits, batch["labels"], extra["title_starts"], extra["title_ends"])
         for example, likelihood in zip(examples, likelihoods):
-            before, titles = Prompt().instruction + Prompt().sequence_cue, example["titles"]
+            before, titles = Prompt().instruction + Prompt().sequence_cue, example.titles
             for title, found in zip(titles, likelihood[-len(titles) :].tolist()):
                 start = len(tokenizer(before)["input_ids"])
                 before += Prompt().title(title)
