@@ -222,7 +222,11 @@ def choose_dtype(name: str):
 
 def load_base_model(name: str, dtype: str, load_in_8bit: bool = False):
     """The causal language model without adapter, on the CPU (8-bit: on this process's GPU)."""
+    import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    if torch.cuda.is_available():  # cuDNN's attention builds a plan for each new shape of a batch, and nearly all are new
+        torch.backends.cuda.enable_cudnn_sdp(False)
 
     options = {}
     if load_in_8bit:
