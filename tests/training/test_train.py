@@ -19,7 +19,9 @@ from denoise_code.data_set.held_out import split_rows
 from denoise_code.language_model.loading import load_base_model, load_tokenizer
 from denoise_code.language_model.noise_scores import first_token_scores
 from denoise_code.language_model.prompt import Prompt
-from denoise_code.training.examples import FOR_METRICS, Collator, encode, load_examples
+from denoise_code.training import trainer
+from denoise_code.training.encoding import FOR_METRICS, Collator, encode
+from denoise_code.training.examples import load_examples
 from denoise_code.training.held_out_metrics import detection_metrics, held_out_metrics
 
 
@@ -49,8 +51,7 @@ def untrained_auc(folder, model):
     extra = {key: batch.pop(key) for key in FOR_METRICS}
     with torch.no_grad():
         logits = AutoModelForCausalLM.from_pretrained(model)(**batch).logits
-    scores = first_token_scores(logits, (batch["labels"], *extra.values()))
-
+    scores = first_token_scores(logits, extra["answer_length"], extra["candidates"])
     return detection_metrics(scores.numpy(), extra["planted"].numpy(), extra["popular"].numpy())["auc"]
 
 
@@ -160,7 +161,7 @@ def test_rates_are_of_training_alone_and_the_time_is_said_before(genres, tiny_mo
         time.sleep(1)
         return held_out_metrics(prediction)
 
-    monkeypatch.setattr(train, "held_out_metrics", slow_metrics)
+    monkeypatch.setattr(trainer, "held_out_metrics", slow_metrics)
     train.main(tiny_args(genres, tiny_models["llama"], tmp_path / "out", "--sample", 44, "--eval_steps", 2))
     run = json.loads(next((tmp_path / "out").glob("*/*/run.json")).read_text())
     seconds = run["seconds_of"]
