@@ -144,7 +144,7 @@ def check_base_model(name: str, longest: int, targets: list[str] = ()) -> None:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)  # without its weights
     check_attention(name, model)
-    check_length(model.config, longest, f"--base_model {name}: a prompt with its answer (--cutoff_len, --span, --max_new_tokens)")
+    check_length(model.config, longest, f"--base_model {name}: a prompt with its answer (--cutoff_len, --max_new_tokens)")
     modules = {path.rsplit(".", 1)[-1] for path, _ in model.named_modules()}
     absent = [target for target in targets if target not in modules and target != "all-linear"]
     if absent:
