@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from denoise_code.evidence.figures import detection_figures
 
 from denoise_code.common.errors import InputError
 from denoise_code.common.files import fingerprint_of_files, peak_resident_gib, read_json
@@ -32,6 +31,7 @@ from denoise_code.data_set.padded_rows import Split, read_split, read_vectors
 from denoise_code.evidence import detector
 from denoise_code.evidence.calibration import CannotPlant
 from denoise_code.evidence.features import Planted
+from denoise_code.evidence.figures import detection_figures
 from denoise_code.evidence.fit import FUSED, GivenScores, learn_evidence
 from denoise_code.replacement import NothingToReplaceFrom, fit_ranker, replace_in_histories, replace_interactions
 
