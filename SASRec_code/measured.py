@@ -81,7 +81,7 @@ def threshold_rows(truth: np.ndarray, prob: np.ndarray) -> list[list]:
 
 def figures(measured: Measured, checks: dict, replacer, compared: list[dict]) -> dict:
     """All that report.json holds; the figures of noise only where the rows have such noise."""
-    test, detection, natural = measured.test, measured.detection(1), measured.detection(3)
+    test, detection = measured.test, measured.detection(1)
     result = {"calibration": calibration(checks), "auc_context": measured.context(), "runs": compared}
     result["coefficients"] = {kind: evidence.coefficients() for kind, evidence in measured.fitted.items()}
     if detection:
@@ -90,4 +90,4 @@ def figures(measured: Measured, checks: dict, replacer, compared: list[dict]) ->
         result |= {"detection": detection, "fused minus": less}
         if (test.clean != test.items)[test.editable].any():
             result["replacements"] = hits(replacer(), test)
-    return result | ({"detection_natural": natural} if natural else {})
+    return result

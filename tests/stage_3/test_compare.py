@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import report
 from conftest import sasrec_command, write_denoised
+from options import OPTIONS_OF_ROWS, filter_parser
 
 
 def runs_of(capsys, tmp_path, *settings):
@@ -116,3 +117,9 @@ def test_sentences():
     for interval, word in (([0.1, 0.2], "higher"), ([-0.2, -0.1], "lower"), ([-0.1, 0.1], "nothing is shown")):
         row = {"rows": "b", "difference": {"interval_95": interval}}
         assert comparison.sentence(row, {"rows": "a"}).startswith(f"NDCG@20 of b against a: {word}")
+
+
+def test_options_of_rows_are_those_of_the_filter():
+    """What compare.py expects to differ: all options of the filter, but for the places and the length, which shapes models too."""
+    options = vars(filter_parser("").parse_args(["--dataset", ""])).keys()
+    assert set(OPTIONS_OF_ROWS) == options - {"maxlen", "data_root", "output_root"}

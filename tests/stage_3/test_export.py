@@ -25,18 +25,18 @@ def rows_of(folder, split):
     "options", [[], ["--denoise_category", "all", "--test_noise_filter_threshold", "0.6", "--edit", "delete"]]
 )
 def test_the_same_windows_that_sasrec_trains_on(tmp_path, options):
-    from filter import FILTERED, denoise, weigh
-    from rows import load
+    from experiment import read_rows
+    from options import FilterOptions, RowsOptions
 
     write_denoised(tmp_path)
     args = sasrec.parse_args(sasrec_command(tmp_path, *options))
-    splits, n_items = load(args, FILTERED[args.denoise_category])
-    windows = denoise(splits, weigh(splits, n_items, args), args)
+    rows = read_rows(RowsOptions.from_arguments(args), FilterOptions.from_arguments(args))
+    splits, n_items, windows = rows.splits, rows.n_items, rows.edited()
     folder = exported(tmp_path, *options)
-    for split, rows in windows.items():
-        found = rows_of(folder, split)
-        assert [items for _, items in found] == [[item for item in row if item] for row in rows.tolist()]
-        assert [user for user, _ in found] == splits[split].users.tolist()
+    for split, items in windows.items():
+        exported_rows = rows_of(folder, split)
+        assert [window for _, window in exported_rows] == [[item for item in row if item] for row in items.tolist()]
+        assert [user for user, _ in exported_rows] == splits[split].users.tolist()
     assert any((windows[split] != splits[split].items).any() for split in windows) == bool(options)
     (items,) = folder.glob("*/*.item")
     assert items.read_text().splitlines()[1:] == [f"{item}\tItem {item}" for item in range(1, n_items + 1)]
