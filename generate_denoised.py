@@ -6,7 +6,9 @@ item's noise probability (LLM4DSR, arXiv 2408.08208, section 3.3). For the top s
 Reads   an adapter folder of train_denoise_model.py and a data set folder data/<Name>_noise_user<rate>/
 Writes  data/<Name>_denoise_user<rate>_<sample>[_<step>]/: the same rows with noise_prob, noise_items, noise_items_prob,
         suggest_item_titles, suggest_item_ids (see data/README.md), planted.csv, title_vectors.safetensors, the title maps
-        and run.json. Without an adapter the title vectors of the base model alone, into data/<Name>_denoise_user<rate>_0/
+        and run.json. Without an adapter no rows are read: title vectors of the base model, into
+        data/<Name>_denoise_user<rate>_0/. Either way evidence.safetensors and evidence.json: by every kind of evidence there
+        is, how likely each interaction is noise, and what would stand there instead; stage 3 reads these
 
     python generate_denoised.py --noise_dataset_path data/ML100K_noise_user0.1
     python generate_denoised.py --denoise_model_path save_denoise_model/ML100K_noise_user0.1/batch4_sample2400_epoch1/checkpoint-600 \
@@ -25,11 +27,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from denoise_code.common.errors import InputError, Parser, input_errors
+from denoise_code.common.files import write_json
 from denoise_code.common.options import positive, share
 from denoise_code.data_set.catalogue import read_catalogue
 from denoise_code.data_set.folder import output_name
 from denoise_code.data_set.planting import PLANTED
 from denoise_code.data_set.windows import keep_users, read_scored_windows
+from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.language_model.loading import (
     EMBEDDED_MODEL,
     check_adapter,
@@ -114,6 +118,22 @@ def parse_args(argv=None) -> argparse.Namespace:
         default="auto",
         help="auto: bfloat16 on GPUs that have it, else float32 (default)",
     )
+    add(
+        "--language_model",
+        choices=["base", "none"],
+        default="base",
+        help="none, without an adapter: no title vectors, evidence from the interactions alone, in minutes (default: base)",
+    )
+    add(
+        "--noise_share",
+        type=share,
+        help="share of noise in the log that probabilities and replacements take (default: the smaller of 0.1 and the bound)",
+    )
+    add(
+        "--replace_all",
+        action="store_true",
+        help="a replacement for every place, where there are more than half a million; --evidence random needs it",
+    )
     add("--load_in_8bit", action="store_true", help="base model in 8 bit (CUDA and the package bitsandbytes)")
     add("--overwrite", action="store_true", help="replace a denoised folder made with other options")
     add("--where", action="store_true", help="print the output folder and stop")
@@ -136,6 +156,10 @@ def check_args(parser: Parser, args: argparse.Namespace) -> None:
             if name in changed:
                 parser.error(f"--{name} needs --denoise_model_path; without an adapter only title vectors are made")
         args.denoise_data, args.planted = [], 0
+    if args.language_model == "none" and args.denoise_model_path:
+        parser.error(
+            "--language_model none and --denoise_model_path contradict each other: the adapter is one of a language model"
+        )
     if args.suggest == "catalogue":
         for name in ("ground", "max_new_tokens"):
             if name in changed:
@@ -149,6 +173,7 @@ class Request:
     rows: RowOptions
     model: ModelOptions
     reading: ReadingOptions
+    evidence: EvidenceOptions
     adapter_run: dict
     output: Path
 
@@ -160,6 +185,40 @@ def main(argv=None) -> None:
 
 
 def generate(args: argparse.Namespace) -> None:
+    from denoise_code.evidence.making import make_evidence
+
+    # 1. What is asked for; refused here if it cannot be done.
+    request = read_request(args)
+    if args.where:
+        print(request.output)
+        return
+    warn_of_adapter(request)
+
+    # 2. What the language model says: of windows with an adapter, of titles always.
+    if args.language_model == "none":
+        write_folder_without_language_model(request)
+    elif not read_with_language_model(request, args.overwrite):
+        return  # the process that is last goes on
+
+    # 3. Evidence of every kind there is, and replacements, for stage 3 to read.
+    if request.rows.limit or request.rows.users:
+        print("no evidence: --limit and --users read a part of the rows, and stage 3 needs evidence of all")
+    else:
+        make_evidence(request.output, request.rows.noise_dataset_path, request.evidence)
+
+
+def write_folder_without_language_model(request: Request) -> None:
+    """A denoised folder without title vectors: the title maps and run.json."""
+    from denoise_code.reading.assembling import copy_title_maps
+
+    request.output.mkdir(parents=True, exist_ok=True)
+    copy_title_maps(request.rows.noise_dataset_path, request.output)
+    if not (request.output / "run.json").exists():
+        write_json(request.output / "run.json", {"job": {"language_model": "none"}})
+
+
+def read_with_language_model(request: Request, overwrite: bool) -> bool:
+    """Rows, planted windows and title vectors; returns whether all of them are written, by this process or before."""
     from transformers.utils import logging
 
     from denoise_code.reading.assembling import assemble  # these import torch, which --help does without
@@ -170,15 +229,9 @@ def generate(args: argparse.Namespace) -> None:
 
     logging.set_verbosity_error()
     quiet_libraries()
-    # 1. What is asked for; refused here if it cannot be done.
-    request = read_request(args)
-    if args.where:
-        print(request.output)
-        return
-    warn_of_adapter(request)
     process = Process(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
 
-    # 2. The rows, and what tells this job from another one.
+    # 1. The rows, and what tells this job from another one.
     adapter, data_set = request.model.denoise_model_path, request.rows.noise_dataset_path
     prompt = Prompt.load(adapter) if adapter else Prompt()
     catalogue = read_catalogue(data_set)
@@ -186,33 +239,34 @@ def generate(args: argparse.Namespace) -> None:
     job = Job(describe_job(request.rows, request.model, request.reading), data_set, request.output)
     if job.is_complete():
         print(f"{job.output} is complete")
-        return
+        return process.rank == 0
 
-    # 3. What is read of them, which the base model must be able to.
+    # 2. What is read of them, which the base model must be able to.
     tokenizer = load_adapter_tokenizer(adapter) if adapter else load_tokenizer(request.model.base_model)
     titles = Titles(tokenizer, prompt, catalogue)
     parts = plan_parts(splits, request.reading.by_interaction, request.reading.is_causal, data_set) if splits else {}
     check_base_model(request.model.base_model, check_parts(parts, titles, request.reading))
-    shards = Shards(job.open_work_folder(args.overwrite), process.rank)
+    shards = Shards(job.open_work_folder(overwrite), process.rank)
     if job.is_complete():  # the last process ended meanwhile
         shards.remove()
-        return
+        return False
 
-    # 4. The model, once.
+    # 3. The model, once.
     model = load_reading_model(request.model)
     denoiser = Denoiser(model, titles, request.reading, request.model.load_in_8bit)
     grounder = Grounder(model, tokenizer, catalogue, data_set, request.model, request.reading.ground == "title_vectors")
 
-    # 5. Scores and suggestions, batch by batch; the last process to finish grounds them, puts the rows together and reports.
+    # 4. Scores and suggestions, batch by batch; the last process to finish grounds them, puts the rows together and reports.
     try:
         n_batches = {part: denoise_part(part, stretches, denoiser, shards, process) for part, stretches in parts.items()}
         is_written = assemble(job, shards, splits, n_batches, grounder)
     except FileNotFoundError:
         if not job.is_complete():  # else another process put everything together while this one was on its way
             raise
-    else:
-        if not is_written:
-            print(f"rank {process.rank}: done; other processes are not")
+        return False
+    if not is_written:
+        print(f"rank {process.rank}: done; other processes are not")
+    return is_written
 
 
 def read_request(args: argparse.Namespace) -> Request:
@@ -241,6 +295,7 @@ def read_request(args: argparse.Namespace) -> Request:
             max_new_tokens=args.max_new_tokens,
             batch_size=batch_size,
         ),
+        EvidenceOptions(args.noise_share, args.replace_all, use_titles=args.language_model != "none"),
         adapter_run,
         (args.output_root or data_set.parent) / name,
     )

@@ -1,5 +1,6 @@
 """The catalogue of a data set: item ids and titles."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -53,3 +54,8 @@ def are_consecutive(title_of_item: dict[int, str]) -> bool:
 
 def by_item_id(title_of_item: dict[int, str]) -> list[str]:
     return ["", *(title_of_item[item] for item in range(1, len(title_of_item) + 1))]
+
+
+def fingerprint_of_catalogue(titles: list[str]) -> str:
+    """SHA-256 of the titles by item id (n_items + 1,)."""
+    return hashlib.sha256(json.dumps(titles).encode()).hexdigest()

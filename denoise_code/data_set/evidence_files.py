@@ -63,11 +63,6 @@ def fingerprint_of_rows(users: Iterable, items: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def fingerprint_of_catalogue(titles: list[str]) -> str:
-    """SHA-256 of the titles by item id."""
-    return hashlib.sha256("\n".join(titles).encode()).hexdigest()
-
-
 def write_evidence(folder: Path, evidence: StoredEvidence) -> None:
     """Both files, the record last: where it stands, the arrays are complete and its own."""
     from safetensors.numpy import save_file

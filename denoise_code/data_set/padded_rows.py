@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from denoise_code.common.errors import InputError
+from denoise_code.data_set.catalogue import fingerprint_of_catalogue
 
 DENOISED_COLUMNS = ("noise_prob", "noise_items", "noise_items_prob", "suggest_item_ids")
 
@@ -239,18 +240,25 @@ def read_denoised(split: Split, table: pd.DataFrame, items: list, n_items: int) 
     )
 
 
-def read_vectors(folder: Path, n_items: int) -> np.ndarray | None:
-    """Title vectors (n_items + 1, D) float16 of length 1, zero for padding; None where the folder has none."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+def read_vectors(folder: Path, titles: list[str]) -> np.ndarray | None:
+    """Title vectors (n_items + 1, D) float16 of length 1, zero for padding; None where the folder has none.
 
-    path = folder / "title_vectors.safetensors"
+    Refuses those of another catalogue: an item would have another's vector.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path, n_items = folder / "title_vectors.safetensors", len(titles) - 1
     if not path.exists():
         return None
     try:
-        vectors = load_file(path)["vectors"]
-    except (OSError, KeyError, SafetensorError) as error:
+        with safe_open(path, "np") as file:
+            vectors, metadata = file.get_tensor("vectors"), file.metadata() or {}
+    except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: not the title vectors of generate_denoised.py ({error})") from None
+    if metadata.get("catalogue", fingerprint_of_catalogue(titles)) != fingerprint_of_catalogue(titles):
+        raise InputError(
+            f"{path}: made for another catalogue than {folder} has now; generate_denoised.py --overwrite makes it anew"
+        )
     if vectors.ndim != 2 or len(vectors) != n_items or not vectors.shape[1]:
         raise InputError(f"{path}: shape {vectors.shape}, expected one vector for each of {n_items} items")
     bad = np.flatnonzero(~(np.abs(np.linalg.norm(vectors.astype(np.float32), axis=1) - 1) < 0.01))

@@ -116,7 +116,7 @@ def learn_detector(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.learning_rate, max(steps, 2))
     detector.train()
     batches = shuffled_batches(len(rows), settings.batch_size, rng)
-    for batch in tqdm(islice(batches, steps), total=steps, desc="learn the detector", unit="step", leave=False):
+    for batch in tqdm(islice(batches, steps), total=steps, desc="learn the detector", unit="step", leave=False, mininterval=1):
         noisy, planted = plant_items(rows[batch], pools, settings, rng)
         noisy, planted = noisy.to(device), planted.to(device)
         real = noisy != 0

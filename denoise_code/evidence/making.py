@@ -16,16 +16,15 @@ import pandas as pd
 from denoise_code.common.errors import InputError
 from denoise_code.common.files import fingerprint_of_files, peak_resident_gib, read_json
 from denoise_code.common.text_table import text_table
-from denoise_code.data_set.catalogue import read_titles
+from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_titles
 from denoise_code.data_set.evidence_files import (
     RECORD,
     StoredEvidence,
-    fingerprint_of_catalogue,
     fingerprint_of_rows,
     noise_probability,
     write_evidence,
 )
-from denoise_code.data_set.folder import SPLITS, find_split
+from denoise_code.data_set.folder import SPLITS, files_of_split
 from denoise_code.data_set.interactions import DataSet, Rows, build_data_set
 from denoise_code.data_set.padded_rows import Split, read_split, read_vectors
 from denoise_code.evidence import detector
@@ -33,21 +32,13 @@ from denoise_code.evidence.calibration import CannotPlant
 from denoise_code.evidence.features import Planted
 from denoise_code.evidence.figures import detection_figures
 from denoise_code.evidence.fit import FUSED, GivenScores, learn_evidence
+from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.replacement import NothingToReplaceFrom, fit_ranker, replace_in_histories, replace_interactions
 
 VERSION = 1  # of what is made: evidence of another version is made anew
 MOST_SHARE = 0.1  # of noise that is assumed where nothing is said, less where the bound is lower
 REPLACED_AT_MOST = 500_000  # interactions and history places that all get a replacement; of more those above LEAST_PROBABILITY
 LEAST_PROBABILITY = 0.02
-
-
-@dataclass(frozen=True)
-class EvidenceOptions:
-    """noise_share: the share of noise pi, None: the smaller of 0.1 and the bound. replace_all: a replacement for every place."""
-
-    noise_share: float | None = None
-    replace_all: bool = False
-    seed: int = 0
 
 
 class NoEvidence(ValueError):
@@ -67,21 +58,21 @@ class RowsOfFolder:
         return {file: split for file, split in self.splits.items() if file != "train"}
 
 
-def make_evidence(root: Path, name: str, options: EvidenceOptions) -> dict | None:
-    """Make evidence for the denoised folder root/name, if it is not there. Returns evidence.json; None where it cannot be made.
+def make_evidence(folder: Path, data_set: Path, options: EvidenceOptions) -> dict | None:
+    """Make evidence in the denoised folder for its rows and, where it has none, those of the data set; left as it is where it is there.
 
-    Says what it does, and why where it does nothing.
+    Returns evidence.json, None where there can be none, and says which of these happened.
     """
-    started, folder = time.perf_counter(), root / name
-    rows = read_rows(root, name)
+    started = time.perf_counter()
+    rows = read_rows(folder, data_set)
     sources = fingerprint_of_sources(folder, rows, options)
     if (folder / RECORD).exists() and read_json(folder / RECORD).get("sources") == sources:
-        print(f"evidence of {folder} is complete")
+        print(f"the evidence in {folder} is complete")
         return read_json(folder / RECORD)
     try:
         evidence = evidence_of(folder, rows, options)
     except (NoEvidence, CannotPlant, NothingToReplaceFrom) as error:
-        print(f"no evidence for {folder}: {error}")
+        print(f"no evidence in {folder}, so stage 3 has the paper's noise_prob alone: {error}")
         return None
     evidence.record["sources"] = sources
     evidence.record["seconds"] = round(time.perf_counter() - started, 1)
@@ -91,15 +82,17 @@ def make_evidence(root: Path, name: str, options: EvidenceOptions) -> dict | Non
     return evidence.record
 
 
-def read_rows(root: Path, name: str) -> RowsOfFolder:
-    """The rows that stage 3 reads for root/name: all train rows, and the files of valid and test rows."""
-    paths = {split: find_split(root, name, split, denoised=False) for split in SPLITS}
-    titles = read_titles(paths["train"].parent)
-    splits = {
-        "train" if split == "train" else path.stem: read_split(path, titles, maxlen=None, columns="optional")
-        for split, path in paths.items()
-    }
-    return RowsOfFolder(titles, splits, read_user_keys(paths["train"].parent))
+def read_rows(folder: Path, data_set: Path) -> RowsOfFolder:
+    """The rows that stage 3 reads for the denoised folder: all train rows, and the files of valid and test rows."""
+    titles = read_titles(data_set)
+    splits = {}
+    for split in SPLITS:
+        candidates = [*files_of_split(folder, split), *files_of_split(data_set, split)]
+        path = next((candidate for candidate in candidates if candidate.exists()), None)
+        if path is None:
+            raise InputError(f"{data_set}: no {split}.csv")
+        splits["train" if split == "train" else path.stem] = read_split(path, titles, maxlen=None, columns="optional")
+    return RowsOfFolder(titles, splits, read_user_keys(data_set))
 
 
 def read_user_keys(folder: Path) -> dict[str, str]:
@@ -114,9 +107,10 @@ def read_user_keys(folder: Path) -> dict[str, str]:
 def fingerprint_of_sources(folder: Path, rows: RowsOfFolder, options: EvidenceOptions) -> str:
     """SHA-256 of all that evidence is made of."""
     parts = [VERSION, options.noise_share, options.replace_all, options.seed, fingerprint_of_catalogue(rows.titles)]
+    vectors = [folder / "title_vectors.safetensors"] if options.use_titles else []
     parts += [[file, row_fingerprint(file, split)] for file, split in rows.splits.items()]
     parts += [[] if split.noise_prob is None else digest_of(split.noise_prob) for split in rows.splits.values()]
-    parts += [fingerprint_of_files([folder / "planted.csv", folder / "title_vectors.safetensors"])]
+    parts += [fingerprint_of_files([folder / "planted.csv", *vectors])]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -138,7 +132,7 @@ def evidence_of(folder: Path, rows: RowsOfFolder, options: EvidenceOptions) -> S
     keys = [rows.keys_of_users.get(name, name) for name in data.interactions.user_names]
     check_rows_can_teach(data, keys)
     # 2. what each kind says of each interaction
-    vectors = read_vectors(folder, data.n_items)
+    vectors = read_vectors(folder, rows.titles) if options.use_titles else None
     scores = given_scores(folder, rows, data)
     kinds = {"detector": detector.learn_for_halves(data, vectors, keys, options.seed, detector.DetectorSettings())}
     evidence = learn_evidence(data, vectors, scores, kinds, keys, options.seed)

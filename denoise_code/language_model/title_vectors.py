@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from denoise_code.common.files import fingerprint_of_files, write_atomically
+from denoise_code.data_set.catalogue import fingerprint_of_catalogue
 from denoise_code.data_set.folder import find_train_file
 from denoise_code.data_set.planting import BY_POPULARITY, draw_planted, noise_pools, put_planted
 from denoise_code.data_set.rows import read_windows
@@ -168,7 +169,10 @@ def load_tensors(path: Path) -> tuple[dict, dict]:
     return tensors, json.loads(metadata["made"])
 
 
-def save_tensors(path: Path, tensors: dict, record: dict) -> None:
-    """Tensors as a safetensors file, and how they were made in its metadata."""
+def save_tensors(path: Path, tensors: dict, record: dict, catalogue: list[str] | None = None) -> None:
+    """Tensors as a safetensors file; its metadata say how they were made, and for which catalogue."""
+    metadata = {"made": json.dumps(record)}
+    if catalogue is not None:
+        metadata["catalogue"] = fingerprint_of_catalogue(catalogue)
     with write_atomically(path) as partial:
-        save_file(tensors, partial, metadata={"made": json.dumps(record)})
+        save_file(tensors, partial, metadata=metadata)

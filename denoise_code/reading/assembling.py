@@ -54,7 +54,7 @@ def assemble(job: Job, shards: Shards, splits: dict, n_batches: dict[str, int], 
         # Only now is written: a kill before this leaves what was here as it was. run.json comes last and says that all is there.
         write_rows(job.output, denoised)
         copy_title_maps(job.data_set, job.output)
-        save_tensors(job.output / "title_vectors.safetensors", tensors, made_by)
+        save_tensors(job.output / "title_vectors.safetensors", tensors, made_by, grounder.catalogue)
         write_json(job.output / "run.json", run)
     shards.remove()
     print_run(run)
