@@ -18,7 +18,9 @@ def some_windows(seed, width=5, share=0.7, n_items=N_ITEMS):
     rng = np.random.default_rng(seed)
     rows, starts = sliding(random_logs(seed, users=10, n_items=n_items, longest=14), width)
     train = rng.random(len(rows)) < share
-    parts = [([rows[row] for row in part], [starts[row] for row in part]) for part in (np.flatnonzero(train), np.flatnonzero(~train))]
+    parts = [
+        ([rows[row] for row in part], [starts[row] for row in part]) for part in (np.flatnonzero(train), np.flatnonzero(~train))
+    ]
     (train_rows, train_starts), (test_rows, test_starts) = parts
     return build_data_set(
         rows_of(train_rows, train_starts, width=width), {"test": rows_of(test_rows, test_starts, width=width)}, n_items
@@ -68,7 +70,9 @@ def test_counts_of_several_users_at_once():
     users = np.repeat([7, 0, 4], 6)
     first, second = np.array([0, 1, 6, 7, 12, 13]), np.array([3, 4, 9, 10, 15, 16])
     asked = counts.pairs_of_others(users, items, first, second)
-    single = [counts.pairs_of_others(users[[a, b]], items[[a, b]], np.array([0]), np.array([1]))[0] for a, b in zip(first, second)]
+    single = [
+        counts.pairs_of_others(users[[a, b]], items[[a, b]], np.array([0]), np.array([1]))[0] for a, b in zip(first, second)
+    ]
     assert asked.tolist() == single
 
 
