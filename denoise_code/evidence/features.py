@@ -136,7 +136,7 @@ class PairKind:
             chunk = PairChunk(self, data, windows, rows)
             of_log[rows] = chunk.pooled_features()
             chosen = by_row[inside]
-            for part in row_chunks(len(chosen), 12 * 8 * windows.width**2 // 2, self.chunk_bytes):
+            for part in row_chunks(len(chosen), 40 * 8 * windows.width, self.chunk_bytes):
                 some = chosen[part]
                 of_planted[some] = chunk.planted_features(planted.rows[some], planted.items[some])
         return of_log, of_planted
