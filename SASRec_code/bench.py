@@ -13,11 +13,9 @@ from comparison import AT_RANDOM
 from filter import denoise, selection_windows, shuffle_probabilities
 from options import EditLimits, FilterOptions
 from ranking import ndcg_per_row, rank_targets
+from rows import LoadedRows
 from torch import Tensor
 from training import Trainer
-
-from denoise_code.data_set.padded_rows import Split
-from denoise_code.neighbours import Replacer
 
 NO_EDITS = EditLimits(1.0, 0)
 EVERY_MARKED_ITEM = EditLimits(0.5, 10**6)  # the oracle's probabilities are 0 and 1
@@ -80,15 +78,14 @@ class Bench:
 
     def __init__(
         self,
-        splits: dict[str, Split],
+        rows: LoadedRows,
         trainer: Trainer,
         seeds: range,
         grids: Grids,
         probabilities: dict[str, Probabilities],
-        replacer: Replacer | None = None,
     ):
-        self.splits, self.trainer, self.seeds = splits, trainer, seeds
-        self.grids, self.probabilities, self.replacer = grids, probabilities, replacer
+        self.rows, self.trainer, self.seeds = rows, trainer, seeds
+        self.grids, self.probabilities = grids, probabilities
 
     def windows(self, split: str, arm: Arm, limits: EditLimits) -> list[Tensor]:
         """Windows (N, L + 1) of one split, edited within these limits, for each draw of the arm."""
@@ -96,7 +93,7 @@ class Bench:
         windows = []
         for probabilities in arm.draws:
             of_split = {name: prob for name, prob in probabilities.items() if name == split}
-            edited = denoise(self.splits, of_split, filtering, self.replacer)
+            edited = denoise(self.rows, of_split, filtering)
             windows.append(self.to_device(edited[split]))
         return windows
 
@@ -105,7 +102,7 @@ class Bench:
 
     def selection(self, arm: Arm) -> Tensor:
         """The windows (M, L + 1) that choose the epoch: those of valid, as they are."""
-        return self.to_device(selection_windows(self.splits, {}, "valid", arm.filtering.clean))
+        return self.to_device(selection_windows(self.rows.splits, {}, "valid", arm.filtering.clean))
 
     def ranks(self, train: Tensor, selection: Tensor, evaluated: list[Tensor], seed: int) -> list[np.ndarray]:
         """Ranks (N, 2) for each of some windows, by a model trained on `train`, its epoch chosen by `selection`."""
@@ -152,15 +149,15 @@ class Bench:
 
     def has_random_control(self, filtering: FilterOptions) -> bool:
         """Whether other places can be edited in the same way: the language model lists its suspects, and has replacements for
-        these alone."""
-        return filtering.evidence != "raw" and (self.replacer is not None or filtering.edit == "delete")
+        these alone; stage 2 has replacements for all places."""
+        return filtering.evidence != "raw" and (bool(self.rows.evidence) or filtering.edit == "delete")
 
     def at_random(self, arm: Arm) -> Arm:
         """The arm's control: the same probabilities at random places, drawn anew for each seed."""
         (probabilities,) = arm.draws
         draws = []
         for draw in range(len(self.seeds)):
-            draws.append({name: shuffle_probabilities(self.splits[name], prob, draw) for name, prob in probabilities.items()})
+            draws.append({name: shuffle_probabilities(self.rows, name, prob, draw) for name, prob in probabilities.items()})
         return Arm(arm.name + AT_RANDOM, arm.filtering, draws)
 
 

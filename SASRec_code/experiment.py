@@ -7,48 +7,45 @@ from pathlib import Path
 import numpy as np
 import torch
 from comparison import METRICS_OF_TABLES, summarise, table
-from filter import check_replacements, denoise, make_replacer, selection_windows, weigh
+from filter import Edits, check_evidence, edit_splits, selection_windows, weigh
 from options import FilterOptions, RowsOptions, link_or_copy
 from ranking import metrics, rank_targets
-from rows import load
+from rows import LoadedRows, load
 from torch import Tensor
 from training import Trainer, load_weights, make_model, peak_memory_gib
 
 from denoise_code.common.files import save_arrays, write_json
-from denoise_code.data_set.padded_rows import Split
-from denoise_code.neighbours import Replacer
 
 EVALUATED = ("valid", "test")
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The splits of a data set and what the filter needs. probabilities: {split to filter: (N, W)}, as `filter.weigh` gives."""
+    """The rows of a data set and what the filter knows of them. probabilities: {split to filter: (N, W)}, as `filter.weigh` gives."""
 
-    splits: dict[str, Split]
-    n_items: int
+    loaded: LoadedRows
     filtering: FilterOptions
     probabilities: dict[str, np.ndarray]
-    replacer: Replacer | None
 
-    def edited(self, draw: int = 0) -> dict[str, np.ndarray]:
-        """{split: windows (N, W)} after the filter; draw: of random places."""
-        return denoise(self.splits, self.probabilities, self.filtering, self.replacer, draw)
+    def edited(self, draw: int = 0) -> dict[str, Edits]:
+        """{split: its windows (N, W) after the filter, and what was edited}; draw: of random places."""
+        return edit_splits(self.loaded, self.probabilities, self.filtering, draw)
 
 
 def read_rows(options: RowsOptions, filtering: FilterOptions) -> Rows:
-    """InputError where the rows lack what the filter asks for, before anything is learned."""
-    splits, n_items = load(options)
-    check_replacements(splits, filtering)
-    probabilities = weigh(splits, n_items, filtering, options.folder)
-    return Rows(splits, n_items, filtering, probabilities, make_replacer(splits, n_items, filtering, options.folder))
+    """InputError where the rows lack what the filter asks for."""
+    loaded = load(options)
+    check_evidence(loaded, filtering)
+    return Rows(loaded, filtering, weigh(loaded, filtering))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a seed gave. ranks: {split: (N, 2)}; fit: what training.fit returned, with the seed; None where nothing was trained."""
+    """What a seed gave. ranks: {split: (N, 2)}; edits: {split: how much was edited}; fit: what training.fit returned, with the seed;
+    None where nothing was trained."""
 
     ranks: dict[str, np.ndarray]
+    edits: dict[str, dict[str, int]]
     fit: dict | None = None
 
 
@@ -61,10 +58,12 @@ class Experiment:
 
     def use_draw(self, draw: int) -> None:
         """Filter the rows, random places being those of this draw."""
-        edited = self.rows.edited(draw)
+        edits = self.rows.edited(draw)
+        edited = {split: of_split.windows for split, of_split in edits.items()}
         select_on = self.trainer.training.select_on
-        selection = selection_windows(self.rows.splits, edited, select_on, self.rows.filtering.clean)
+        selection = selection_windows(self.rows.loaded.splits, edited, select_on, self.rows.filtering.clean)
         self.windows = {split: self.to_device(windows) for split, windows in edited.items()}  # (N, L + 1) each
+        self.edits = {split: of_split.counts() for split, of_split in edits.items()}
         self.selection = self.to_device(selection)  # (M, L + 1)
 
     def to_device(self, windows: np.ndarray) -> Tensor:
@@ -77,14 +76,14 @@ class Experiment:
         log_dir = self.folder / f"tensorboard_seed{seed}"
         trained = self.trainer.train(self.windows["train"], self.selection, seed, log_dir)
         link_or_copy(trained.path, self.folder / f"seed{seed}.safetensors")
-        return Outcome(self.rank(trained.model), {"seed": seed} | trained.record)
+        return Outcome(self.rank(trained.model), self.edits, {"seed": seed} | trained.record)
 
     def evaluate(self, weights: Path, seed: int) -> Outcome:
         """Ranks by weights that are given."""
         trainer = self.trainer
         model = make_model(trainer.n_items, trainer.recommender, seed, trainer.device)
         load_weights(model, weights)
-        return Outcome(self.rank(model))
+        return Outcome(self.rank(model), self.edits)
 
     def rank(self, model) -> dict[str, np.ndarray]:
         """{split: ranks (N, 2)} of the targets."""
@@ -107,8 +106,10 @@ def write_results(
     run = {
         "arguments": settings,
         "data_fingerprint": data_fingerprint,
-        "rows": {name: len(split.items) for name, split in rows.splits.items()},
-        "n_items": rows.n_items,
+        "rows": {name: len(split.items) for name, split in rows.loaded.splits.items()},
+        "n_items": rows.loaded.n_items,
+        "evidence": describe_evidence(rows),
+        "edits": [outcome.edits for outcome in outcomes],
         "versions": {name: version(name) for name in ("torch", "numpy")},
         "device": str(device),
         "fits": fits,
@@ -116,7 +117,7 @@ def write_results(
         "metrics": {split: summarise(by_seed) for split, by_seed in per_seed.items()},
         "peak_memory_gib": round(peak_memory_gib(device), 3),  # of the device
     }
-    test = rows.splits["test"]
+    test = rows.loaded.splits["test"]
     test_ranks = np.stack([outcome.ranks["test"] for outcome in outcomes])  # (S, N, 2)
     save_arrays(folder / "test_ranks.npz", users=test.users.astype(str), targets=test.items[:, -1], ranks=test_ranks)
     write_json(folder / "run.json", run)
@@ -124,3 +125,20 @@ def write_results(
     seconds = sum(fit["seconds"] for fit in fits)
     print(f"wrote {folder}; {seconds:.0f} s of training, peak memory {run['peak_memory_gib']} GiB ({device})")
     return run
+
+
+def describe_evidence(rows: Rows) -> dict | None:
+    """What the evidence of a run rests on: features and weights, the share of noise that was taken, how it was made."""
+    record, filtering = rows.loaded.record, rows.filtering
+    if record is None or filtering.evidence in ("raw", "oracle"):
+        return None
+    kind = "fused" if filtering.evidence == "random" else filtering.evidence
+    return {
+        "kind": kind,
+        "features": record["features"][kind],
+        "coefficients": record["coefficients"][kind],
+        "share_bound": record["share_bound"][kind],
+        "noise_share": record["noise_share"] if filtering.noise_share is None else filtering.noise_share,
+        "noise_share_of_replacements": record["noise_share"],
+        "sources": record["sources"],
+    }

@@ -60,8 +60,9 @@ def export(args: argparse.Namespace) -> Path:
     # 1. Rows, filtered
     rows_options = RowsOptions.from_arguments(args)
     rows = read_rows(rows_options, FilterOptions.from_arguments(args))
-    windows = rows.edited()
-    titles = read_titles(rows.splits["train"].path.parent)
+    windows = {split: edits.windows for split, edits in rows.edited().items()}
+    splits = rows.loaded.splits
+    titles = read_titles(splits["train"].path.parent)
 
     # 2. RecBole's files
     folder = output_folder(args, rows_fingerprint(rows_options), "recbole_")
@@ -69,7 +70,7 @@ def export(args: argparse.Namespace) -> Path:
     with write_atomically(folder) as partial:
         (partial / name).mkdir(parents=True)
         for split, split_windows in windows.items():
-            write_interactions(partial / name / f"{name}.{split}.inter", rows.splits[split].users, split_windows)
+            write_interactions(partial / name / f"{name}.{split}.inter", splits[split].users, split_windows)
         write_items(partial / name / f"{name}.item", titles)
         yaml = YAML.format(folder=folder.resolve(), maxlen=args.maxlen)
         (partial / f"{name}.yaml").write_text(yaml, encoding="utf-8")

@@ -1,102 +1,114 @@
 """The threshold filter (paper, section 3.4): which positions are suspected enough, and the windows without them.
 
-Arrays of a split are (N, W): W = L + 1 places a window, left-padded with item 0, the target last.
+What is noise is said by stage 2; here thresholds are applied. Arrays of a split are (N, W): W = L + 1 places a window, left-padded
+with item 0, the target last.
 """
 
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 from options import FilterOptions
-from scipy.special import expit, logit
+from rows import LoadedRows, RowEvidence
 
 from denoise_code.common.errors import InputError
-from denoise_code.data_set.catalogue import read_titles
-from denoise_code.data_set.folder import scored
-from denoise_code.data_set.padded_rows import Split, is_train, read_split, read_vectors
-from denoise_code.evidence.window_fit import Evidence, Sources
-from denoise_code.neighbours import Replacer
+from denoise_code.data_set.evidence_files import noise_probability
+from denoise_code.data_set.padded_rows import Split
+
+FUSED = "fused"  # the kind whose probabilities `random` permutes
 
 
-def weigh(
-    splits: dict[str, Split], n_items: int, options: FilterOptions, folder: Path, sources: Sources | None = None
-) -> dict[str, np.ndarray]:
+def weigh(rows: LoadedRows, options: FilterOptions) -> dict[str, np.ndarray]:
     """{split: how strongly each position (N, W) is suspected}, NaN where nothing is scored, for the rows to filter.
 
-    sources: where they were read before. Of `random` it is what `fused` says: `denoise` exchanges it.
+    Of `random` it is what `fused` says: `denoise` exchanges it.
     """
-    chosen = {name: split for name, split in splits.items() if name in options.splits}
-    if options.evidence == "raw" or not chosen:
-        return {name: split.noise_prob for name, split in chosen.items()}
+    return {name: suspicion(rows, name, options) for name in options.splits}
+
+
+def suspicion(rows: LoadedRows, name: str, options: FilterOptions) -> np.ndarray:
+    """(N, W) of one split: the paper's noise_prob, the truth, or P(noise) with the share of noise that is taken."""
+    split = rows.splits[name]
+    if options.evidence == "raw":
+        return split.noise_prob
     if options.evidence == "oracle":
-        return {name: np.where(split.editable, split.mask == 1, np.nan) for name, split in chosen.items()}
-    kind = "fused" if options.evidence == "random" else options.evidence
-    maxlen = splits["train"].items.shape[1] - 1
-    evidence = Evidence(kind, sources or read_sources(folder, splits["train"], n_items, maxlen))
-    print(f"evidence {kind}: " + ", ".join(f"{name} {value:+.2f}" for name, value in evidence.coefficients().items()))
-    weights = {name: evidence.probabilities(split) for name, split in chosen.items()}
-    return {name: pooled(splits[name], prob) if name == "train" else prob for name, prob in weights.items()}
+        return np.where(split.editable, split.mask == 1, np.nan)
+    kind = FUSED if options.evidence == "random" else options.evidence
+    share = rows.record["noise_share"] if options.noise_share is None else options.noise_share
+    return noise_probability(rows.evidence[name].r[kind], share)
 
 
-def pooled(split: Split, prob: np.ndarray) -> np.ndarray:
-    """The mean log-odds of prob (N, W) over the rows that hold an interaction, as a probability: each judges it beside other items."""
-    interactions, result, known = split.interactions, prob.copy(), ~np.isnan(prob)
-    if interactions is None:
-        return prob
-    _, number, rows = np.unique(interactions[known], return_inverse=True, return_counts=True)
-    log_odds = logit(prob[known].clip(1e-9, 1 - 1e-9))
-    result[known] = expit((np.bincount(number, log_odds) / rows)[number])
-    return result
-
-
-def read_sources(folder: Path, train: Split, n_items: int, maxlen: int) -> Sources:
-    """What evidence can come from, as far as the folder has it."""
-    planted = read_split(folder / "planted.csv", read_titles(folder), maxlen, "needed") if scored(folder) else None
-    return Sources(train, n_items, planted, read_vectors(folder, n_items))
-
-
-def check_replacements(splits: dict[str, Split], options: FilterOptions) -> None:
-    """InputError where the language model's replacements are asked for and the rows have none; nothing is learned for that."""
-    if options.edit == "delete" or options.replace_with != "suggested":
-        return
+def check_evidence(rows: LoadedRows, options: FilterOptions) -> None:
+    """InputError where a kind of evidence, or replacements, are asked for and stage 2 has not made them."""
     for name in options.splits:
-        if splits[name].suspects is None:
-            raise InputError(f"{splits[name].path}: suggests no replacements; use --replace_with neighbours, or --edit delete")
-
-
-def make_replacer(splits: dict[str, Split], n_items: int, options: FilterOptions, folder: Path) -> Replacer | None:
-    """What finds replacements; None where the language model's are taken, or none are needed. InputError where it has none."""
-    check_replacements(splits, options)
-    if options.edit == "delete" or options.replace_with == "suggested" or options.denoise_category == "none":
-        return None
-    replacer = Replacer(splits["train"], n_items, read_vectors(folder, n_items))
-    print("replacements: " + ", ".join(f"{name} {value:+.2f}" for name, value in replacer.coefficients().items()))
-    return replacer
+        evidence = rows.evidence.get(name)
+        kind = FUSED if options.evidence == "random" else options.evidence
+        if evidence is not None and kind not in ("raw", "oracle", *evidence.r):
+            raise InputError(
+                f"--evidence {kind}: stage 2 made {', '.join(evidence.r)} for this folder, llm needs an adapter's scores"
+            )
+        if options.edit == "replace" and options.evidence == "raw" and rows.splits[name].suspects is None:
+            raise InputError(f"{rows.splits[name].path}: suggests no replacements; use other --evidence, or --edit delete")
 
 
 def denoise(
-    splits: dict[str, Split],
-    probabilities: dict[str, np.ndarray],
-    options: FilterOptions,
-    replacer: Replacer | None = None,
-    draw: int = 0,
+    rows: LoadedRows, probabilities: dict[str, np.ndarray], options: FilterOptions, draw: int = 0
 ) -> dict[str, np.ndarray]:
     """{split: windows (N, W)} after the threshold filter, or before noise with --clean; prints what was edited.
 
     probabilities: {split to filter: how strongly each position (N, W) is suspected}. draw: number of the draw of random places.
     """
-    windows = {name: split.clean if options.clean else split.items for name, split in splits.items()}
-    for name, prob in probabilities.items():
-        split = splits[name]
-        if options.evidence == "random":
-            prob = shuffle_probabilities(split, prob, draw)
-        flagged = flag(splits, name, prob, options)
-        replacement = choose_replacements(split, flagged, options, replacer)
-        windows[name] = apply_edits(split.items, flagged, replacement, prob)
-        print(f"{name}: {flagged.sum():,} of {split.editable.sum():,} positions flagged ({describe_edits(split, flagged)})")
-        n_without_replacement = (flagged & (replacement == 0)).sum()
-        if options.edit == "replace" and n_without_replacement:
-            print(f"{name}: {n_without_replacement:,} of them have no replacement and are deleted")
-    return windows
+    return {name: edits.windows for name, edits in edit_splits(rows, probabilities, options, draw).items()}
+
+
+def edit_splits(
+    rows: LoadedRows, probabilities: dict[str, np.ndarray], options: FilterOptions, draw: int = 0
+) -> dict[str, "Edits"]:
+    """The same with what was edited."""
+    edits = {}
+    for name, split in rows.splits.items():
+        if name in probabilities:
+            edits[name] = edit_split(rows, name, probabilities[name], options, draw)
+        else:
+            windows = split.clean if options.clean else split.items
+            edits[name] = Edits(windows, 0, 0, 0, 0)
+    return edits
+
+
+@dataclass(frozen=True)
+class Edits:
+    """Windows (N, W) after the filter, and how much was edited. n_interactions: different train interactions, else positions."""
+
+    windows: np.ndarray
+    n_flagged: int
+    n_replaced: int
+    n_deleted: int
+    n_interactions: int
+
+    def counts(self) -> dict[str, int]:
+        """For run.json."""
+        names = ("n_flagged", "n_replaced", "n_deleted", "n_interactions")
+        return {name.removeprefix("n_"): getattr(self, name) for name in names}
+
+
+def edit_split(rows: LoadedRows, name: str, prob: np.ndarray, options: FilterOptions, draw: int) -> Edits:
+    """One split, filtered; prints what was edited."""
+    split, evidence = rows.splits[name], rows.evidence.get(name)
+    if options.evidence == "random":
+        prob = shuffle_probabilities(rows, name, prob, draw)
+    flagged = flag(rows.splits, name, prob, options)
+    replacement = choose_replacements(split, flagged, options, evidence)
+    windows, is_replaced, is_deleted = apply_edits(split.items, flagged, replacement, prob)
+    print(f"{name}: {flagged.sum():,} of {split.editable.sum():,} positions flagged ({describe_edits(split, flagged)})")
+    n_without_replacement = int((flagged & (replacement == 0)).sum())
+    if options.edit == "replace" and n_without_replacement:
+        print(f"{name}: {n_without_replacement:,} of them have no replacement and are deleted")
+    n_flagged = int(flagged.sum())
+    n_spared = n_flagged - int(is_replaced.sum()) - int(is_deleted.sum())
+    if n_spared:
+        print(f"{name}: {n_spared:,} of them stay, as two items of a window always do")
+    interactions = None if evidence is None else evidence.interactions
+    n_interactions = n_flagged if interactions is None else len(np.unique(interactions[flagged]))
+    return Edits(windows, n_flagged, int(is_replaced.sum()), int(is_deleted.sum()), n_interactions)
 
 
 def flag(splits: dict[str, Split], name: str, prob: np.ndarray, options: FilterOptions) -> np.ndarray:
@@ -113,34 +125,42 @@ def flag(splits: dict[str, Split], name: str, prob: np.ndarray, options: FilterO
     return flag_suspects(split, threshold, limits.max_edits)
 
 
-def choose_replacements(split: Split, flagged: np.ndarray, options: FilterOptions, replacer: Replacer | None) -> np.ndarray:
-    """Item (N, W) int64 to put in the place of what is flagged (N, W); 0: delete it."""
+def choose_replacements(split: Split, flagged: np.ndarray, options: FilterOptions, evidence: RowEvidence | None) -> np.ndarray:
+    """Item (N, W) int64 to put in the place of what is flagged (N, W); 0: delete it.
+
+    Of raw evidence the language model's suggestions, else the one replacement that stage 2 chose for an interaction.
+    """
     if options.edit == "delete":
         return np.zeros_like(split.items)
-    return replacer.replacements(split, flagged) if replacer else suggested_replacements(split)
+    if options.evidence == "raw":
+        return suggested_replacements(split)
+    return np.where(flagged, evidence.replacements, 0)
 
 
-def shuffle_probabilities(split: Split, prob: np.ndarray, draw: int) -> np.ndarray:
+def shuffle_probabilities(rows: LoadedRows, name: str, prob: np.ndarray, draw: int) -> np.ndarray:
     """The probabilities (N, W) at random places, for a control: as many edits, which know nothing of where noise is.
 
-    Of train rows that tell their interactions, those of a user's interactions are exchanged, each in all rows that hold it; of other
-    rows, those of a row's items. draw: seed of the places.
+    Those of a user's train interactions are exchanged, each in all rows that hold it; of other rows, those of a row's items. What
+    would stand in a place stays with the place. draw: seed of the places.
     """
     rng = np.random.default_rng(draw)
-    if is_train(split.path) and split.places is not None:
-        return shuffle_in_users(split, prob, rng)
+    evidence = rows.evidence.get(name)
+    if evidence is not None and evidence.interactions is not None:
+        return shuffle_in_users(evidence.interactions, rows.users_of_interactions, prob, rng)
     return shuffle_in_rows(prob, rng)
 
 
-def shuffle_in_users(split: Split, prob: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """prob (N, W), one value an interaction, with the values of each user's interactions exchanged among these."""
+def shuffle_in_users(interactions: np.ndarray, users: np.ndarray, prob: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """prob (N, W), one value an interaction, with the values of each user's interactions exchanged among these.
+
+    interactions (N, W): which interaction a place is; users (n,): whose an interaction is, ascending.
+    """
     is_scored = ~np.isnan(prob)
-    # interactions (I,) ascend, by user and place; index (scored positions,) says which of them a position is
-    interactions, first_position, index = np.unique(split.interactions[is_scored], return_index=True, return_inverse=True)
+    # numbers (I,) ascend, and so do their users; index (scored positions,) says which of them a position is
+    numbers, first_position, index = np.unique(interactions[is_scored], return_index=True, return_inverse=True)
     prob_of_interaction = prob[is_scored][first_position]  # (I,)
-    users = interactions // (split.places.max() + 1)  # (I,) as `Split.interactions` numbers them
     # Sorted by user, then by a random number: as users ascend, place i of this order belongs to the user of interaction i.
-    order = np.lexsort((rng.random(len(interactions)), users))  # (I,)
+    order = np.lexsort((rng.random(len(numbers)), users[numbers]))  # (I,)
     shuffled = prob.copy()
     shuffled[is_scored] = prob_of_interaction[order][index]
     return shuffled
@@ -227,8 +247,10 @@ def rank_in_row(score: np.ndarray) -> np.ndarray:
     return order.argsort(1, kind="stable")  # the inverse: which place in that order a position has
 
 
-def apply_edits(items: np.ndarray, flagged: np.ndarray, replacement: np.ndarray, prob: np.ndarray) -> np.ndarray:
-    """Windows (N, W) with the flagged positions replaced, or deleted where there is no replacement (0).
+def apply_edits(
+    items: np.ndarray, flagged: np.ndarray, replacement: np.ndarray, prob: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(windows, is_replaced, is_deleted), each (N, W): the flagged positions replaced, or deleted where there is no replacement (0).
 
     At least two items of a window stay: of those to delete the ones with the highest prob (N, W) go first.
     """
@@ -239,4 +261,4 @@ def apply_edits(items: np.ndarray, flagged: np.ndarray, replacement: np.ndarray,
     edited = np.where(to_replace, replacement, items)
     edited[to_delete] = 0
     padding_first = (edited != 0).argsort(1, kind="stable")  # (N, W) the gaps close towards the target
-    return np.take_along_axis(edited, padding_first, axis=1)
+    return np.take_along_axis(edited, padding_first, axis=1), to_replace, to_delete

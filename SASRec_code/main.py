@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> dict:
 
     # 3. One model a seed; test is looked at once, with the weights that valid chose
     recommender, training = RecommenderOptions.from_arguments(args, args.model), TrainingOptions.from_arguments(args)
-    experiment = Experiment(rows, Trainer(rows.n_items, recommender, training, device, models_folder(args)), folder)
+    experiment = Experiment(rows, Trainer(rows.loaded.n_items, recommender, training, device, models_folder(args)), folder)
     if args.state_dict_path:
         outcomes = [experiment.evaluate(args.state_dict_path, args.seed)]
     else:

@@ -17,7 +17,7 @@ from denoise_code.common.files import write_atomically
 from denoise_code.common.options import ranged
 
 ROOT = Path(__file__).resolve().parent
-KINDS = ("raw", "llm", "collaborative", "semantic", "collaborative+semantic", "fused", "random", "oracle")
+KINDS = ("raw", "llm", "collaborative", "semantic", "detector", "fused", "random", "oracle")
 CONTROLS = ("random", "oracle")  # kinds that sweep.py adds by itself
 EDITS = ("replace", "delete")
 FILTERED_SPLITS = {  # --denoise_category
@@ -37,10 +37,13 @@ OPTIONS_OF_ROWS = (
     "test_max_denoise_num",
     "threshold_from",
     "evidence",
+    "noise_share",
     "edit",
-    "replace_with",
     "clean",
 )
+NO_CAP = 10**6  # edits in a row
+# What is edited where nothing is given: of raw evidence as in the release, of calibrated evidence what is rather noise than not.
+RAW_LIMITS, CALIBRATED_LIMITS = (0.9, 3), (0.5, NO_CAP)  # (threshold, most edits in a row)
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,19 @@ class RowsOptions:
     maxlen: int = 10
     evidence: tuple[str, ...] = ("raw",)  # kinds that will weigh the rows
     filtered: tuple[str, ...] = ()  # splits whose rows will be filtered
+    edits: tuple[str, ...] = ("replace",)
+
+    @property
+    def reads_noise_prob(self) -> bool:
+        """Whether the columns that an adapter's scores stand in are read."""
+        return "raw" in self.evidence
+
+    @property
+    def reads_evidence(self) -> bool:
+        """Whether evidence.safetensors is read: the oracle takes its replacements alone."""
+        calibrated = [kind for kind in self.evidence if kind not in ("raw", "oracle")]
+        oracle_replaces = "oracle" in self.evidence and "replace" in self.edits
+        return bool(self.filtered) and bool(calibrated or oracle_replaces)
 
     @property
     def folder(self) -> Path:
@@ -60,7 +76,8 @@ class RowsOptions:
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> "RowsOptions":
         kinds = (args.evidence,) if isinstance(args.evidence, str) else tuple(args.evidence)
-        return cls(args.dataset, args.data_root, args.maxlen, kinds, FILTERED_SPLITS[args.denoise_category])
+        edits = (args.edit,) if isinstance(args.edit, str) else tuple(args.edit)
+        return cls(args.dataset, args.data_root, args.maxlen, kinds, FILTERED_SPLITS[args.denoise_category], edits)
 
 
 @dataclass(frozen=True)
@@ -70,8 +87,8 @@ class EditLimits:
     threshold: of `raw` the share of positions below it, of other evidence a probability. max_edits: most edits in a row.
     """
 
-    threshold: float = 0.9
-    max_edits: int = 3
+    threshold: float = RAW_LIMITS[0]
+    max_edits: int = RAW_LIMITS[1]
 
 
 @dataclass(frozen=True)
@@ -83,8 +100,8 @@ class FilterOptions:
     test: EditLimits = EditLimits()  # of histories of valid and test rows
     threshold_from: str = "valid"
     evidence: str = "raw"
+    noise_share: float | None = None  # None: that of the evidence
     edit: str = "replace"
-    replace_with: str = "suggested"
     clean: bool = False
 
     @property
@@ -98,7 +115,7 @@ class FilterOptions:
     @classmethod
     def from_arguments(cls, args: argparse.Namespace, **instead) -> "FilterOptions":
         """instead: fields that are given in place of the options', such as one of several kinds of evidence."""
-        by_name = {"denoise_category", "threshold_from", "evidence", "edit", "replace_with", "clean"}
+        by_name = {"denoise_category", "threshold_from", "evidence", "noise_share", "edit", "clean"}
         values = {name: getattr(args, name) for name in by_name}
         values["train"] = EditLimits(args.train_noise_filter_threshold, args.train_max_denoise_num)
         values["test"] = EditLimits(args.test_noise_filter_threshold, args.test_max_denoise_num)
@@ -176,27 +193,23 @@ def filter_parser(description: str, several: bool = False) -> argparse.ArgumentP
     add(
         "--train_noise_filter_threshold",
         type=share,
-        default=EditLimits.threshold,
-        help="of train rows; raw: share of positions below the threshold (paper); other evidence: the probability above which "
-        "an item is edited, 0.1 to 0.3, as 0.9 is hardly ever reached (default: 0.9; the release's command: 0.6)",
+        help="of train rows; raw: share of positions below the threshold (default: 0.9; the release's command: 0.6); other "
+        "evidence: P(noise) above which an item is edited (default: 0.5)",
     )
     add(
         "--test_noise_filter_threshold",
         type=share,
-        default=EditLimits.threshold,
-        help="the same for the histories of valid and test rows (default: 0.9, as in the release's command)",
+        help="the same for the histories of valid and test rows (defaults as for train rows; the release's command: 0.9)",
     )
     add(
         "--train_max_denoise_num",
         type=count,
-        default=EditLimits.max_edits,
-        help="most edits in a train row (default: 3; the release's command: 2)",
+        help="most edits in a train row (default: raw 3, other evidence no limit; the release's command: 2)",
     )
     add(
         "--test_max_denoise_num",
         type=count,
-        default=EditLimits.max_edits,
-        help="most edits in a history of valid or test (default: 3; the release's command: 1)",
+        help="most edits in a history of valid or test (defaults as for train rows; the release's command: 1)",
     )
     add(
         "--threshold_from",
@@ -209,8 +222,13 @@ def filter_parser(description: str, several: bool = False) -> argparse.ArgumentP
         choices=[kind for kind in KINDS if not (several and kind in CONTROLS)],
         default=default(FilterOptions.evidence),
         **several_values,
-        help="raw: noise_prob, thresholds are shares (default, paper); calibrated probabilities (denoise_code/evidence): llm, …, "
-        "fused of all that the folder has; for comparison random: fused at random places, oracle: the injected noise itself",
+        help="raw: noise_prob, thresholds are shares (default, paper); what stage 2 made of it, as P(noise): llm, …, fused of all "
+        "that the folder has; for comparison random: fused at random places, oracle: the injected noise itself",
+    )
+    add(
+        "--noise_share",
+        type=ranged(float, 1e-9, 1),
+        help="share of noise that P(noise) takes (default: that of the evidence); replacements stay as they are",
     )
     add(
         "--edit",
@@ -218,13 +236,6 @@ def filter_parser(description: str, several: bool = False) -> argparse.ArgumentP
         default=default(FilterOptions.edit),
         **several_values,
         help="replace (default, paper) or delete; what has no replacement is deleted either way",
-    )
-    add(
-        "--replace_with",
-        choices=["suggested", "neighbours"],
-        default=FilterOptions.replace_with,
-        help="suggested: by the language model (default, paper); neighbours: what goes with the rest of the window "
-        "(denoise_code/neighbours.py)",
     )
     add(
         "--clean",
@@ -288,12 +299,21 @@ def check_filter(parser, args: argparse.Namespace) -> argparse.Namespace:
     """Refuse what contradicts itself before anything is read."""
     if args.clean and args.denoise_category != "none":
         parser.error("--clean has nothing to denoise: use it with --denoise_category none")
-    if args.evidence in CONTROLS and args.edit == "replace" and args.replace_with == "suggested":
-        parser.error(
-            f"--evidence {args.evidence} edits other places than the language model suggested replacements for: use it with "
-            "--edit delete or --replace_with neighbours"
-        )
-    return args
+    if args.noise_share is not None and args.evidence in ("raw", "oracle"):
+        parser.error(f"--noise_share changes nothing with --evidence {args.evidence}")
+    return with_limits(args) if isinstance(args.evidence, str) else args
+
+
+def with_limits(args: argparse.Namespace) -> argparse.Namespace:
+    """With the thresholds and caps of this kind of evidence where none are given."""
+    limits = RAW_LIMITS if args.evidence == "raw" else CALIBRATED_LIMITS
+    names = ("noise_filter_threshold", "max_denoise_num")
+    missing = {}
+    for part in ("train", "test"):
+        for name, value in zip(names, limits):
+            if getattr(args, f"{part}_{name}") is None:
+                missing[f"{part}_{name}"] = value
+    return with_settings(args, **missing)
 
 
 def with_settings(args: argparse.Namespace, **changed) -> argparse.Namespace:

@@ -4,7 +4,6 @@ Self-contained, without scripts: the filter of the windows is radio buttons and 
 escaped everywhere.
 """
 
-import base64
 import html
 from pathlib import Path
 
@@ -12,8 +11,6 @@ import numpy as np
 
 from denoise_code.common.files import write_atomically
 
-COLOURS = {"rarity": "#c9ced6", "raw": "#8a8f98", "llm": "#3b6fb6", "collaborative": "#2a9d6f", "semantic": "#b7791f",
-           "collaborative+semantic": "#7b5ea7", "fused": "#d1495b"}  # fmt: skip
 SHOWN = {"all": "all", "injected": "with injected noise", "miss": "with a miss", "alarm": "with a false alarm"}
 STYLE = """
 :root{color-scheme:light dark;--ink:#1c2330;--soft:#5b6472;--line:#dfe3e8;--page:#fff;--card:#f6f7f9;--good:#14653f;--red:209,73,91}
@@ -49,24 +46,6 @@ def save_figure(figure, path: Path) -> None:
     with write_atomically(path) as partial:
         figure.savefig(partial, dpi=160, format="png")
     plt.close(figure)
-
-
-def draw_reliability(path: Path, checks: dict[str, tuple[np.ndarray, np.ndarray]]) -> tuple[Path, str]:
-    """Share of planted items against their mean probability, in tenths of the probability; checks: {kind: (truth, prob)}."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(4.6, 3.6))
-    axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
-    for kind, (truth, prob) in checks.items():
-        tenth = np.minimum((prob * 10).astype(int), 9)  # (N,)
-        tenths = [number for number in range(10) if (tenth == number).sum() >= 10]
-        mean_prob = [prob[tenth == number].mean() for number in tenths]
-        share_planted = [truth[tenth == number].mean() for number in tenths]
-        axes.plot(mean_prob, share_planted, marker="o", color=COLOURS[kind], label=kind)
-    axes.set(xlabel="mean probability", ylabel="share planted (held out)", xlim=(0, 1), ylim=(0, 1))
-    axes.legend(frameon=False, fontsize=8)
-    save_figure(figure, path)
-    return path, "reliability on held-out planted windows"
 
 
 def headline(lines: list[tuple[str, str]]) -> str:
@@ -128,15 +107,6 @@ def buttons() -> str:
         for kind, text in SHOWN.items()
     )
     return f'<div class="choice">{"".join(inputs)}</div>'
-
-
-def images(drawn: list[tuple[Path, str]]) -> str:
-    """Figures (file, what it shows), within the page."""
-
-    def image(path: Path, text: str) -> str:
-        return f'<img alt="{html.escape(text)}" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
-
-    return '<div class="figures">' + "".join(image(path, text) for path, text in drawn) + "</div>"
 
 
 def page(name: str, parts: list[str]) -> str:

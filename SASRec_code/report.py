@@ -1,7 +1,7 @@
 """Show people how well the noise of a data set is found, what would be replaced by what, and what it is worth.
 
-Reads   data/<dataset>/, a folder that generate_denoised.py made; --runs: folders of main.py
-Writes  data/<dataset>/report.html, self-contained, report.json and the figure report_reliability.png
+Reads   data/<dataset>/, a folder that generate_denoised.py made, with its evidence; --runs: folders of main.py
+Writes  data/<dataset>/report.html, self-contained, and report.json
 
     python report.py --dataset ML100K_denoise_user0.1_2400_600
     python report.py --dataset Toy_denoise_user0.1_0 --windows 200 --runs output/X/none_1a2b3c4d5e output/X/all_6f7a8b9c0d
@@ -9,11 +9,10 @@ Writes  data/<dataset>/report.html, self-contained, report.json and the figure r
 
 import argparse
 import sys
-from functools import cache
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where denoise_code lies
-from options import ROOT
+from options import ROOT, RowsOptions
 
 from denoise_code.common.errors import Parser, input_errors
 from denoise_code.common.files import write_atomically, write_json
@@ -30,8 +29,8 @@ def parse_args(argv=None) -> argparse.Namespace:
     add(
         "--threshold",
         type=ranged(float, 0, 1),
-        default=0.3,
-        help="of the fused probability, in words and windows (default: 0.3)",
+        default=0.5,
+        help="of the probability of noise, in words and windows (default: 0.5)",
     )
     add("--runs", type=Path, nargs="*", default=[], help="folders of main.py, the noisy one first (default: none)")
     return parser.parse_args(argv)
@@ -40,64 +39,53 @@ def parse_args(argv=None) -> argparse.Namespace:
 def main(argv=None) -> dict:
     args = parse_args(argv)
     from comparison import compare, read_runs
-    from measured import Measured, figures
+    from findings import figures
     from sections import headlines
 
-    from denoise_code.neighbours import Replacer
-
     with input_errors(__file__):
-        # 1. Rows, and the evidence on them
+        # 1. The evidence on the test rows, and the recommenders that were trained on these
         folder = args.data_root / args.dataset
-        train, test, titles, sources = read(folder, args.maxlen)
-        measured = Measured(test, sources)
-        replacer = cache(lambda: Replacer(train, len(titles) - 1, sources.vectors))  # fitted where it is asked for
+        findings = read_findings(args, compare(*read_runs(args.runs)) if args.runs else [])
 
-        # 2. The recommenders that were trained on them
-        compared = compare(*read_runs(args.runs)) if args.runs else []
+        # 2. Figures, page
+        result = figures(findings)
+        write_page(folder, findings, args.windows, args.threshold)
+        write_json(folder / "report.json", result)
 
-        # 3. Figures, page
-        checks = measured.checks()
-        result = figures(measured, checks, replacer, compared)
-        write_page(folder, measured, checks, titles, replacer, args.windows, args.threshold, result)
-    write_json(folder / "report.json", result)
-
-    # 4. The answer
-    for figure, text in headlines(measured, args.threshold, compared)[:3]:
-        print(f"{figure:>10s} {text}")
+    # 3. The answer
+    for figure, text in headlines(findings, args.threshold)[:3]:
+        print(f"{figure:>12s} {text}")
     print(f"wrote {folder / 'report.html'}")
     return result
 
 
-def read(folder: Path, maxlen: int) -> tuple:
-    """Train and test rows, titles by item id, and what evidence can come from."""
-    from filter import read_sources
+def read_findings(args: argparse.Namespace, compared: list[dict]):
+    from filter import FUSED
+    from findings import Findings
+    from rows import load
+
+    from denoise_code.data_set.evidence_files import noise_probability
+
+    rows = load(RowsOptions(args.dataset, args.data_root, args.maxlen, (FUSED,), ("test",)))
+    evidence = rows.evidence["test"]
+    prob = noise_probability(evidence.r[FUSED], rows.record["noise_share"])
+    return Findings(rows.splits["test"], prob, evidence.replacements, rows.record, compared)
+
+
+def write_page(folder: Path, findings, n_windows: int, threshold: float) -> None:
+    """report.html."""
+    import sections
+    from page import headline, page
 
     from denoise_code.data_set.catalogue import read_titles
-    from denoise_code.data_set.folder import find_split, scored
-    from denoise_code.data_set.padded_rows import read_split
 
-    titles, with_llm = read_titles(folder), scored(folder)
-    train = read_split(find_split(folder.parent, folder.name, "train", False), titles, maxlen, "ignored")
-    columns = "needed" if with_llm else "ignored"
-    test = read_split(find_split(folder.parent, folder.name, "test", with_llm), titles, maxlen, columns)
-    return train, test, titles, read_sources(folder, train, len(titles) - 1, maxlen)
-
-
-def write_page(
-    folder: Path, measured, checks: dict, titles: list[str], replacer, n_windows: int, threshold: float, result: dict
-) -> None:
-    """report.html and its figure in the folder. replacer: () -> Replacer."""
-    import sections
-    from page import headline, images, page
-
-    compared = result["runs"]
+    titles = read_titles(findings.test.path.parent)
     parts = [
-        headline(sections.headlines(measured, threshold, compared)),
-        *sections.worth(compared),
-        *sections.injected_noise(measured, result),
-        *sections.foundations(result),
-        "<h2>Figures</h2>" + images(sections.draw(folder, checks)),
-        *sections.windows(measured, titles, replacer, n_windows, threshold),
+        headline(sections.headlines(findings, threshold)),
+        *sections.worth(findings.compared),
+        *sections.injected_noise(findings),
+        *sections.foundations(findings),
+        *sections.windows(findings, titles, n_windows, threshold),
     ]
     with write_atomically(folder / "report.html") as partial:
         partial.write_text(page(folder.name, parts), encoding="utf-8")

@@ -1,54 +1,115 @@
-"""Which files of a data set folder a run reads, their rows, and the fingerprint of both."""
+"""Which files of a data set folder a run reads: rows, what stage 2 says of them, and the fingerprint of both."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from options import RowsOptions
 
 from denoise_code.data_set.catalogue import read_titles
-from denoise_code.data_set.folder import SPLITS, find_split, scored
-from denoise_code.data_set.padded_rows import Split, read_split
+from denoise_code.data_set.evidence_files import ARRAYS, StoredEvidence, check_rows, read_evidence
+from denoise_code.data_set.folder import SPLITS, find_split
+from denoise_code.data_set.padded_rows import Split, last_columns, read_split, resize
 
-NEXT_TO_ROWS = ("id2name4Rec.json", "planted.csv", "title_vectors.safetensors")  # files that evidence and replacements read
+NO_INTERACTION = -1
 
 
-def needs_llm(options: RowsOptions) -> bool:
-    """Whether the evidence reads what a language model said of windows; fused and random do where it said something."""
-    kinds = set(options.evidence)
-    if kinds & {"raw", "llm"}:
-        return True
-    return bool(kinds & {"fused", "random"}) and scored(options.folder)
+@dataclass(frozen=True)
+class RowEvidence:
+    """What evidence.safetensors says of the places of a split.
+
+    r {kind: (N, W) float32}: log(f_planted / f_log), NaN where nothing is scored. replacements (N, W) int64 item ids, 0 where
+    there is none. interactions (N, W) int64: which train interaction a place is, -1 at padding; None for rows that are not train
+    rows, whose places are judged row by row.
+    """
+
+    r: dict[str, np.ndarray]
+    replacements: np.ndarray
+    interactions: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class LoadedRows:
+    """The splits of a data set as they are; evidence {split to filter: RowEvidence}, empty where none is read.
+
+    record: evidence.json, None where none is read. users_of_interactions (n,) int: codes, ascending.
+    """
+
+    splits: dict[str, Split]
+    n_items: int
+    evidence: dict[str, RowEvidence]
+    record: dict | None = None
+    users_of_interactions: np.ndarray | None = None
 
 
 def find_files(options: RowsOptions) -> dict[str, Path]:
-    """{split: its file}; InputError where there is none."""
-    with_llm = needs_llm(options)
-    return {
-        split: find_split(options.data_root, options.dataset, split, with_llm and split in options.filtered) for split in SPLITS
-    }
+    """{split: its file}; InputError where there is none. Only raw evidence needs rows that a language model read."""
+    files = {}
+    for split in SPLITS:
+        is_read_by_model = options.reads_noise_prob and split in options.filtered
+        files[split] = find_split(options.data_root, options.dataset, split, is_read_by_model)
+    return files
 
 
-def load(options: RowsOptions) -> tuple[dict[str, Split], int]:
-    """{split: its rows as they are}, and the number of items; splits to filter come with what a filter reads."""
+def load(options: RowsOptions) -> LoadedRows:
+    """Rows, and what a filter reads of the splits to filter. InputError for evidence that is absent or of other rows."""
     paths = find_files(options)
     for path in paths.values():
         if path.parent.name != options.dataset:
             print(f"{options.dataset} has no {path.name}: reading {path.parent.name}")
     titles = read_titles(paths["train"].parent)
-    columns_to_filter = "needed" if needs_llm(options) else "optional"
     splits = {}
     for split, path in paths.items():
-        columns = columns_to_filter if split in options.filtered else "ignored"
-        splits[split] = read_split(path, titles, options.maxlen, columns)
-    return splits, len(titles) - 1
+        is_read_by_model = options.reads_noise_prob and split in options.filtered
+        splits[split] = read_split(path, titles, None, "needed" if is_read_by_model else "ignored")
+    stored = read_evidence(options.folder) if options.reads_evidence else None
+    evidence = {name: row_evidence(options, stored, name, splits[name]) for name in options.filtered if stored}
+    width = options.maxlen + 1
+    return LoadedRows(
+        splits={name: resize(split, width) for name, split in splits.items()},
+        n_items=len(titles) - 1,
+        evidence={name: resize_evidence(of_split, width) for name, of_split in evidence.items()},
+        record=stored.record if stored else None,
+        users_of_interactions=stored.users if stored else None,
+    )
+
+
+def row_evidence(options: RowsOptions, stored: StoredEvidence, name: str, split: Split) -> RowEvidence:
+    """The part of the stored evidence that is of these rows (N, W)."""
+    if name == "train":
+        check_rows(options.folder, stored, "train", split.users, split.items)
+        is_scored = stored.windows >= 0  # (N, V), V >= W: as wide as the longest row of all files
+        interactions = np.where(is_scored, stored.windows, 0)
+        r = {kind: np.where(is_scored, of_kind[interactions], np.nan) for kind, of_kind in stored.train.items()}
+        replacements = np.where(is_scored, stored.train_replacements[interactions], 0)
+        return RowEvidence(r, replacements.astype(np.int64), np.where(is_scored, interactions, NO_INTERACTION).astype(np.int64))
+    file = split.path.stem
+    check_rows(options.folder, stored, file, split.users, split.items[:, :-1])
+    at_target = ((0, 0), (0, 1))  # a target is not scored
+    histories = stored.histories[file]  # {kind: (N, V - 1)}
+    r = {kind: np.pad(of_kind, at_target, constant_values=np.nan) for kind, of_kind in histories.items()}
+    replacements = np.pad(stored.history_replacements[file], at_target)
+    return RowEvidence(r, replacements.astype(np.int64), None)
+
+
+def resize_evidence(evidence: RowEvidence, width: int) -> RowEvidence:
+    """Of the last `width` places of each row, as `padded_rows.resize`."""
+    interactions = evidence.interactions
+    return RowEvidence(
+        {kind: last_columns(r, width, np.nan) for kind, r in evidence.r.items()},
+        last_columns(evidence.replacements, width, 0),
+        None if interactions is None else last_columns(interactions, width, NO_INTERACTION),
+    )
 
 
 def rows_fingerprint(options: RowsOptions) -> str:
     """SHA-256 of all files that a result depends on."""
-    row_files = [*find_files(options).values()]
-    folders = sorted({path.parent for path in row_files} | {options.folder})
-    other_files = [folder / name for folder in folders for name in NEXT_TO_ROWS]
+    paths = [*find_files(options).values()]
+    paths += [folder / "id2name4Rec.json" for folder in sorted({path.parent for path in paths})]
+    paths += [options.folder / ARRAYS] if options.reads_evidence else []
     digest = hashlib.sha256()
-    for path in (*row_files, *(path for path in other_files if path.exists())):
-        digest.update(path.read_bytes())
+    for path in paths:
+        if path.exists():
+            digest.update(path.read_bytes())
     return digest.hexdigest()

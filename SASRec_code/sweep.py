@@ -10,9 +10,9 @@ setting is then evaluated with this model on valid. The best mean over seeds goe
 can be edited alike, the same with the probabilities at random places, drawn anew for each seed, its settings chosen in the
 same way. Trained models are kept and shared with other sweeps and main.py: a killed sweep goes on where it was.
 
-    python sweep.py --dataset ML100K_noise_user0.1 --evidence collaborative --edit delete --train_thresholds 0.3 --seeds 3
+    python sweep.py --dataset ML100K_denoise_user0.1_0 --evidence collaborative --edit delete --train_thresholds 0.3 --seeds 3
     python sweep.py --dataset Toy_denoise_user0.1_0 --evidence collaborative semantic fused --edit delete replace \
-        --replace_with neighbours --model SASRec GRU4Rec --loss ce --batchsize 1024 --lr 0.002
+        --model SASRec GRU4Rec --loss ce --batchsize 1024 --lr 0.002
 """
 
 import argparse
@@ -21,6 +21,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where denoise_code lies
 from options import (
+    NO_CAP,
     FilterOptions,
     RecommenderOptions,
     RowsOptions,
@@ -37,8 +38,8 @@ from denoise_code.common.errors import input_errors
 from denoise_code.common.files import write_atomically, write_json
 from denoise_code.common.options import ranged
 
-SHARES, PROBABILITIES = [0.5, 0.7, 0.9], [0.05, 0.1, 0.2, 0.3]  # grids of thresholds for raw and for calibrated evidence
-CAPS_OF_RAW, CAPS = [1, 3], [6]  # grids of most edits a row; the language model lists three suspects a row
+SHARES, PROBABILITIES = [0.5, 0.7, 0.9], [0.1, 0.2, 0.3, 0.5]  # grids of thresholds for raw and for calibrated evidence
+CAPS_OF_RAW, CAPS = [1, 3], [NO_CAP]  # grids of most edits a row; the language model lists three suspects a row
 DECIDED_HERE = (
     "--clean",
     "--denoise_category",
@@ -60,9 +61,14 @@ def parse_args(argv=None) -> argparse.Namespace:
             f"--{part}_thresholds",
             type=share,
             nargs="*",
-            help=f"grid for {part} rows; none given: not edited (default: 0.5 0.7 0.9 of raw, else 0.05 0.1 0.2 0.3)",
+            help=f"grid for {part} rows; none given: not edited (default: 0.5 0.7 0.9 of raw, else 0.1 0.2 0.3 0.5)",
         )
-        add(f"--{part}_caps", type=count, nargs="*", help=f"grid of most edits in {part} rows (default: 1 3 of raw, else 6)")
+        add(
+            f"--{part}_caps",
+            type=count,
+            nargs="*",
+            help=f"grid of most edits in {part} rows (default: 1 3 of raw, else no limit)",
+        )
     args = parser.parse_args(argv)
     for model in args.model:
         check_args(parser, with_settings(args, model=model))
@@ -102,18 +108,18 @@ def sweep(args: argparse.Namespace) -> dict:
     warn_of_busy_cores(device)
     rows_options = RowsOptions.from_arguments(args)
     data_fingerprint = rows_fingerprint(rows_options)
-    splits, n_items = load(rows_options)
+    rows = load(rows_options)
 
-    # 2. What is suspected in them by each kind of evidence, and what could stand there instead
-    probabilities, replacer = suspect(args, rows_options.folder, splits, n_items)
+    # 2. What is suspected in them by each kind of evidence
+    probabilities = suspect(args, rows)
 
     # 3. What each model makes of them
     records, chosen, report = [], {}, []
     for model in args.model:
-        results = run_model(args, model, splits, n_items, probabilities, replacer, device)
+        results = run_model(args, model, rows, probabilities, device)
         chosen[model] = {arm: setting.as_options() for arm, setting in results.settings.items()}
         records += [{"model": model} | record for record in results.records]
-        report += [{"model": model} | row for row in compare(splits["test"].users, results.runs)]
+        report += [{"model": model} | row for row in compare(rows.splits["test"].users, results.runs)]
 
     # 4. Tables, a figure
     result = {
@@ -129,36 +135,27 @@ def sweep(args: argparse.Namespace) -> dict:
     return result
 
 
-def suspect(args: argparse.Namespace, folder: Path, splits: dict, n_items: int) -> tuple[dict, object]:
-    """({kind: probabilities by split}, what finds replacements); refuses what the folder has not before anything is learned."""
-    from filter import check_replacements, make_replacer, read_sources, weigh
+def suspect(args: argparse.Namespace, rows) -> dict:
+    """{kind: probabilities by split}; refuses what the folder has not before anything is trained."""
+    from filter import check_evidence, weigh
 
-    edit = "replace" if "replace" in args.edit else "delete"
-    filtering = FilterOptions.from_arguments(args, evidence=args.evidence[0], edit=edit)
-    check_replacements(splits, filtering)
-    sources = None
-    if args.evidence != ["raw"]:
-        sources = read_sources(folder, splits["train"], n_items, args.maxlen)
+    for edit in args.edit:
         for kind in args.evidence:
-            sources.parts(kind)  # InputError where the folder lacks it
-    noise_is_marked = any((split.items != split.clean).any() for split in splits.values())
+            check_evidence(rows, FilterOptions.from_arguments(args, evidence=kind, edit=edit))
+    noise_is_marked = any((split.items != split.clean).any() for split in rows.splits.values())
     kinds = [*args.evidence, *(["oracle"] if noise_is_marked else [])]
-    probabilities = {
-        kind: weigh(splits, n_items, FilterOptions.from_arguments(args, evidence=kind, edit=edit), folder, sources)
-        for kind in kinds
-    }
-    return probabilities, make_replacer(splits, n_items, filtering, folder)
+    return {kind: weigh(rows, FilterOptions.from_arguments(args, evidence=kind)) for kind in kinds}
 
 
-def run_model(args: argparse.Namespace, model: str, splits: dict, n_items: int, probabilities: dict, replacer, device):
+def run_model(args: argparse.Namespace, model: str, rows, probabilities: dict, device):
     """bench.Results of one model."""
     from bench import Bench, Grids, grid, run_arms
     from training import Trainer
 
     recommender, training = RecommenderOptions.from_arguments(args, model), TrainingOptions.from_arguments(args)
-    trainer = Trainer(n_items, recommender, training, device, models_folder(args))
+    trainer = Trainer(rows.n_items, recommender, training, device, models_folder(args))
     grids = Grids(grid(args.train_thresholds, args.train_caps), grid(args.test_thresholds, args.test_caps))
-    bench = Bench(splits, trainer, range(args.seed, args.seed + args.seeds), grids, probabilities, replacer)
+    bench = Bench(rows, trainer, range(args.seed, args.seed + args.seeds), grids, probabilities)
     filtering = FilterOptions.from_arguments(args, evidence=args.evidence[0], edit=args.edit[0])
     return run_arms(bench, filtering, args.evidence, args.edit)
 

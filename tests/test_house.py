@@ -59,11 +59,10 @@ def test_no_script_is_imported(root):
 
 
 def test_stages_share_two_folders_alone(root):
-    """Stage 3 imports evidence and what ranks replacements, too, until these are files that it reads."""
     for path in root.glob("data/**/*.py"):
         assert folders_of_denoise_code(imported_by(path)) <= FOR_ALL_STAGES, path
     for path in root.glob("SASRec_code/**/*.py"):
-        assert folders_of_denoise_code(imported_by(path)) <= FOR_ALL_STAGES | {"evidence", "neighbours"}, path
+        assert folders_of_denoise_code(imported_by(path)) <= FOR_ALL_STAGES, path
     stage_0 = {module_name(root, path) for path in root.glob("data/**/*.py")}
     stage_3 = {module_name(root, path) for path in root.glob("SASRec_code/**/*.py")}
     for path in code_files(root):

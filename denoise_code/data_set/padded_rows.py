@@ -47,19 +47,26 @@ class Split:
             editable[:, -1] = False
         return editable
 
-    @property
-    def interactions(self) -> np.ndarray | None:
-        """(N, W) a number for each interaction, in all rows that hold it; users ascend; padding -1. None: rows do not tell."""
-        if self.places is None:
-            return None
-        users = np.unique(self.users, return_inverse=True)[1]
-        return np.where(self.items != 0, users[:, None] * (self.places.max() + 1) + self.places, -1)
-
 
 def pick(split: Split, rows: np.ndarray) -> Split:
     """The split with these rows only."""
     arrays = {name: value[rows] for name, value in vars(split).items() if isinstance(value, np.ndarray)}
     return replace(split, **arrays)
+
+
+def resize(split: Split, width: int) -> Split:
+    """The split with the last `width` places of each window, or with more padding on the left."""
+    names = {"items": 0, "mask": 0, "clean": 0, "noise_prob": np.nan, "places": -1}
+    arrays = {name: getattr(split, name) for name in names}
+    resized = {name: last_columns(array, width, names[name]) for name, array in arrays.items() if array is not None}
+    return replace(split, **resized)
+
+
+def last_columns(array: np.ndarray, width: int, fill) -> np.ndarray:
+    """The last `width` columns of (N, W); left of its first one `fill`."""
+    missing = max(width - array.shape[1], 0)
+    padded = np.pad(array, ((0, 0), (missing, 0)), constant_values=fill)
+    return padded[:, padded.shape[1] - width :]
 
 
 def half_of(users: np.ndarray) -> np.ndarray:

@@ -203,22 +203,3 @@ def ratio_bound(r_of_log: np.ndarray, r_of_planted: np.ndarray, thresholds: np.n
     at_most = np.where(above_log < len(r_of_log), beta.ppf(1 - risk, above_log + 1, np.maximum(len(r_of_log) - above_log, 1)), 1)
     at_least = np.where(above_planted > 0, beta.ppf(risk, np.maximum(above_planted, 1), len(r_of_planted) - above_planted + 1), 0)
     return at_most / np.maximum(at_least, 1e-12)
-
-
-def expected_calibration_error(truth: np.ndarray, prob: np.ndarray, bins: int = 10) -> float:
-    """Mean |share of noise - mean probability| over equal-width bins of prob (N,), weighted by their sizes."""
-    cell = np.minimum((prob * bins).astype(int), bins - 1)
-    size = np.bincount(cell, minlength=bins)
-    gap = np.abs(np.bincount(cell, truth, minlength=bins) - np.bincount(cell, prob, minlength=bins))
-    return float(gap.sum() / max(size.sum(), 1))
-
-
-def brier_score(truth: np.ndarray, prob: np.ndarray) -> float:
-    """Mean (P - truth)^2 over (N,)."""
-    return float(np.mean((prob - truth) ** 2))
-
-
-def precision_and_recall(truth: np.ndarray, flagged: np.ndarray) -> tuple[float, float]:
-    """Of flagged (N,) bool the share that is noise, and of the noise the share that is flagged; NaN where there is none."""
-    hits = int((truth & flagged).sum())
-    return tuple(hits / int(total) if total else float("nan") for total in (flagged.sum(), truth.sum()))

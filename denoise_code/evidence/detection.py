@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from denoise_code.evidence.window_features import ROWS_AT_ONCE
-
+ROWS_AT_ONCE = 50_000  # windows whose pairs of places are compared at once
 PERCENTILES = (0.5, 0.6, 0.7, 0.8, 0.9)  # at which precision and recall are reported
 
 
@@ -157,3 +156,14 @@ def weighted_auc(truth: np.ndarray, level: np.ndarray, times: np.ndarray) -> flo
 def interval(values: np.ndarray) -> list[float] | None:
     """The middle 95 % of bootstrap draws (draws,); None where no draw has the figure."""
     return [float(value) for value in np.percentile(values, [2.5, 97.5])] if len(values) else None
+
+
+def brier_score(truth: np.ndarray, prob: np.ndarray) -> float:
+    """Mean (P - truth)^2 over (N,)."""
+    return float(np.mean((prob - truth) ** 2))
+
+
+def precision_and_recall(truth: np.ndarray, flagged: np.ndarray) -> tuple[float | None, float | None]:
+    """Of flagged (N,) bool the share that is noise, and of the noise the share that is flagged; None where there is none."""
+    hits = int((truth & flagged).sum())
+    return tuple(hits / int(total) if total else None for total in (flagged.sum(), truth.sum()))

@@ -7,7 +7,15 @@ import numpy as np
 
 from denoise_code.data_set.evidence_files import noise_probability
 from denoise_code.data_set.interactions import DataSet
-from denoise_code.evidence.detection import auc, bootstrap_aucs, detection_row, expected_calibration_error, interval
+from denoise_code.evidence.detection import (
+    auc,
+    bootstrap_aucs,
+    brier_score,
+    detection_row,
+    expected_calibration_error,
+    interval,
+    precision_and_recall,
+)
 from denoise_code.evidence.fit import FUSED, Evidence
 
 INJECTED = 1  # in masks
@@ -75,14 +83,13 @@ def probability_figures(truth: np.ndarray, r: np.ndarray, share: float) -> dict:
     figures = {}
     for name, taken in (("with the share taken", share), ("with the true share", float(truth.mean()))):
         prob = noise_probability(r, taken)
-        flagged = prob > 0.5
-        hits = int((flagged & truth).sum())
+        precision, recall = precision_and_recall(truth, prob > 0.5)
         figures[name] = {
             "share": taken,
-            "Brier score": float(np.mean((prob - truth) ** 2)),
-            "Brier score of the constant share": float(np.mean((taken - truth) ** 2)),
+            "Brier score": brier_score(truth, prob),
+            "Brier score of the constant share": brier_score(truth, np.full(len(truth), taken)),
             "expected calibration error": expected_calibration_error(truth, prob),
-            "precision above 0.5": hits / int(flagged.sum()) if flagged.any() else None,
-            "recall above 0.5": hits / int(truth.sum()),
+            "precision above 0.5": precision,
+            "recall above 0.5": recall,
         }
     return figures

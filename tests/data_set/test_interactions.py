@@ -2,38 +2,9 @@
 
 import numpy as np
 import pytest
+from made_up_logs import random_logs, rows_of, sliding, split_by_time
 
 from denoise_code.data_set.interactions import build_data_set, place_windows, rows_from_lists, train_pairs
-
-
-def rows_of(rows, starts=None, masks=None, true_items=None, width=None):
-    """Rows from (user, time, items)."""
-    users, times, items = zip(*rows) if rows else ((), (), ())
-    masks = masks or [[0] * len(window) for window in items]
-    return rows_from_lists(users, list(items), masks, times, starts, true_items, width)
-
-
-def sliding(logs, width, split_at=None):
-    """(user, time, items), starts of all windows of {user: items}; the time is the place of the target."""
-    rows, starts = [], []
-    for user, log in logs.items():
-        for end in range(min(len(log), width), len(log) + 1):
-            start = max(0, end - width)
-            rows.append((user, end - 1, log[start:end]))
-            starts.append(start)
-    return rows, starts
-
-
-def random_logs(seed, users=8, n_items=40, longest=20):
-    rng = np.random.default_rng(seed)
-    return {f"u{user}": rng.integers(1, n_items + 1, size=int(rng.integers(2, longest))).tolist() for user in range(users)}
-
-
-def split_by_time(rows, starts, train_share=0.7):
-    """Train rows, then the others, as tuples (rows, starts)."""
-    order = sorted(range(len(rows)), key=lambda row: (rows[row][1], row))
-    cut = int(len(order) * train_share)
-    return [([rows[row] for row in part], [starts[row] for row in part]) for part in (order[:cut], order[cut:])]
 
 
 def contents(data):

@@ -2,76 +2,24 @@
 
 import numpy as np
 import pytest
-from test_cooccurrence import some_windows
-from test_interactions import rows_of, sliding
+from made_up_logs import GROUPS, N_ITEMS, grouped_data, rows_of, some_windows, title_vectors
 
+from denoise_code.data_set.evidence_files import noise_probability
 from denoise_code.data_set.interactions import build_data_set
 from denoise_code.evidence import fit
 from denoise_code.evidence.calibration import (
     CannotPlant,
-    brier_score,
-    expected_calibration_error,
     fit_log_ratio,
     items_in_windows,
-    noise_probability,
     plant,
     plant_in_histories,
-    precision_and_recall,
     ratio_bound,
     share_bound,
     term_names,
 )
 from denoise_code.evidence.cooccurrence import count
+from denoise_code.evidence.detection import brier_score, expected_calibration_error, precision_and_recall
 from denoise_code.evidence.features import Planted, WindowKind
-
-WIDTH, N_ITEMS, GROUPS = 6, 60, 4
-
-
-def grouped_logs(seed, users=150, noise=0.15, length=20):
-    """Users who want the items of one group, {user: items} and masks; a share of their interactions is any item."""
-    rng = np.random.default_rng(seed)
-    logs, masks = {}, {}
-    for user in range(users):
-        wanted = rng.integers(N_ITEMS // GROUPS, size=length) * GROUPS + rng.integers(GROUPS) + 1
-        mask = rng.random(length) < noise
-        logs[f"u{user}"] = np.where(mask, rng.integers(1, N_ITEMS + 1, size=length), wanted).tolist()
-        masks[f"u{user}"] = mask.astype(int).tolist()
-    return logs, masks
-
-
-def grouped_data(seed=0, change_targets=False, change_truth=False, **options):
-    logs, masks = grouped_logs(seed, **options)
-    rows, starts = sliding(logs, WIDTH)
-    marks, _ = sliding(masks, WIDTH)
-    parts = []
-    for chosen, chosen_starts in split_rows(rows, [mark for _, _, mark in marks], starts):
-        chosen_rows, chosen_marks = [row for row, _ in chosen], [mark for _, mark in chosen]
-        true_items = [items for _, _, items in chosen_rows]
-        if parts and change_targets:
-            chosen_rows = [(user, time, [*items[:-1], 1 + items[-1] % N_ITEMS]) for user, time, items in chosen_rows]
-            true_items = [items for _, _, items in chosen_rows]
-        if change_truth:
-            chosen_marks = [[1 - mark for mark in window] for window in chosen_marks]
-            true_items = [[*(1 + item % N_ITEMS for item in items[:-1]), items[-1]] for items in true_items]
-        parts.append(rows_of(chosen_rows, chosen_starts, masks=chosen_marks, true_items=true_items, width=WIDTH))
-    return build_data_set(parts[0], {"test": parts[1]}, N_ITEMS)
-
-
-def split_rows(rows, marks, starts):
-    """Train rows, then the others, by time: ([(row, its masks)], starts) each."""
-    order = sorted(range(len(rows)), key=lambda row: (rows[row][1], row))
-    cut = int(len(order) * 0.8)
-    return [([(rows[row], marks[row]) for row in part], [starts[row] for row in part]) for part in (order[:cut], order[cut:])]
-
-
-def title_vectors():
-    """(n_items + 1, 6): items of one group are alike."""
-    rng = np.random.default_rng(0)
-    vectors = np.eye(GROUPS)[(np.arange(N_ITEMS + 1) - 1) % GROUPS]
-    vectors = np.concatenate([vectors, rng.normal(size=(N_ITEMS + 1, 2))], axis=1)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    vectors[0] = 0
-    return vectors.astype(np.float16)
 
 
 def detector(users, items):

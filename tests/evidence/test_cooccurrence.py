@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_interactions import random_logs, rows_of, sliding
+from made_up_logs import rows_of, some_windows
 
 from denoise_code.data_set.interactions import build_data_set
 from denoise_code.evidence.calibration import plant
@@ -11,20 +11,6 @@ from denoise_code.evidence.features import Planted, WindowKind
 from denoise_code.evidence.title_similarity import Semantic
 
 N_ITEMS = 15
-
-
-def some_windows(seed, width=5, share=0.7, n_items=N_ITEMS):
-    """A data set of some of the windows of random logs: overlaps of all sizes, gaps, interactions that no train window holds."""
-    rng = np.random.default_rng(seed)
-    rows, starts = sliding(random_logs(seed, users=10, n_items=n_items, longest=14), width)
-    train = rng.random(len(rows)) < share
-    parts = [
-        ([rows[row] for row in part], [starts[row] for row in part]) for part in (np.flatnonzero(train), np.flatnonzero(~train))
-    ]
-    (train_rows, train_starts), (test_rows, test_starts) = parts
-    return build_data_set(
-        rows_of(train_rows, train_starts, width=width), {"test": rows_of(test_rows, test_starts, width=width)}, n_items
-    )
 
 
 def windows_of(data):

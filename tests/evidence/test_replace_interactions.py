@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from test_calibration import GROUPS, grouped_data, title_vectors
-from test_cooccurrence import some_windows
+from made_up_logs import GROUPS, grouped_data, some_windows, title_vectors
 
 from denoise_code import replacement
 from denoise_code.evidence import cooccurrence

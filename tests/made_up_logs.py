@@ -1,0 +1,101 @@
+"""Made-up logs and data sets of their windows, for tests of interactions and of evidence."""
+
+import numpy as np
+
+from denoise_code.data_set.interactions import build_data_set, rows_from_lists
+
+
+def rows_of(rows, starts=None, masks=None, true_items=None, width=None):
+    """Rows from (user, time, items)."""
+    users, times, items = zip(*rows) if rows else ((), (), ())
+    masks = masks or [[0] * len(window) for window in items]
+    return rows_from_lists(users, list(items), masks, times, starts, true_items, width)
+
+
+def sliding(logs, width, split_at=None):
+    """(user, time, items), starts of all windows of {user: items}; the time is the place of the target."""
+    rows, starts = [], []
+    for user, log in logs.items():
+        for end in range(min(len(log), width), len(log) + 1):
+            start = max(0, end - width)
+            rows.append((user, end - 1, log[start:end]))
+            starts.append(start)
+    return rows, starts
+
+
+def random_logs(seed, users=8, n_items=40, longest=20):
+    """{user: items}, drawn uniformly."""
+    rng = np.random.default_rng(seed)
+    return {f"u{user}": rng.integers(1, n_items + 1, size=int(rng.integers(2, longest))).tolist() for user in range(users)}
+
+
+def split_by_time(rows, starts, train_share=0.7):
+    """Train rows, then the others, as tuples (rows, starts)."""
+    order = sorted(range(len(rows)), key=lambda row: (rows[row][1], row))
+    cut = int(len(order) * train_share)
+    return [([rows[row] for row in part], [starts[row] for row in part]) for part in (order[:cut], order[cut:])]
+
+
+def some_windows(seed, width=5, share=0.7, n_items=15):
+    """A data set of some of the windows of random logs: overlaps of all sizes, gaps, interactions that no train window holds."""
+    rng = np.random.default_rng(seed)
+    rows, starts = sliding(random_logs(seed, users=10, n_items=n_items, longest=14), width)
+    train = rng.random(len(rows)) < share
+    parts = [
+        ([rows[row] for row in part], [starts[row] for row in part]) for part in (np.flatnonzero(train), np.flatnonzero(~train))
+    ]
+    (train_rows, train_starts), (test_rows, test_starts) = parts
+    return build_data_set(
+        rows_of(train_rows, train_starts, width=width), {"test": rows_of(test_rows, test_starts, width=width)}, n_items
+    )
+
+
+WIDTH, N_ITEMS, GROUPS = 6, 60, 4
+
+
+def grouped_logs(seed, users=150, noise=0.15, length=20):
+    """Users who want the items of one group, {user: items} and masks; a share of their interactions is any item."""
+    rng = np.random.default_rng(seed)
+    logs, masks = {}, {}
+    for user in range(users):
+        wanted = rng.integers(N_ITEMS // GROUPS, size=length) * GROUPS + rng.integers(GROUPS) + 1
+        mask = rng.random(length) < noise
+        logs[f"u{user}"] = np.where(mask, rng.integers(1, N_ITEMS + 1, size=length), wanted).tolist()
+        masks[f"u{user}"] = mask.astype(int).tolist()
+    return logs, masks
+
+
+def grouped_data(seed=0, change_targets=False, change_truth=False, **options):
+    """A data set of `grouped_logs`: train rows and, later, test rows; all targets, or all masks and true items, exchanged where asked."""
+    logs, masks = grouped_logs(seed, **options)
+    rows, starts = sliding(logs, WIDTH)
+    marks, _ = sliding(masks, WIDTH)
+    parts = []
+    for chosen, chosen_starts in split_by_time_with_masks(rows, [mark for _, _, mark in marks], starts):
+        chosen_rows, chosen_marks = [row for row, _ in chosen], [mark for _, mark in chosen]
+        true_items = [items for _, _, items in chosen_rows]
+        if parts and change_targets:
+            chosen_rows = [(user, time, [*items[:-1], 1 + items[-1] % N_ITEMS]) for user, time, items in chosen_rows]
+            true_items = [items for _, _, items in chosen_rows]
+        if change_truth:
+            chosen_marks = [[1 - mark for mark in window] for window in chosen_marks]
+            true_items = [[*(1 + item % N_ITEMS for item in items[:-1]), items[-1]] for items in true_items]
+        parts.append(rows_of(chosen_rows, chosen_starts, masks=chosen_marks, true_items=true_items, width=WIDTH))
+    return build_data_set(parts[0], {"test": parts[1]}, N_ITEMS)
+
+
+def split_by_time_with_masks(rows, marks, starts):
+    """Train rows, then the others, by time: ([(row, its masks)], starts) each."""
+    order = sorted(range(len(rows)), key=lambda row: (rows[row][1], row))
+    cut = int(len(order) * 0.8)
+    return [([(rows[row], marks[row]) for row in part], [starts[row] for row in part]) for part in (order[:cut], order[cut:])]
+
+
+def title_vectors():
+    """(n_items + 1, 6): items of one group are alike."""
+    rng = np.random.default_rng(0)
+    vectors = np.eye(GROUPS)[(np.arange(N_ITEMS + 1) - 1) % GROUPS]
+    vectors = np.concatenate([vectors, rng.normal(size=(N_ITEMS + 1, 2))], axis=1)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[0] = 0
+    return vectors.astype(np.float16)
