@@ -185,7 +185,7 @@ def main(argv=None) -> None:
 
 
 def generate(args: argparse.Namespace) -> None:
-    from denoise_code.evidence.making import make_evidence
+    from denoise_code.making_evidence import make_evidence
 
     # 1. What is asked for; refused here if it cannot be done.
     request = read_request(args)

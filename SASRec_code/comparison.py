@@ -10,7 +10,7 @@ from options import OPTIONS_OF_ROWS
 from ranking import metrics, ndcg_per_row
 
 from denoise_code.common.errors import InputError
-from denoise_code.evidence.detection import interval
+from denoise_code.common.statistics import interval
 
 AT_RANDOM = " at random places"  # what the name of a control ends with
 METRICS_OF_TABLES = ("HR@10", "HR@20", "NDCG@10", "NDCG@20")

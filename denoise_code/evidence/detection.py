@@ -153,11 +153,6 @@ def weighted_auc(truth: np.ndarray, level: np.ndarray, times: np.ndarray) -> flo
     return float((noise * (clean.cumsum() - clean / 2)).sum() / (noise.sum() * clean.sum()))
 
 
-def interval(values: np.ndarray) -> list[float] | None:
-    """The middle 95 % of bootstrap draws (draws,); None where no draw has the figure."""
-    return [float(value) for value in np.percentile(values, [2.5, 97.5])] if len(values) else None
-
-
 def brier_score(truth: np.ndarray, prob: np.ndarray) -> float:
     """Mean (P - truth)^2 over (N,)."""
     return float(np.mean((prob - truth) ** 2))
