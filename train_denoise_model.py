@@ -105,12 +105,17 @@ def trains_on_cpu() -> bool:
 
 def examples_of(options: TrainingOptions) -> Examples:
     """The examples of the data set; rank 0 prints who is held out."""
-    wanted = options.examples
+    example_options = options.examples
     examples = load_examples(
-        options.data_folder, wanted.sample, wanted.eval_sample, options.seed, wanted.manual_noise, wanted.plant
+        options.data_folder,
+        example_options.sample,
+        example_options.eval_sample,
+        options.seed,
+        example_options.manual_noise,
+        example_options.plant,
     )
     if int(os.environ.get("RANK", 0)) == 0:
-        for line in describe_held_out(examples, wanted.sample):
+        for line in describe_held_out(examples, example_options.sample):
             print(line)
     return examples
 

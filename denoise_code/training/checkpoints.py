@@ -90,13 +90,13 @@ def checkpoint_to_resume(options: TrainingOptions, data_fingerprint: str, held_o
     return folder
 
 
-def find_checkpoint(output: Path, wanted: str) -> Path:
-    """The folder `wanted`, or of "last" the complete checkpoint with the most steps; one without run.json was cut off."""
-    if wanted == "last":
+def find_checkpoint(output: Path, request: str) -> Path:
+    """The requested folder, or for "last" the complete checkpoint with the most steps; one without run.json was cut off."""
+    if request == "last":
         records = sorted(output.glob("checkpoint-*/run.json"), key=lambda path: int(path.parent.name.rsplit("-", 1)[-1]))
         folder = records[-1].parent if records else None
     else:
-        folder = Path(wanted)
+        folder = Path(request)
     if folder is None or not all((folder / name).exists() for name in ("run.json", "trainer_state.json")):
         raise InputError(f"--resume_from_checkpoint: no complete checkpoint in {folder or output}")
     return folder

@@ -66,7 +66,7 @@ def load_released_examples(folder: Path, sample: int, eval_sample: int, seed: in
     instruction, rows = read_tdmd(released_file(folder))
     table = read_windows(find_train_file(folder))
     users = table["user_id"].to_numpy() if len(table) == len(rows) else None
-    split = split_of(users, len(rows), sample, eval_sample, seed, released_file(folder))
+    split = split_examples(users, len(rows), sample, eval_sample, seed, released_file(folder))
     trained = [rows[row] for row in split.trained]
     held_out = [rows[row] for row in split.held_out]
     return Examples(Prompt(instruction=instruction), trained, held_out, split, *count_users(users, split))
@@ -78,7 +78,7 @@ def plant_examples(folder: Path, sample: int, eval_sample: int, seed: int, rate:
     train_file = find_train_file(folder)
     table = read_windows(train_file, len(catalogue) - 1)
     windows, users = table["item_ids"].tolist(), table["user_id"].to_numpy()
-    split = split_of(users, len(windows), sample, eval_sample, seed, train_file)
+    split = split_examples(users, len(windows), sample, eval_sample, seed, train_file)
     rng = np.random.default_rng([seed, 1])
     pools = noise_pools(windows, len(catalogue) - 1)
     trained = [make_example(windows[row], catalogue, pools[drawn], rng, rate) for row in split.trained]
@@ -105,7 +105,7 @@ def make_example(
     return Example(titles, pairs, by_popularity)
 
 
-def split_of(users: np.ndarray | None, n_rows: int, sample: int, eval_sample: int, seed: int, file: Path) -> Split:
+def split_examples(users: np.ndarray | None, n_rows: int, sample: int, eval_sample: int, seed: int, file: Path) -> Split:
     """Which rows are trained on and which are held out: by users (n_rows,) where they are known, else by rows."""
     try:
         if users is None:

@@ -1,5 +1,6 @@
 """The Hugging Face Trainer for this task: batches of similar lengths, loss and logits where they count, complete checkpoints."""
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import torch
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from denoise_code.common.errors import InputError
 from denoise_code.language_model.loading import choose_dtype
 from denoise_code.training.checkpoints import TrainingRun, write_run
 from denoise_code.training.duration import Stopwatch, readable
@@ -33,7 +35,7 @@ def make_trainer(model, tokenizer, train_set, eval_set, run: TrainingRun) -> "De
         processing_class=tokenizer,
         data_collator=Collator(tokenizer.pad_token_id),
         compute_metrics=held_out_metrics,
-        callbacks=[TimeKeeper(run.watch), CheckpointCompleter(run)],
+        callbacks=[LossGuard(), TimeKeeper(run.watch), CheckpointCompleter(run)],
     )
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Progress(run.first_step))
@@ -64,6 +66,8 @@ def training_arguments(options: TrainingOptions, cpu_only: bool, has_held_out: b
         bf16=choose_dtype(options.precision.dtype) == torch.bfloat16 and not cpu_only,
         use_cpu=cpu_only,
         logging_steps=report.logging_steps,
+        logging_nan_inf_filter=False,  # it waits for the device at each pass; LossGuard reads what is logged
+        dataloader_num_workers=0 if cpu_only else 2,  # a GPU need not wait while batches are made
         save_only_model=False,
         remove_unused_columns=False,
         label_names=list(HeldOutLabels._fields),  # in this order `prediction_step` and the metrics get them
@@ -96,6 +100,10 @@ class DenoiseTrainer(Trainer):
         for_the_model = {name: value for name, value in inputs.items() if name not in FOR_METRICS}
         return super().compute_loss(model, for_the_model, *args, **kwargs)
 
+    def floating_point_ops(self, inputs):
+        """Not counted, as nobody reads it: counting walks through all parameters at each pass."""
+        return 0
+
     def prediction_step(self, *args, **kwargs):
         """(loss, scores, labels) of a held-out batch.
 
@@ -117,6 +125,17 @@ class EpochSampler(LengthGroupedSampler):
     def __iter__(self):
         self.generator = torch.Generator().manual_seed(self.seed + self.current_epoch())
         return super().__iter__()
+
+
+class LossGuard(TrainerCallback):
+    """Ends a training whose loss is no number: nothing that is trained further, or saved, would be of use."""
+
+    def on_log(self, arguments, state, control, logs=None, **_):
+        loss = logs.get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise InputError(
+                f"step {state.global_step}: the loss is {loss}: a smaller --learning_rate or --dtype float32 may help"
+            )
 
 
 class CheckpointCompleter(TrainerCallback):

@@ -288,3 +288,19 @@ def test_the_command_of_the_release(tiny_models, tmp_path):
     done = subprocess.run([*launch, "--sample", "5000", *map(str, small)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "out/Movie_noise_user0.0/batch128_sample5000_epoch50/checkpoint-1/prompt.json").exists()
+
+
+def test_no_pass_waits_for_what_nobody_reads(genres, tiny_models, tmp_path):
+    """No look at each loss, no counting of operations; batches are made by other processes on a GPU alone."""
+    options = train.parse_args(tiny_args(genres, tiny_models["llama"], tmp_path, "--dtype", "float32"))
+    for cpu_only, n_workers in ((True, 0), (False, 2)):
+        arguments = trainer.training_arguments(options, cpu_only, has_held_out=False)
+        assert arguments.dataloader_num_workers == n_workers and not arguments.logging_nan_inf_filter
+    train.main(tiny_args(genres, tiny_models["llama"], tmp_path, "--max_steps", 1, "--eval_sample", 0, "--eval_steps", 1))
+    state = json.loads(next(tmp_path.rglob("trainer_state.json")).read_text())
+    assert state["total_flos"] == 0
+
+
+def test_a_loss_that_is_no_number_ends_the_training(genres, tiny_models, tmp_path, capsys):
+    extra = ["--learning_rate", "inf", "--eval_sample", 0]
+    train_refused(capsys, tiny_args(genres, tiny_models["llama"], tmp_path, *extra), "the loss is nan: a smaller --learning_rate")
