@@ -27,22 +27,26 @@ def data_fingerprint(folder: Path, table: pd.DataFrame | None = None) -> str:
 
     table: the train rows, where they were read before.
     """
-    items = read_windows(find_train_file(folder))["item_ids"] if table is None else table["item_ids"]
-    others = fingerprint_of_files([folder / "id2name4Rec.json", folder / "TDMD" / "train.json"])
-    return hashlib.sha256(f"{json.dumps(items.tolist())}{others}".encode()).hexdigest()
+    train_rows = read_windows(find_train_file(folder)) if table is None else table
+    items = json.dumps(train_rows["item_ids"].tolist())
+    files = fingerprint_of_files([folder / "id2name4Rec.json", folder / "TDMD" / "train.json"])
+    return hashlib.sha256(f"{items}{files}".encode()).hexdigest()
 
 
 def output_name(dataset: str, model_path: Path | None, sample: int) -> str:
     """The output-folder rule: Toy_noise_user0.1 + …sample5000…/checkpoint-2000 -> Toy_denoise_user0.1_5000_2000.
 
-    Without an adapter: Toy_denoise_user0.1_0.
+    Without an adapter: Toy_denoise_user0.1_0. sample: what the name has where the path of the adapter does not tell.
     """
     if "_noise_" not in dataset:
         raise InputError(f"--noise_dataset_path {dataset}: expected a folder named <Name>_noise_user<rate>")
-    folder, name = model_path.parts[-2:] if model_path else ("", "")
-    named = re.search(r"sample(\d+)", f"{folder}/{name}")
-    step = re.search(r"checkpoint-(\d+)", name)
-    parts = [dataset.replace("_noise_", "_denoise_"), named[1] if named else str(sample), *([step[1]] if step else [])]
+    parts = [dataset.replace("_noise_", "_denoise_")]
+    parent, name = model_path.parts[-2:] if model_path else ("", "")
+    sample_in_path = re.search(r"sample(\d+)", f"{parent}/{name}")
+    parts.append(sample_in_path[1] if sample_in_path else str(sample))
+    step_in_path = re.search(r"checkpoint-(\d+)", name)
+    if step_in_path:
+        parts.append(step_in_path[1])
     return "_".join(parts)
 
 
@@ -55,22 +59,27 @@ def find_split(root: Path, dataset: str, split: str, denoised: bool) -> Path:
     A data set named like a denoised one falls back to the noisy folder that it stems from, unless the columns of
     denoising are asked for.
     """
-    source = noisy_name(dataset)
-    for name in (dataset,) if denoised or source == dataset else (dataset, source):
-        folder = root / name
-        whole, samples = folder / f"{split}.csv", sorted(folder.glob(f"{split}_*.csv"), key=lambda path: path.stat().st_size)
-        order = [whole, *reversed(samples)] if split == "train" else [folder / f"{split}_5000.csv", whole, *reversed(samples)]
-        found = next((path for path in order if path.exists()), None)
-        if found:
-            return found
-    there = sorted(path.name for path in root.glob("*") if path.is_dir() and (path / "id2name4Rec.json").exists())
-    raise InputError(f"--dataset {dataset}: no {split}.csv in {root / dataset}; there are: {', '.join(there) or 'none'}")
+    noisy = noisy_name(dataset)
+    for name in (dataset,) if denoised or noisy == dataset else (dataset, noisy):
+        for path in files_of_split(root / name, split):
+            if path.exists():
+                return path
+    names = sorted(path.name for path in root.glob("*") if path.is_dir() and (path / "id2name4Rec.json").exists())
+    raise InputError(f"--dataset {dataset}: no {split}.csv in {root / dataset}; there are: {', '.join(names) or 'none'}")
+
+
+def files_of_split(folder: Path, split: str) -> list[Path]:
+    """Where a split may lie, the best first: the whole of train, the 5,000-row sample of others, then the largest sample."""
+    whole = folder / f"{split}.csv"
+    samples = sorted(folder.glob(f"{split}_*.csv"), key=lambda path: path.stat().st_size)
+    first = [whole] if split == "train" else [folder / f"{split}_5000.csv", whole]
+    return [*first, *reversed(samples)]
 
 
 def noisy_name(dataset: str) -> str:
     """Toy_denoise_user0.1_5000_2000 -> Toy_noise_user0.1."""
-    head, mark, tail = dataset.rpartition("_denoise_")
-    return f"{head}_noise_{tail.split('_')[0]}" if mark else dataset
+    name, denoised_mark, rest = dataset.rpartition("_denoise_")
+    return f"{name}_noise_{rest.split('_')[0]}" if denoised_mark else dataset
 
 
 def scored(folder: Path) -> bool:

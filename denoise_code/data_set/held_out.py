@@ -52,15 +52,19 @@ def choose_held_out_users(rows_of_user: np.ndarray, sample: int, eval_sample: in
     leave at least half of the sample. rows_of_user (n_users,) int64.
     """
     is_held_out = np.zeros(len(rows_of_user), dtype=bool)
-    n_left, n_held_out_users, n_held_out_rows = int(rows_of_user.sum()), 0, 0
+    n_remaining_rows, n_held_out_users, n_held_out_rows = int(rows_of_user.sum()), 0, 0
     order = rng.permutation(len(rows_of_user))
-    for needed_users, needed_left in ((HELD_OUT_SHARE * len(rows_of_user), sample), (0, (sample + 1) // 2)):
+    passes = (  # (users to hold out, rows that must remain to train on)
+        (HELD_OUT_SHARE * len(rows_of_user), sample),
+        (0, (sample + 1) // 2),
+    )
+    for needed_users, needed_remaining in passes:
         for user in order:
             if n_held_out_users >= needed_users and n_held_out_rows >= eval_sample:
                 break
-            if not is_held_out[user] and n_left - rows_of_user[user] >= needed_left:
+            if not is_held_out[user] and n_remaining_rows - rows_of_user[user] >= needed_remaining:
                 is_held_out[user] = True
-                n_left -= int(rows_of_user[user])
+                n_remaining_rows -= int(rows_of_user[user])
                 n_held_out_rows += int(rows_of_user[user])
                 n_held_out_users += 1
     return is_held_out
@@ -69,8 +73,10 @@ def choose_held_out_users(rows_of_user: np.ndarray, sample: int, eval_sample: in
 def spread_over_users(rows: np.ndarray, user_of_row: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """`count` of the rows (n,), drawn so that no user gives a second one before every other has given the first, and so on."""
     shuffled = rng.permutation(rows)
-    turn = pd.Series(user_of_row[shuffled]).groupby(user_of_row[shuffled]).cumcount().to_numpy()  # (n,) 0: the user's first
-    return shuffled[np.lexsort((rng.random(len(shuffled)), turn))[:count]]
+    users = pd.Series(user_of_row[shuffled])
+    turn = users.groupby(users).cumcount().to_numpy()  # (n,) int64: 0 for a user's first row, 1 for the second, ...
+    order = np.lexsort((rng.random(len(shuffled)), turn))  # by turn; at random within one
+    return shuffled[order[:count]]
 
 
 def split_single_rows(n_rows: int, sample: int, eval_sample: int, seed: int) -> Split:

@@ -9,25 +9,32 @@ import pandas as pd
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.folder import data_fingerprint, find_train_file
 from denoise_code.data_set.held_out import split_rows, split_single_rows
-from denoise_code.data_set.planting import DRAWN, noise_pools, plant, put
+from denoise_code.data_set.planting import DRAWN, draw_planted, noise_pools, put_planted
 from denoise_code.data_set.rows import read_windows
+
+PLANTED_MARK = 2  # in the mask, where an item was planted
 
 
 def planted_rows(folder: Path, catalogue: list[str], count: int, adapter_run: dict) -> pd.DataFrame:
     """`count` train rows of users that fine-tuning did not see, one random item put into each, with mask 2 at its place.
 
-    The items of every other row are drawn by popularity, those of the rest uniformly (column `drawn`). `train_row` counts from 0.
+    adapter_run: run.json of the adapter, {} without one. The items of every other row are drawn by popularity, those of the
+    rest uniformly (column `drawn`). Column `train_row` is the number of the row, counted from 0. Raises InputError where
+    fewer than `count` such rows exist.
     """
     path, n_items = find_train_file(folder), len(catalogue) - 1
     table = read_windows(path, n_items)
-    unseen, seed = unseen_rows(folder, path, table, adapter_run), adapter_run.get("arguments", {}).get("seed", 0)
+    unseen = unseen_rows(folder, path, table, adapter_run)  # (n_unseen,) row numbers
     if count > len(unseen):
         raise InputError(
             f"--planted {count}: {path} has {len(unseen)} rows that fine-tuning did not use, nor any other of the same user; "
             f"--planted {len(unseen)} takes these, fine-tuning with a smaller --sample leaves more"
         )
-    rng, pools = np.random.default_rng([seed, 3]), noise_pools(table["item_ids"].tolist(), n_items)
-    return plant_rows(table, np.sort(rng.choice(unseen, size=count, replace=False)), catalogue, pools, rng)
+    seed = adapter_run.get("arguments", {}).get("seed", 0)
+    rng = np.random.default_rng([seed, 3])
+    pools = noise_pools(table["item_ids"].tolist(), n_items)
+    rows = np.sort(rng.choice(unseen, size=count, replace=False))  # (count,)
+    return plant_rows(table, rows, catalogue, pools, rng)
 
 
 def unseen_rows(folder: Path, path: Path, table: pd.DataFrame, adapter_run: dict) -> np.ndarray:
@@ -40,29 +47,28 @@ def unseen_rows(folder: Path, path: Path, table: pd.DataFrame, adapter_run: dict
     if adapter_run.get("data_fingerprint") != data_fingerprint(folder, table) or n_examples != len(table):
         print(f"{path}: not known which rows the adapter was trained on, planted ones may be among them")
         return np.arange(len(table))
-    arguments = [adapter_run["arguments"][name] for name in ("sample", "eval_sample", "seed")]
+    sample, eval_sample, seed = (adapter_run["arguments"][name] for name in ("sample", "eval_sample", "seed"))
     if adapter_run.get("held_out") != "users":
         print(
             f"{path}: the adapter was trained on other rows than the planted ones, but on the same users; their figures flatter it"
         )
-        split = split_single_rows(len(table), *arguments)
+        split = split_single_rows(len(table), sample, eval_sample, seed)
         return np.setdiff1d(np.arange(len(table)), np.concatenate([split.trained, split.held_out]))
     users = table["user_id"].to_numpy()  # (n_rows,) str
-    split = split_rows(users, *arguments)
+    split = split_rows(users, sample, eval_sample, seed)
     is_of_trained_user = np.isin(users.astype(str), np.unique(users[split.trained].astype(str)))  # (n_rows,) bool
     return np.setdiff1d(np.flatnonzero(~is_of_trained_user), split.held_out)
 
 
-def plant_rows(table: pd.DataFrame, chosen: np.ndarray, catalogue: list[str], pools: dict, rng) -> pd.DataFrame:
-    """The chosen rows (numbers), one item planted into each: uniformly and by popularity in turn."""
-    table = table.iloc[chosen].reset_index(drop=True).assign(train_row=chosen)
-    table["drawn"] = [DRAWN[row % 2] for row in range(len(table))]
-    for row in range(len(table)):
-        planted = plant(table.at[row, "item_ids"], pools[table.at[row, "drawn"]], rng)
-        table.at[row, "item_ids"] = put(table.at[row, "item_ids"], planted)
-        table.at[row, "mask"] = put(table.at[row, "mask"], dict.fromkeys(planted, 2))
+def plant_rows(table: pd.DataFrame, rows: np.ndarray, catalogue: list[str], pools: dict, rng) -> pd.DataFrame:
+    """The rows with these numbers (n,), one item planted into each: uniformly and by popularity in turn."""
+    table = table.iloc[rows].reset_index(drop=True).assign(train_row=rows)
+    table["drawn"] = [DRAWN[number % 2] for number in range(len(table))]
+    for number in range(len(table)):
+        planted = draw_planted(table.at[number, "item_ids"], pools[table.at[number, "drawn"]], rng)
+        table.at[number, "item_ids"] = put_planted(table.at[number, "item_ids"], planted)
+        table.at[number, "mask"] = put_planted(table.at[number, "mask"], dict.fromkeys(planted, PLANTED_MARK))
     if "item_titles" in table:
-        table["item_titles"] = [
-            json.dumps([catalogue[item] for item in items], ensure_ascii=False) for items in table["item_ids"]
-        ]
+        titles = [[catalogue[item] for item in items] for items in table["item_ids"]]
+        table["item_titles"] = [json.dumps(row, ensure_ascii=False) for row in titles]
     return table

@@ -11,7 +11,8 @@ from denoise_code.common.errors import InputError
 def read_windows(path: Path, n_items: int | None = None) -> pd.DataFrame:
     """Rows of a split with `item_ids` and `mask` as lists of ints; all other columns as they are written (str).
 
-    Raises InputError naming the row (1 is the first below the header) that is empty, ragged or has an unknown id.
+    n_items: the largest item id that the catalogue has; None: not checked. Raises InputError naming the row (1 is the first
+    below the header) that is empty, ragged or has an unknown id.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file")
@@ -35,6 +36,7 @@ def read_windows(path: Path, n_items: int | None = None) -> pd.DataFrame:
 
 
 def parse_ints(path: Path, row: int, column: str, text: str) -> list[int]:
+    """A cell that holds a JSON list of whole numbers."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.planted_rows import planted_rows
@@ -14,33 +15,43 @@ from denoise_code.data_set.rows import read_windows
 class Window(NamedTuple):
     """A row as the model sees it: the scored items, oldest first. The target of a valid or test row is not among them."""
 
-    row: int
+    row: int  # number of the row in the table that is written, from 0
     items: tuple[int, ...]
 
 
-def read_scored_windows(folder: Path, split: str, catalogue: list[str], limit: int | None, planted: int, adapter_run: dict):
+def read_scored_windows(
+    folder: Path, split: str, catalogue: list[str], limit: int | None, planted: int, adapter_run: dict
+) -> tuple[pd.DataFrame, list[Window]]:
     """(table, windows) of a split; the table's rows are those that will be written, in the order of the input.
 
-    `--limit` keeps that many rows, evenly spaced.
+    limit: so many rows, evenly spaced, of any file but planted.csv. planted: rows of planted.csv. adapter_run: run.json of
+    the adapter.
     """
     if split == PLANTED:
         table = planted_rows(folder, catalogue, planted, adapter_run)
     else:
         table = read_windows(folder / f"{split}.csv", len(catalogue) - 1)
     if limit is not None and limit < len(table) and split != PLANTED:
-        table = table.iloc[np.linspace(0, len(table) - 1, limit).astype(int)].reset_index(drop=True)
-    hidden = 0 if split.startswith("train") or split == PLANTED else 1
-    return table, [Window(row, tuple(items[: len(items) - hidden])) for row, items in enumerate(table["item_ids"])]
+        table = table.iloc[evenly_spaced(len(table), limit)].reset_index(drop=True)
+    n_targets = 0 if split.startswith("train") or split == PLANTED else 1  # at the end of a row, not scored
+    windows = [Window(row, tuple(items[: len(items) - n_targets])) for row, items in enumerate(table["item_ids"])]
+    return table, windows
 
 
 def keep_users(splits: dict, count: int) -> dict:
     """{split: (table, windows)} with the rows of so many users only, evenly spaced among those there are."""
     users = list(dict.fromkeys(user for table, _ in splits.values() for user in table["user_id"]))
-    kept = {users[place] for place in np.linspace(0, len(users) - 1, count).astype(int)}
-    result = {}
+    selected_users = {users[position] for position in evenly_spaced(len(users), count)}
+    selected = {}
     for split, (table, windows) in splits.items():
-        rows = np.flatnonzero(table["user_id"].isin(kept))
+        rows = np.flatnonzero(table["user_id"].isin(selected_users))  # (n,) row numbers before the selection
         if not len(rows):
             raise InputError(f"--users {count}: none of them has a row in {split}.csv")
-        result[split] = table.iloc[rows].reset_index(drop=True), [windows[row]._replace(row=n) for n, row in enumerate(rows)]
-    return result
+        renumbered = [windows[row]._replace(row=number) for number, row in enumerate(rows)]
+        selected[split] = table.iloc[rows].reset_index(drop=True), renumbered
+    return selected
+
+
+def evenly_spaced(n: int, count: int) -> np.ndarray:
+    """(count,) int64: positions among n, the first and the last included."""
+    return np.linspace(0, n - 1, count).astype(int)

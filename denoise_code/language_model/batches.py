@@ -12,7 +12,7 @@ def pad_left(rows: list[list], value):
 
 
 def pad_texts(rows: list[list[int]], pad_token_id: int) -> dict:
-    """A model's inputs (B, L) for texts that are tokens, padded on the left."""
+    """A model's inputs (B, L) int64 for texts that are tokens, padded on the left: positions count from a text's first token."""
     mask = pad_left([[1] * len(row) for row in rows], 0)
     return {
         "input_ids": pad_left(rows, pad_token_id),
@@ -23,8 +23,9 @@ def pad_texts(rows: list[list[int]], pad_token_id: int) -> dict:
 
 def slices(lengths: list[int], most: int) -> list[slice]:
     """Runs of neighbours of about equally many tokens: `most`, and what a last text has beyond that."""
-    ends = np.cumsum(lengths)
-    count = -(-ends[-1] // most)
-    cuts = np.searchsorted(ends * count, ends[-1] * np.arange(1, count)) + 1
-    bounds = sorted({0, *cuts.tolist(), len(lengths)})
+    ends = np.cumsum(lengths)  # (N,) tokens up to and with each text
+    n_runs = -(-ends[-1] // most)
+    # Run k ends with the text in which k of n_runs equal shares of all tokens are reached; multiplied out, to stay whole.
+    last_texts = np.searchsorted(ends * n_runs, ends[-1] * np.arange(1, n_runs))  # (n_runs - 1,)
+    bounds = sorted({0, *(last_texts + 1).tolist(), len(lengths)})  # a long text may hold several ends
     return [slice(start, stop) for start, stop in zip(bounds, bounds[1:])]

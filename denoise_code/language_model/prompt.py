@@ -42,11 +42,13 @@ class Prompt:
 
     def question(self, titles: list[str]) -> str:
         """All that stands before the answer; ends with the cue after which the model names a noise item."""
-        return self.instruction + self.sequence_cue + self.separator.join(map(self.title, titles)) + self.noise_cue
+        sequence = self.separator.join(map(self.title, titles))
+        return self.instruction + self.sequence_cue + sequence + self.noise_cue
 
     def answer(self, pairs: list[tuple[str, str]]) -> str:
         """What the model learns to say: (noise item, replacement) pairs, the cue of the first left to the question."""
-        return self.noise_cue.join(self.title(noise) + self.suggest_cue + self.title(fit) for noise, fit in pairs)
+        sentences = [self.title(noise) + self.suggest_cue + self.title(replacement) for noise, replacement in pairs]
+        return self.noise_cue.join(sentences)
 
     def save(self, folder: Path) -> None:
         write_json(folder / "prompt.json", asdict(self))
@@ -75,24 +77,35 @@ class Question(NamedTuple):
     """Token ids of a question, and where each of its titles stands in them, `close` included."""
 
     ids: list[int]
-    spans: list[tuple[int, int]]
+    spans: list[tuple[int, int]]  # (start, end) in ids, a title each
 
-    def spans_from_end(self, following: int = 0) -> tuple[list[int], list[int]]:
+    def spans_from_end(self, n_following: int = 0) -> tuple[list[int], list[int]]:
         """Starts and ends of the titles counted from the end, as rows are padded on the left; so many tokens follow."""
-        return tuple([place - len(self.ids) - following for place in places] for places in zip(*self.spans))
+        n_tokens = len(self.ids) + n_following
+        return [start - n_tokens for start, _ in self.spans], [end - n_tokens for _, end in self.spans]
 
 
 def tokenize_questions(tokenizer, prompt: Prompt, windows: list[list[str]]) -> list[Question]:
     """The question about each window of titles, tokenised whole; a token belongs to the title in which it ends."""
     encoded = tokenizer([prompt.question(titles) for titles in windows], return_offsets_mapping=True)
-    before, questions = len(prompt.instruction + prompt.sequence_cue), []
+    questions = []
     for titles, ids, offsets in zip(windows, encoded["input_ids"], encoded["offset_mapping"]):
-        lengths = np.array([len(prompt.title(title)) for title in titles])
-        starts = before + np.cumsum(lengths + len(prompt.separator)) - lengths - len(prompt.separator)
-        last = [end - 1 for _, end in offsets]  # (T,) the last character of each token
-        bounds = (np.searchsorted(last, places).tolist() for places in (starts, starts + lengths))
-        questions.append(Question(ids, list(zip(*bounds))))
+        first_characters, end_characters = title_characters(prompt, titles)  # (n,) each
+        last_characters = [end - 1 for _, end in offsets]  # (T,) ascending: the last character of each token
+        # The first token that ends at or after a character is the one that belongs to what begins there.
+        starts = np.searchsorted(last_characters, first_characters)  # (n,) token numbers
+        ends = np.searchsorted(last_characters, end_characters)  # (n,)
+        questions.append(Question(ids, list(zip(starts.tolist(), ends.tolist()))))
     return questions
+
+
+def title_characters(prompt: Prompt, titles: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(starts (n,), ends (n,)) int64: where each title stands in the text of its question, in characters."""
+    lengths = np.array([len(prompt.title(title)) for title in titles])
+    with_separators = np.cumsum(lengths + len(prompt.separator))  # where the next title would start, from the first on
+    before_titles = len(prompt.instruction + prompt.sequence_cue)
+    starts = before_titles + with_separators - lengths - len(prompt.separator)
+    return starts, starts + lengths
 
 
 class Titles:
@@ -101,32 +114,35 @@ class Titles:
     def __init__(self, tokenizer, prompt: Prompt, catalogue: list[str]):
         """catalogue: titles by item id (n_items + 1,), position 0 is padding."""
         self.tokenizer, self.prompt, self.catalogue = tokenizer, prompt, catalogue
-        titles = {item: prompt.title(catalogue[item]) for item in range(1, len(catalogue))}
-        self.suggested = Trie({item: continue_tokens(tokenizer, prompt.suggest_cue, title) for item, title in titles.items()})
+        texts = {item: prompt.title(catalogue[item]) for item in range(1, len(catalogue))}
+        tokens = {item: continue_tokens(tokenizer, prompt.suggest_cue, text) for item, text in texts.items()}
+        self.replacement_trie = Trie(tokens)  # of titles as they stand after the cue for a replacement
 
     def questions(self, windows: list) -> list[Question]:
         """The question about each window of items."""
-        return tokenize_questions(self.tokenizer, self.prompt, [[self.catalogue[item] for item in items] for items in windows])
+        titles = [[self.catalogue[item] for item in items] for items in windows]
+        return tokenize_questions(self.tokenizer, self.prompt, titles)
 
     def length(self, items) -> int:
         """Tokens of the titles of some items: what the lengths of questions are told by before they are tokenised."""
-        return sum(len(self.named(item)) for item in items)
+        return sum(len(self.tokens_after_noise_cue(item)) for item in items)
 
     @cache  # noqa: B019  one catalogue a process
-    def named(self, item: int) -> list[int]:
-        """Where the answer names an item as noise."""
+    def tokens_after_noise_cue(self, item: int) -> list[int]:
+        """An item's title where the answer names it as noise."""
         return continue_tokens(self.tokenizer, self.prompt.noise_cue, self.prompt.title(self.catalogue[item]))
 
     @cache  # noqa: B019
-    def named_and_asked(self, item: int) -> list[int]:
-        """The same, followed by the cue that asks for its replacement."""
+    def tokens_up_to_replacement(self, item: int) -> list[int]:
+        """An item's title where the answer names it as noise, and the cue that asks for its replacement."""
         text = self.prompt.title(self.catalogue[item]) + self.prompt.suggest_cue
         return continue_tokens(self.tokenizer, self.prompt.noise_cue, text)
 
     def check_seam(self, items) -> None:
         """Refuse a wording after which, whole, a title is read otherwise than after the cue alone."""
         question = self.prompt.question([self.catalogue[item] for item in items])
-        if continue_tokens(self.tokenizer, question, self.prompt.title(self.catalogue[items[0]])) != self.named(items[0]):
+        title = self.prompt.title(self.catalogue[items[0]])
+        if continue_tokens(self.tokenizer, question, title) != self.tokens_after_noise_cue(items[0]):
             raise InputError("prompt.json: the tokenizer reads a title differently after the whole prompt than after its cue")
 
     def longest(self, windows: list, written: int | None) -> int:
@@ -134,6 +150,7 @@ class Titles:
 
         windows: their items.
         """
-        named = max(len(self.named_and_asked(item)) for item in set().union(*windows))
         (question,) = self.questions([max(windows, key=self.length)])
-        return len(question.ids) + named + (written or max(map(len, self.suggested.sequences)))
+        longest_title = max(len(self.tokens_up_to_replacement(item)) for item in set().union(*windows))
+        longest_replacement = written or max(map(len, self.replacement_trie.sequences))
+        return len(question.ids) + longest_title + longest_replacement

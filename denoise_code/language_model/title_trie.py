@@ -1,4 +1,4 @@
-"""The token sequences of titles as a trie: which tokens may come next, and which titles are left.
+"""The token sequences of titles as a trie: which tokens may come next, and which titles are still possible.
 
 Knows nothing of models and tokenizers: titles are lists of numbers here.
 """
@@ -7,18 +7,25 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from functools import lru_cache, partial
 
+Node = tuple[int, int, int]  # (lo, hi, depth): the sorted sequences lo:hi, which share their first `depth` tokens
+
 
 def common_prefix(a: list[int], b: list[int]) -> int:
-    return next((place for place, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+    """How many tokens two sequences begin with in common."""
+    for position, (token_a, token_b) in enumerate(zip(a, b)):
+        if token_a != token_b:
+            return position
+    return min(len(a), len(b))
 
 
 def child_runs(sequences: list[list[int]], lo: int, hi: int, depth: int) -> dict[int, tuple[int, int]]:
     """{next token: (lo, hi)} below the node lo:hi of sorted sequences; empty where the titles end."""
     runs = {}
-    for place in range(lo, hi):
-        if depth < len(sequences[place]):
-            token = sequences[place][depth]
-            runs[token] = (runs[token][0] if token in runs else place, place + 1)
+    for number in range(lo, hi):
+        if depth < len(sequences[number]):
+            token = sequences[number][depth]
+            first = runs[token][0] if token in runs else number
+            runs[token] = (first, number + 1)
     return runs
 
 
@@ -29,39 +36,45 @@ class Trie:
         """sequences: {item: tokens}. Each ends with the mark that closes a title, so none is the start of another."""
         self.items = sorted(sequences, key=lambda item: (sequences[item], item))
         self.sequences = [sequences[item] for item in self.items]
-        self.place = {item: place for place, item in enumerate(self.items)}
+        self.number_of_item = {item: number for number, item in enumerate(self.items)}
         # Of a function of the sequences, not of a method: a cache that holds the trie that holds it is a reference cycle.
         self.children = lru_cache(maxsize=100_000)(partial(child_runs, self.sequences))
 
-    def allowed(self, lo: int, hi: int, depth: int, banned: frozenset[int]) -> dict[int, tuple[int, int]]:
+    def allowed_children(self, lo: int, hi: int, depth: int, banned: frozenset[int]) -> dict[int, tuple[int, int]]:
         """The children below which there is an item that is not banned."""
         children = self.children(lo, hi, depth)
-        places = [self.place[item] for item in banned if lo <= self.place[item] < hi]
-        lost = Counter(self.sequences[place][depth] for place in places) if children else {}
-        empty = {token for token, count in lost.items() if count == children[token][1] - children[token][0]}
-        return {token: run for token, run in children.items() if token not in empty} if empty else children
+        if not children:
+            return children
+        banned_here = [number for number in map(self.number_of_item.__getitem__, banned) if lo <= number < hi]
+        n_banned = Counter(self.sequences[number][depth] for number in banned_here)  # by next token
+        full = {token for token, count in n_banned.items() if count == children[token][1] - children[token][0]}
+        return {token: run for token, run in children.items() if token not in full} if full else children
 
-    def follow(self, tokens: list[int]) -> list[int]:
+    def common_continuation(self, tokens: list[int]) -> list[int]:
         """The tokens that all titles which begin so have next, up to the mark that closes them; none where no title does."""
         lo = bisect_left(self.sequences, tokens)
         hi = bisect_right(self.sequences, tokens, key=lambda sequence: sequence[: len(tokens)])
-        return self.sequences[lo][:-1][len(tokens) : common_prefix(self.sequences[lo], self.sequences[hi - 1])] if lo < hi else []
+        if lo >= hi:
+            return []
+        shared = common_prefix(self.sequences[lo], self.sequences[hi - 1])  # sorted: all between share it too
+        without_mark = self.sequences[lo][:-1]
+        return without_mark[len(tokens) : shared]
 
-    def left(self, lo: int, hi: int, banned: frozenset[int]) -> list[int]:
-        """Items of a node that are not banned, at most two."""
-        found = []
+    def allowed_items(self, lo: int, hi: int, banned: frozenset[int]) -> list[int]:
+        """Items of a node that are not banned, at most two: enough to tell whether one title remains."""
+        allowed = []
         for item in self.items[lo:hi]:
             if item not in banned:
-                found.append(item)
-                if len(found) == 2:
+                allowed.append(item)
+                if len(allowed) == 2:
                     break
-        return found
+        return allowed
 
-    def descend(self, node: tuple[int, int, int], banned: frozenset[int]) -> tuple[list[int], tuple[int, int, int]]:
-        """The tokens below a node along which titles run together, and the node where they part or one is left."""
+    def descend(self, node: Node, banned: frozenset[int]) -> tuple[list[int], Node]:
+        """The tokens below a node along which titles run together, and the node where they part or one remains."""
         tokens = []
         while not self.decided(node, banned):
-            children = self.allowed(*node, banned)
+            children = self.allowed_children(*node, banned)
             if len(children) > 1:
                 break
             ((token, run),) = children.items()
@@ -69,7 +82,7 @@ class Trie:
             node = (*run, node[2] + 1)
         return tokens, node
 
-    def decided(self, node: tuple[int, int, int], banned: frozenset[int]) -> bool:
-        """One item is left, or several of one title."""
+    def decided(self, node: Node, banned: frozenset[int]) -> bool:
+        """One item remains, or several of one title."""
         lo, hi, depth = node
-        return len(self.left(lo, hi, banned)) == 1 or not self.children(lo, hi, depth)
+        return len(self.allowed_items(lo, hi, banned)) == 1 or not self.children(lo, hi, depth)

@@ -18,124 +18,157 @@ from safetensors.torch import save_file
 
 from denoise_code.common.files import fingerprint_of_files, write_atomically
 from denoise_code.data_set.folder import find_train_file
-from denoise_code.data_set.planting import noise_pools, plant, put
+from denoise_code.data_set.planting import BY_POPULARITY, draw_planted, noise_pools, put_planted
 from denoise_code.data_set.rows import read_windows
 from denoise_code.data_set.titles import fold_title
 from denoise_code.evidence.detection import detection
 from denoise_code.language_model.batches import pad_left, pad_texts, slices
-from denoise_code.language_model.loading import check_length, choose_dtype, decoder_of, layer_outputs
+from denoise_code.language_model.loading import Precision, check_length, choose_dtype, decoder_of, layer_outputs
 
 LAYER_WINDOWS = 400  # with a planted item each, on which the layer is chosen
 TOKENS_AT_ONCE = 2048  # of titles: little memory beside that of any model, and enough to keep a GPU busy
 
 
-def read_titles(model, tokenizer, titles: list[str], layers: list[int], pool) -> torch.Tensor:
+def read_title_states(model, tokenizer, titles: list[str], layers: list[int], pool) -> torch.Tensor:
     """`pool` of each title's hidden states after each of `layers`: (K, N, D) float32 on the CPU; later layers are not run.
 
     No layers: what the model gives out, normalised after the last; (1, N, D).
-    pool: (states (B, T, D), mask (B, T), padded on the left) -> (B, D).
+    pool: (states (B, T, D), mask (B, T), padded on the left) -> (B, D). Raises InputError for a title that the model
+    cannot read.
     """
     from tqdm import tqdm
 
     tokens = [tokenizer(fold_title(title))["input_ids"] or [tokenizer.eos_token_id] for title in titles]
     check_length(model.config, max(map(len, tokens)), "a title")
-    order = sorted(range(len(titles)), key=lambda place: len(tokens[place]))
-    rows, inputs = [], {}
+    order = sorted(range(len(titles)), key=lambda number: len(tokens[number]))  # little padding
+    batches, inputs = [], {}
 
-    def kept(state):
-        return pool(state, inputs["attention_mask"]).float()
+    def pooled(states):
+        return pool(states, inputs["attention_mask"]).float()
 
-    with torch.inference_mode(), layer_outputs(model, layers, kept) as states:
-        parts = slices([len(tokens[place]) for place in order], TOKENS_AT_ONCE)
-        for part in tqdm(parts, desc="read titles", unit="batch", leave=False):
-            inputs = pad_texts([tokens[place] for place in order[part]], tokenizer.pad_token_id)
+    with torch.inference_mode(), layer_outputs(model, layers, pooled) as states_by_layer:
+        runs = slices([len(tokens[number]) for number in order], TOKENS_AT_ONCE)
+        for run in tqdm(runs, desc="read titles", unit="batch", leave=False):
+            inputs = pad_texts([tokens[number] for number in order[run]], tokenizer.pad_token_id)
             inputs = {name: values.to(model.device) for name, values in inputs.items()}
-            out = decoder_of(model)(**inputs, use_cache=False)[0]
-            rows.append(torch.stack(states or [kept(out)]).cpu())
-    return torch.cat(rows, dim=1)[:, torch.tensor(order).argsort()]
+            last_states = decoder_of(model)(**inputs, use_cache=False)[0]  # (B, T, D)
+            batches.append(torch.stack(states_by_layer or [pooled(last_states)]).cpu())  # (K, B, D)
+    by_length = torch.cat(batches, dim=1)  # (K, N, D)
+    return by_length[:, torch.tensor(order).argsort()]
 
 
-def mean_state(hidden, mask):
-    """Mean (B, D) of hidden (B, T, D) over a title's tokens but the first, where it has more than one."""
-    kept = mask * ((mask.cumsum(1) > 1) | (mask.sum(1, keepdim=True) == 1))
-    return (hidden.float() * kept[..., None]).sum(1) / kept.sum(1, keepdim=True)
+def mean_over_title(states, mask):
+    """Mean (B, D) float32 of states (B, T, D) over a title's tokens but the first, where it has more than one; mask (B, T)."""
+    is_after_first = mask.cumsum(1) > 1  # (B, T)
+    is_single_token = mask.sum(1, keepdim=True) == 1  # (B, 1)
+    counted = mask * (is_after_first | is_single_token)  # (B, T)
+    return (states.float() * counted[..., None]).sum(1) / counted.sum(1, keepdim=True)
 
 
 def standardise(vectors, mean, std):
-    """Vectors (N, D) of length 1, of mean 0 and deviation 1 in each dimension before that."""
+    """Vectors (N, D) of length 1, of mean 0 and deviation 1 in each dimension before that; mean and std (D,)."""
     return torch.nn.functional.normalize((vectors - mean) / std.clamp(min=1e-6), dim=-1)
 
 
 def similarities(vectors, windows):
     """Similarity (B, W, W) between the items of windows (B, W) of rows of vectors (U, D); -inf to itself and padding (-1)."""
-    own = vectors[windows.clamp(min=0)]
-    absent = windows < 0
-    same = torch.eye(windows.shape[1], dtype=torch.bool, device=windows.device) | absent[:, None] | absent[:, :, None]
-    return (own @ own.mT).masked_fill(same, -torch.inf)
+    items = vectors[windows.clamp(min=0)]  # (B, W, D)
+    is_padding = windows < 0
+    is_itself = torch.eye(windows.shape[1], dtype=torch.bool, device=windows.device)  # (W, W)
+    left_out = is_itself | is_padding[:, None] | is_padding[:, :, None]  # (B, W, W)
+    return (items @ items.mT).masked_fill(left_out, -torch.inf)
 
 
 def strangeness(vectors, windows):
     """How little each item (B, W) resembles the others of its window: minus the largest and the mean similarity."""
-    similar = similarities(vectors, windows)
-    there = similar > -torch.inf
-    mean = similar.masked_fill(~there, 0).sum(2) / there.sum(2).clamp(min=1)
-    return -(similar.amax(2) + mean)
+    similarity = similarities(vectors, windows)  # (B, W, W)
+    is_pair = similarity > -torch.inf
+    mean = similarity.masked_fill(~is_pair, 0).sum(2) / is_pair.sum(2).clamp(min=1)  # (B, W)
+    return -(similarity.amax(2) + mean)
 
 
 def choose_layer(model, tokenizer, catalogue: list[str], windows: list[list[int]], rng) -> dict:
-    """{layer, auc_context of each}: the layer that best tells items planted by popularity in train windows."""
-    pool = noise_pools(windows, len(catalogue) - 1)["popularity"]
-    chosen = [windows[row] for row in rng.choice(len(windows), size=min(LAYER_WINDOWS, len(windows)), replace=False)]
-    planted = [plant(items, pool, rng) for items in chosen]
-    noisy = [put(items, new) for items, new in zip(chosen, planted)]
-    truths = [[int(place in new) for place in range(len(items))] for items, new in zip(chosen, planted)]
-    read = sorted(set().union(*noisy))
-    titles = [catalogue[item] for item in read]
+    """{layer, auc_context of each}: the layer that best tells items planted by popularity in train windows.
+
+    catalogue: titles by item id (n_items + 1,). windows: their items. Layers count from 1.
+    """
+    noisy, truths = plant_one_each(windows, len(catalogue) - 1, rng)
+    items = sorted(set().union(*noisy))
     layers = list(range(1, model.config.get_text_config().num_hidden_layers + 1))
-    states = read_titles(model, tokenizer, titles, layers, mean_state)  # (K, N, D)
-    place = {item: number for number, item in enumerate(read)}
-    rows = pad_left([[place[item] for item in items] for items in noisy], -1)
-    figures = {}
-    for layer, vectors in zip(layers, states):
-        scores = strangeness(standardise(vectors, vectors.mean(0), vectors.std(0)), rows)
-        found = [row[-len(items) :].tolist() for row, items in zip(scores, noisy)]
-        figures[layer] = round(detection(truths, found)["auc"], 4)
-    return {"layer": max(figures, key=figures.get), "auc_context": figures}
+    states = read_title_states(model, tokenizer, [catalogue[item] for item in items], layers, mean_over_title)  # (K, U, D)
+    row_of_item = {item: row for row, item in enumerate(items)}
+    rows = pad_left([[row_of_item[item] for item in window] for window in noisy], -1)  # (B, W) rows of states
+    auc_by_layer = {}
+    for layer, vectors in zip(layers, states):  # vectors (U, D)
+        scores = strangeness(standardise(vectors, vectors.mean(0), vectors.std(0)), rows)  # (B, W)
+        without_padding = [row[-len(window) :].tolist() for row, window in zip(scores, noisy)]
+        auc_by_layer[layer] = round(detection(truths, without_padding)["auc"], 4)
+    return {"layer": max(auc_by_layer, key=auc_by_layer.get), "auc_context": auc_by_layer}
 
 
-def title_vectors(model, tokenizer, catalogue: list[str], folder: Path, args, base_model: str) -> tuple[dict, dict]:
+def plant_one_each(windows: list[list[int]], n_items: int, rng) -> tuple[list[list[int]], list[list[int]]]:
+    """(windows with one item each planted by popularity, 1 where it stands): up to LAYER_WINDOWS of them, drawn at random."""
+    pool = noise_pools(windows, n_items)[BY_POPULARITY]
+    rows = rng.choice(len(windows), size=min(LAYER_WINDOWS, len(windows)), replace=False)
+    sample = [windows[row] for row in rows]
+    planted = [draw_planted(items, pool, rng) for items in sample]
+    noisy = [put_planted(items, by_position) for items, by_position in zip(sample, planted)]
+    truths = [[int(position in by_position) for position in range(len(items))] for items, by_position in zip(sample, planted)]
+    return noisy, truths
+
+
+def title_vectors(
+    model, tokenizer, catalogue: list[str], folder: Path, precision: Precision, base_model: str
+) -> tuple[dict, dict]:
     """({vectors (n_items, D) float16 of items 1..n, mean, std (D,)}, {layer, auc_context of each}), kept beside the data set.
 
-    Of the base model, whatever the adapter, at the layer chosen on train windows.
+    Of the base model, whatever the adapter, at the layer chosen on train windows. catalogue: titles by item id (n_items + 1,).
     """
-    source = find_train_file(folder)
-    made_by = [base_model, str(choose_dtype(args.dtype)), args.load_in_8bit, catalogue, fingerprint_of_files([source])]
+    train_file = find_train_file(folder)
+    made_by = [
+        base_model,
+        str(choose_dtype(precision.dtype)),
+        precision.load_in_8bit,
+        catalogue,
+        fingerprint_of_files([train_file]),
+    ]
 
     def make():
         with model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext():
-            windows = read_windows(source, len(catalogue) - 1)["item_ids"].tolist()
-            made = choose_layer(model, tokenizer, catalogue, windows, np.random.default_rng(0))
-            (states,) = read_titles(model, tokenizer, catalogue[1:], [made["layer"]], mean_state)
+            windows = read_windows(train_file, len(catalogue) - 1)["item_ids"].tolist()
+            choice = choose_layer(model, tokenizer, catalogue, windows, np.random.default_rng(0))
+            (states,) = read_title_states(model, tokenizer, catalogue[1:], [choice["layer"]], mean_over_title)  # (n_items, D)
         mean, std = states.mean(0), states.std(0)
-        return {"vectors": standardise(states, mean, std).half(), "mean": mean, "std": std}, made
+        return {"vectors": standardise(states, mean, std).half(), "mean": mean, "std": std}, choice
 
-    return cached(folder, "title_vectors", made_by, make)
+    return load_or_make(folder, "title_vectors", made_by, make)
 
 
-def cached(folder: Path, name: str, made_by: list, make) -> tuple[dict, dict]:
-    """What make() returns, (tensors, a record), kept beside the data set as <name>_<digest of made_by>.safetensors."""
-    key = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:16]
-    path = folder / f"{name}_{key}.safetensors"
+def load_or_make(folder: Path, name: str, made_by: list, make) -> tuple[dict, dict]:
+    """What make() returns, (tensors, a record), kept beside the data set as <name>_<digest of made_by>.safetensors.
+
+    made_by: all that the tensors depend on. A folder that cannot be written keeps nothing.
+    """
+    digest = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:16]
+    path = folder / f"{name}_{digest}.safetensors"
     if path.exists():
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads((file.metadata() or {"made": "{}"})["made"])  # noqa: SIM118
-    tensors, made = make()
-    made = json.loads(json.dumps(made))  # as it will be read
+        return load_tensors(path)
+    tensors, record = make()
+    record = json.loads(json.dumps(record))  # as it will be read: its keys become texts
     if os.access(folder, os.W_OK):
-        save_tensors(path, tensors, made)
-    return tensors, made
+        save_tensors(path, tensors, record)
+    return tensors, record
 
 
-def save_tensors(path: Path, tensors: dict, made: dict) -> None:
+def load_tensors(path: Path) -> tuple[dict, dict]:
+    """What save_tensors wrote; an empty record where there is none."""
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dict
+        metadata = file.metadata() or {"made": "{}"}
+    return tensors, json.loads(metadata["made"])
+
+
+def save_tensors(path: Path, tensors: dict, record: dict) -> None:
+    """Tensors as a safetensors file, and how they were made in its metadata."""
     with write_atomically(path) as partial:
-        save_file(tensors, partial, metadata={"made": json.dumps(made)})
+        save_file(tensors, partial, metadata={"made": json.dumps(record)})

@@ -30,7 +30,7 @@ class Denoiser:
     """Scores windows and suggests replacements with one model and the titles of one catalogue."""
 
     def __init__(self, model, titles: Titles, args):
-        self.model, self.titles, self.args, self.trie = model, titles, args, titles.suggested
+        self.model, self.titles, self.args, self.trie = model, titles, args, titles.replacement_trie
         self.seconds, self.tokens = Counter(), Counter()
         self.threshold = -np.inf  # what is above is suspected; of --min_percentile
         self.at_once = 8 * args.batch_size
@@ -150,7 +150,8 @@ class Denoiser:
 
     def first_token_scores(self, log_probs, windows) -> list[list[float]]:
         """The paper's score: the log-probability of the first token of each title, in context."""
-        return [log_probs[row, [self.titles.named(item)[0] for item in items]].tolist() for row, items in enumerate(windows)]
+        first_tokens = [[self.titles.tokens_after_noise_cue(item)[0] for item in items] for items in windows]
+        return [log_probs[row, tokens].tolist() for row, tokens in enumerate(first_tokens)]
 
     def title_scores(self, reader: Reader, log_probs, windows) -> list[list[float]]:
         """log P(the answer names this title | it names a title of the window), token by token along their trie.
@@ -158,7 +159,7 @@ class Denoiser:
         Where titles of the window part, their next tokens are normalised among themselves; where they run together
         nothing is to be decided. So only the tokens before a parting are ever read. Items of one title share its score.
         """
-        tries = [Trie({item: self.titles.named(item) for item in items}) for items in windows]
+        tries = [Trie({item: self.titles.tokens_after_noise_cue(item) for item in items}) for items in windows]
         totals = [dict.fromkeys(items, 0.0) for items in windows]
         partings = []  # (row, the tokens read since the question, run of the trie)
         for row, trie in enumerate(tries):
@@ -192,7 +193,7 @@ class Denoiser:
         for question, text, tail, logits in zip(questions, texts, tails, reader.forward(pieces, tails)):
             starts, ends = (places[text.first :] for places in question.spans_from_end())
             read = [torch.tensor([row], device=logits.device) for row in (question.ids[-tail:], starts, ends)]
-            likelihoods = title_log_likelihoods(logits[None], read)[0].double().cpu()
+            likelihoods = title_log_likelihoods(logits[None], *read)[0].double().cpu()
             n = min(len(text.items), text.work.window)
             prior_odds = np.log(max(n - 1, 1)) + np.log(len(self.titles.catalogue) - 1)  # that an item belongs; of a uniform draw
             scores.append([np.nan] * text.first + (-torch.nn.functional.softplus(likelihoods + prior_odds)).tolist())
@@ -234,7 +235,7 @@ class Denoiser:
         pieces, forgotten, banned = [], [], []
         for number, place in suspects:
             (work, start, stop, _), asked = texts[number], questions[number]
-            pieces.append(self.titles.named_and_asked(work.items[place]))
+            pieces.append(self.titles.tokens_up_to_replacement(work.items[place]))
             seen = min(work.limits[place], stop) - start
             forgotten.append(0 if seen == stop - start else len(asked.ids) - asked.spans[seen - 1][1])
             if forgotten[-1]:
@@ -271,7 +272,9 @@ class Denoiser:
                     if self.ended(written[place]):
                         break
                 else:
-                    drafts[place] = self.trie.follow(written[place])[: self.args.max_new_tokens - 1 - len(written[place])]
+                    drafts[place] = self.trie.common_continuation(written[place])[
+                        : self.args.max_new_tokens - 1 - len(written[place])
+                    ]
                     going.append(text)
             self.tokens["suggest"] -= sum(refused)
             if any(refused[text] for text in going):
@@ -301,7 +304,7 @@ class Denoiser:
             for text, (place, log_probs) in enumerate(zip(active, reader.read(pieces).cpu())):
                 if self.trie.decided(nodes[place], banned[place]):
                     continue
-                children = self.trie.allowed(*nodes[place], banned[place])
+                children = self.trie.allowed_children(*nodes[place], banned[place])
                 token = max(children, key=dict(zip(children, log_probs[list(children)].tolist())).get)
                 follow, nodes[place] = self.trie.descend((*children[token], nodes[place][2] + 1), banned[place])
                 if not self.trie.decided(nodes[place], banned[place]):
@@ -309,4 +312,4 @@ class Denoiser:
                     pieces_left.append([token, *follow])
             active, pieces = [active[text] for text in going], pieces_left
             reader.keep(going)
-        return [self.trie.left(lo, hi, ban)[0] for (lo, hi, _), ban in zip(nodes, banned)]
+        return [self.trie.allowed_items(lo, hi, ban)[0] for (lo, hi, _), ban in zip(nodes, banned)]

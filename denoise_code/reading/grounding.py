@@ -7,19 +7,19 @@ from pathlib import Path
 
 from denoise_code.data_set.titles import fold_title
 from denoise_code.language_model.loading import choose_dtype
-from denoise_code.language_model.title_vectors import cached, mean_state, read_titles, standardise
+from denoise_code.language_model.title_vectors import load_or_make, mean_over_title, read_title_states, standardise
 
 
 def embed(model, tokenizer, texts: list[str]):
     """Last-token hidden states (N, D) of the base model for each text, in float32 on the CPU; no logits are computed."""
     with model.disable_adapter():
-        return read_titles(model, tokenizer, texts, [], lambda states, mask: states[:, -1])[0]
+        return read_title_states(model, tokenizer, texts, [], lambda states, mask: states[:, -1])[0]
 
 
 def nearest_by_vectors(model, tokenizer, texts: list[str], tensors: dict, made: dict) -> list[int]:
     """Item ids whose title vectors (title_vectors.py) are most like those of the texts."""
     with model.disable_adapter():
-        (states,) = read_titles(model, tokenizer, texts, [made["layer"]], mean_state)
+        (states,) = read_title_states(model, tokenizer, texts, [made["layer"]], mean_over_title)
     return nearest_items(standardise(states, tensors["mean"], tensors["std"]), tensors["vectors"].float())
 
 
@@ -38,7 +38,7 @@ def title_table(model, tokenizer, catalogue: list[str], folder: Path, args, base
     def make():
         return {"embedding": embed(model, tokenizer, catalogue[1:])}, {}
 
-    return cached(folder, "item_embedding", made_by, make)[0]["embedding"]
+    return load_or_make(folder, "item_embedding", made_by, make)[0]["embedding"]
 
 
 def ground(texts: list[str], catalogue: list[str], nearest) -> tuple[dict[str, int], float]:

@@ -1,7 +1,4 @@
-"""How much arithmetic a training is, how long it takes, and what part of the time was spent training.
-
-Knows nothing of the data and of the trainer.
-"""
+"""How much arithmetic a training is, how long it takes, and what part of the time was spent training."""
 
 import time
 from dataclasses import dataclass
@@ -10,10 +7,20 @@ CPU_SHARE = 0.5  # of the rate of matrix products that training reaches on a CPU
 LONG_SECONDS = 3600  # beyond it a way to shorten a run is named
 
 
+def steps_per_epoch(n_windows: int, batch_size: int) -> int:
+    """Optimiser steps of an epoch; the last one has what is left over."""
+    return -(-n_windows // batch_size)
+
+
 def examples_after(steps: int, n_windows: int, batch_size: int) -> int:
-    """Windows that so many optimiser steps have trained on; the last step of an epoch has what is left over."""
-    epochs, steps_of_epoch = divmod(steps, -(-n_windows // batch_size))
-    return epochs * n_windows + min(steps_of_epoch * batch_size, n_windows)
+    """Windows that so many optimiser steps have trained on."""
+    epochs, further_steps = divmod(steps, steps_per_epoch(n_windows, batch_size))
+    return epochs * n_windows + min(further_steps * batch_size, n_windows)
+
+
+def examples_between(first_step: int, last_step: int, n_windows: int, batch_size: int) -> int:
+    """Windows that the optimiser steps after first_step, up to last_step, train on."""
+    return examples_after(last_step, n_windows, batch_size) - examples_after(first_step, n_windows, batch_size)
 
 
 @dataclass
@@ -37,6 +44,28 @@ class Plan:
         )
 
 
+def plan_training(model, train_lengths: list[int], eval_lengths: list[int], optimiser, eval_steps, first_step: int) -> Plan:
+    """What remains to compute after first_step, from sizes alone.
+
+    train_lengths, eval_lengths: tokens of each window; optimiser: OptimiserOptions; eval_steps: None for every epoch.
+    """
+    n_windows, batch_size = len(train_lengths), optimiser.batch_size
+    epoch = steps_per_epoch(n_windows, batch_size)
+    last_step = optimiser.max_steps if optimiser.max_steps > 0 else optimiser.num_epochs * epoch
+    n_steps = max(last_step - first_step, 0)
+    n_examples = max(examples_between(first_step, last_step, n_windows, batch_size), 0)
+    n_evaluations = -(-n_steps // (eval_steps or epoch))
+    mean_tokens = sum(train_lengths) / n_windows
+    return Plan(n_steps, n_examples * mean_tokens, n_evaluations * sum(eval_lengths), multiplied_parameters(model))
+
+
+def multiplied_parameters(model) -> int:
+    """Parameters of the frozen model that every token is multiplied with: all but embeddings and the head."""
+    left_out = ("lora_", "embed", "lm_head", "wte", "wpe")  # parts of their names
+    parameters = model.named_parameters()
+    return sum(tensor.numel() for name, tensor in parameters if not any(part in name for part in left_out))
+
+
 class Stopwatch:
     """Splits the seconds of a run into training, evaluating and saving. `clock` is time.perf_counter, or a test's own."""
 
@@ -45,13 +74,14 @@ class Stopwatch:
         self.started = self.last = clock()
         self.seconds = {"preparing": 0.0, "training": 0.0, "evaluating": 0.0, "saving": 0.0}
 
-    def charge(self, what: str) -> None:
+    def charge(self, activity: str) -> None:
         """The time since the last charge was spent on this."""
         now = self.clock()
-        self.seconds[what] += now - self.last
+        self.seconds[activity] += now - self.last
         self.last = now
 
     def total(self) -> float:
+        """Seconds since the run started."""
         return self.clock() - self.started
 
 
@@ -77,9 +107,10 @@ def product_rate(repeats: int = 5) -> float:
     """Operations a second of float32 matrix products on the CPU, with the threads that torch uses; some 0.1 s."""
     import torch
 
-    left, right = torch.randn(1024, 576), torch.randn(576, 1536)
-    left @ right  # what is slow once
+    n_rows, n_inner, n_columns = 1024, 576, 1536  # as in a layer of SmolLM2-135M
+    left, right = torch.randn(n_rows, n_inner), torch.randn(n_inner, n_columns)
+    left @ right  # the first product is slow
     started = time.perf_counter()
     for _ in range(repeats):
         left @ right
-    return repeats * 2 * 1024 * 576 * 1536 / (time.perf_counter() - started)
+    return repeats * 2 * n_rows * n_inner * n_columns / (time.perf_counter() - started)

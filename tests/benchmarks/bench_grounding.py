@@ -16,7 +16,7 @@ from denoise_code.data_set.folder import find_train_file
 from denoise_code.data_set.rows import read_windows
 from denoise_code.data_set.titles import fold_title as clean_title
 from denoise_code.language_model.loading import EMBEDDED_MODEL, load_base_model, load_tokenizer
-from denoise_code.language_model.title_vectors import choose_layer, mean_state, read_titles, standardise
+from denoise_code.language_model.title_vectors import choose_layer, mean_over_title, read_title_states, standardise
 from denoise_code.reading.grounding import nearest_items
 
 TITLES = 500
@@ -44,17 +44,17 @@ def main() -> None:
     print(f"{folder.name}: {len(catalogue) - 1:,} titles, {len(chosen)} of them misspelt; layer {layer}")
     ways = {
         "last token": ([], lambda states, mask: states[:, -1]),
-        f"mean at layer {layer}": ([layer], mean_state),
+        f"mean at layer {layer}": ([layer], mean_over_title),
     }
     for way, (layers, pool) in ways.items():
         started = time.perf_counter()
-        table = read_titles(model, tokenizer, catalogue[1:], layers, pool)[0]
+        table = read_title_states(model, tokenizer, catalogue[1:], layers, pool)[0]
         mean, std = (0, torch.ones(())) if not layers else (table.mean(0), table.std(0))
         if layers:
             table = standardise(table, mean, std)
         shares = {}
         for kind in written[0]:
-            queries = read_titles(model, tokenizer, [kinds[kind] for kinds in written], layers, pool)[0]
+            queries = read_title_states(model, tokenizer, [kinds[kind] for kinds in written], layers, pool)[0]
             found = nearest_items(standardise(queries, mean, std) if layers else queries, table)
             shares[kind] = np.mean([catalogue[a] == catalogue[b] for a, b in zip(found, chosen)])
         print(f"{way:18s}", "  ".join(f"{kind} {share:.3f}" for kind, share in shares.items()), end="")

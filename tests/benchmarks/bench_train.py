@@ -18,17 +18,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import train_denoise_model as train  # noqa: E402
 from denoise_code.common.resources import peak_memory_gib
 from denoise_code.language_model.loading import add_adapter, load_base_model, load_tokenizer
-from denoise_code.training.examples import Collator, encode, load_examples, tokenize
+from denoise_code.training.encoding import Collator, encode, tokenize
+from denoise_code.training.examples import load_examples
 
 
 def measure(folder: Path, way: str, windows: int, batch: int, micro: int) -> None:
     """Forward and backward over all windows once, after one batch that does not count."""
-    options = ["--dataset_name", folder.name, *(["--gradient_checkpointing"] if way == "release" else [])]
-    args = train.parse_args(options)
+    options = train.parse_args(["--dataset_name", folder.name])
     prompt, examples = load_examples(folder, windows, 1, 0, None)[:2]
-    tokenizer = load_tokenizer(args.base_model)
+    tokenizer = load_tokenizer(options.base_model)
     rows = list(tokenize(tokenizer, prompt, examples, 512, "all" if way == "release" else "answer", for_metrics=False))
-    model = add_adapter(load_base_model(args.base_model, "float32"), args).train()
+    model = add_adapter(load_base_model(options.base_model, "float32"), options.base_model, options.adapter).train()
     if way == "release":
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable()

@@ -32,7 +32,7 @@ from denoise_code.data_set.catalogue import read_catalogue
 from denoise_code.data_set.folder import find_train_file, output_name
 from denoise_code.data_set.padded_rows import half_of, read_vectors
 from denoise_code.data_set.planted_rows import plant_rows
-from denoise_code.data_set.planting import DRAWN, noise_pools, plant, put
+from denoise_code.data_set.planting import DRAWN, draw_planted, noise_pools, put_planted
 from denoise_code.data_set.titles import fold_title as clean_title
 from denoise_code.data_set.windows import read_scored_windows as read_split
 from denoise_code.language_model.loading import EMBEDDED_MODEL, load_tokenizer, locate_model
@@ -146,8 +146,8 @@ def learn(marker: Marker, windows: list, pool: np.ndarray, epochs: float, rng) -
         if len(order) < min(marker.batch, len(windows)):
             order = rng.permutation(len(windows))
         rows, order = order[: marker.batch], order[marker.batch :]
-        planted = [plant(windows[row], pool, rng) for row in rows]
-        scores, real = marker([put(windows[row], new) for row, new in zip(rows, planted)])
+        planted = [draw_planted(windows[row], pool, rng) for row in rows]
+        scores, real = marker([put_planted(windows[row], new) for row, new in zip(rows, planted)])
         places = torch.tensor([next(iter(new)) for new in planted], device=scores.device)
         truth = F.one_hot(places, scores.shape[1]).float()
         loss = F.cross_entropy(scores, places) + F.binary_cross_entropy_with_logits(scores[real], truth[real])

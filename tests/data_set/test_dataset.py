@@ -14,7 +14,7 @@ from denoise_code.data_set.catalogue import read_catalogue
 from denoise_code.data_set.folder import data_fingerprint, output_name
 from denoise_code.data_set.held_out import split_rows
 from denoise_code.data_set.planted_rows import planted_rows
-from denoise_code.data_set.planting import plant
+from denoise_code.data_set.planting import draw_planted
 from denoise_code.data_set.rows import read_windows
 
 
@@ -23,12 +23,12 @@ def test_planting_is_uniform():
 
     rng, items, positions, planted = np.random.default_rng(0), [3, 1, 7, 9], np.zeros(4), np.zeros(21)
     for _ in range(20_000):
-        ((position, item),) = plant(items, np.arange(1, 21), rng).items()
+        ((position, item),) = draw_planted(items, np.arange(1, 21), rng).items()
         positions[position] += 1
         planted[item] += 1
     assert planted[items].sum() == 0 and planted[0] == 0
     assert chisquare(positions).pvalue > 0.001 and chisquare(np.delete(planted[1:], [0, 2, 6, 8])).pvalue > 0.001
-    counts = [len(plant(list(range(1, 11)), np.arange(1, 51), rng, 0.3)) for _ in range(5000)]
+    counts = [len(draw_planted(list(range(1, 11)), np.arange(1, 51), rng, 0.3)) for _ in range(5000)]
     assert np.mean(counts) == pytest.approx(3 + 0.7**10, abs=0.08) and min(counts) == 1
 
 

@@ -5,12 +5,13 @@ import pytest
 import torch
 from conftest import CARS, FRUIT
 
-from denoise_code.data_set.planting import noise_pools, plant
+from denoise_code.data_set.planting import draw_planted, noise_pools
 from denoise_code.evidence.detection import measure, planted_detection
 from denoise_code.language_model.loading import load_tokenizer
 from denoise_code.language_model.noise_scores import first_token_scores, title_log_likelihoods
 from denoise_code.language_model.prompt import IGNORED, Prompt
-from denoise_code.training.examples import FOR_METRICS, Collator, encode
+from denoise_code.training.encoding import FOR_METRICS, Collator, encode
+from denoise_code.training.examples import Example
 from denoise_code.training.held_out_metrics import detection_metrics
 
 
@@ -22,14 +23,14 @@ def test_batched_loss_equals_single_loss(tiny_models, kind, loss_on):
 
     tokenizer = load_tokenizer(str(tiny_models[kind]))
     model = AutoModelForCausalLM.from_pretrained(tiny_models[kind]).eval()
-    examples = [{"titles": FRUIT[: 3 + n] + [CARS[n]], "pairs": [(CARS[n], FRUIT[9])]} for n in range(4)]
+    examples = [Example(FRUIT[: 3 + n] + [CARS[n]], [(CARS[n], FRUIT[9])]) for n in range(4)]
     rows = [encode(tokenizer, Prompt(), example, 512, loss_on) for example in examples]
     batch = Collator(tokenizer.pad_token_id)(rows)
     extra = {key: batch.pop(key) for key in FOR_METRICS}
     assert batch["labels"].shape[1] == batch["logits_to_keep"] < 40 or loss_on == "all"
     out = model(**batch)
     total, count = 0.0, 0
-    scores = first_token_scores(out.logits, (batch["labels"], *extra.values()))
+    scores = first_token_scores(out.logits, extra["answer_length"], extra["candidates"])
     for row, score in zip(rows, scores):
         logits = model(input_ids=torch.tensor([row["input_ids"]])).logits[0].log_softmax(-1)
         labels = torch.tensor(row["labels"])[1:]
@@ -38,9 +39,9 @@ def test_batched_loss_equals_single_loss(tiny_models, kind, loss_on):
         first = logits[len(row["input_ids"]) - row["answer_length"] - 1, row["candidates"]]
         assert torch.allclose(score[-len(first) :], first, atol=1e-4)
     if loss_on == "all":
-        likelihoods = title_log_likelihoods(out.logits, (batch["labels"], *extra.values()))
+        likelihoods = title_log_likelihoods(out.logits, batch["labels"], extra["title_starts"], extra["title_ends"])
         for example, likelihood in zip(examples, likelihoods):
-            before, titles = Prompt().instruction + Prompt().sequence_cue, example["titles"]
+            before, titles = Prompt().instruction + Prompt().sequence_cue, example.titles
             for title, found in zip(titles, likelihood[-len(titles) :].tolist()):
                 start = len(tokenizer(before)["input_ids"])
                 before += Prompt().title(title)
@@ -69,7 +70,7 @@ def test_popularity_alone_tells_nothing_of_the_context():
     counts = np.bincount(np.concatenate(windows), minlength=n_items + 1)
     pools, truths, scores = noise_pools(windows, n_items), [], []
     for number, window in enumerate(windows):
-        planted = plant(window.tolist(), list(pools.values())[number % 2], rng)
+        planted = draw_planted(window.tolist(), list(pools.values())[number % 2], rng)
         truths.append([int(place in planted) for place in range(10)])
         scores.append([-counts[planted.get(place, item)] for place, item in enumerate(window)])
     found = planted_detection(truths, scores, np.arange(len(windows)) % 2)

@@ -112,3 +112,16 @@ def test_unpacked_once_whoever_comes_second(tiny_models, tmp_path, monkeypatch):
     assert not hasattr(found.config, "quantization_config")
     assert all(torch.equal(tensor, weights[name]) for name, tensor in found.state_dict().items())
     assert load_tokenizer(str(folder))("Heat Wave")["input_ids"] == tokenizer("Heat Wave")["input_ids"]
+
+
+def test_attention_plans_of_cudnn_are_off_on_a_gpu(tiny_models, monkeypatch):
+    """cuDNN builds a plan for each exact shape, and nearly every batch has a new one."""
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        for has_gpu in (False, True):
+            torch.backends.cuda.enable_cudnn_sdp(True)
+            monkeypatch.setattr(torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
+            load_base_model(str(tiny_models["llama"]), "float32")
+            assert torch.backends.cuda.cudnn_sdp_enabled() is not has_gpu
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)

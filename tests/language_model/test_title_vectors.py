@@ -26,7 +26,7 @@ def test_mean_states_equal_a_plain_loop(tiny_models, kind):
     """Batches of padded titles give what each title alone gives; a title of one token is that token's state."""
     model, tokenizer = models(tiny_models[kind])
     titles = [*HARD_TITLES[:12], "a"]
-    found = title_vectors.read_titles(model, tokenizer, titles, [1, 2], title_vectors.mean_state)
+    found = title_vectors.read_title_states(model, tokenizer, titles, [1, 2], title_vectors.mean_over_title)
     for number, title in enumerate(titles):
         ids = torch.tensor([tokenizer(fold_title(title))["input_ids"]])
         with torch.no_grad():
@@ -39,12 +39,12 @@ def test_mean_states_equal_a_plain_loop(tiny_models, kind):
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_later_layers_are_not_run(tiny_models, kind):
     model, tokenizer = models(tiny_models[kind])
-    whole = title_vectors.read_titles(model, tokenizer, FRUIT, [1], title_vectors.mean_state)
+    whole = title_vectors.read_title_states(model, tokenizer, FRUIT, [1], title_vectors.mean_over_title)
     with torch.no_grad():
         for parameter in (decoder_of(model).layers if kind == "llama" else decoder_of(model).h)[1].parameters():
             parameter.fill_(torch.nan)
-    assert torch.equal(title_vectors.read_titles(model, tokenizer, FRUIT, [1], title_vectors.mean_state), whole)
-    assert title_vectors.read_titles(model, tokenizer, FRUIT, [2], title_vectors.mean_state).isnan().any(), (
+    assert torch.equal(title_vectors.read_title_states(model, tokenizer, FRUIT, [1], title_vectors.mean_over_title), whole)
+    assert title_vectors.read_title_states(model, tokenizer, FRUIT, [2], title_vectors.mean_over_title).isnan().any(), (
         "put back, it is run again"
     )
 
@@ -79,7 +79,7 @@ def test_stage_2_writes_them_and_keeps_them(tiny_adapters, data, tmp_path, monke
     torch.testing.assert_close(vectors.float().norm(dim=1), torch.ones(len(TITLES)), atol=2e-3, rtol=0)
     assert made["title_vectors"]["layer"] in (1, 2) and 0 < made["auc_context"] < 1
     assert len(list(data.glob("title_vectors_*.safetensors"))) == 1
-    monkeypatch.setattr(title_vectors, "read_titles", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(title_vectors, "read_title_states", lambda *_: pytest.fail("read again"))
     again = run(tiny_adapters["llama"], data, "--suggest", "catalogue", out=tmp_path / "b")
     assert torch.equal(load_file(again / "title_vectors.safetensors")["vectors"], vectors)
 

@@ -9,17 +9,28 @@ from denoise_code.language_model.title_trie import Trie
 def test_trie_by_hand():
     trie = Trie({1: [5, 9], 2: [5, 7, 9], 3: [4, 9], 4: [5, 9]})
     assert trie.items == [3, 2, 1, 4] and trie.children(0, 4, 0) == {4: (0, 1), 5: (1, 4)}
-    assert trie.allowed(0, 4, 0, frozenset({3})) == {5: (1, 4)} and trie.children(2, 4, 2) == {}
-    assert trie.left(1, 4, frozenset({2, 1})) == [4] and trie.left(0, 4, frozenset()) == [3, 2]
-    assert trie.follow([]) == trie.follow([4]) == trie.follow([5]) == trie.follow([6]) == trie.follow([5, 9, 1]) == []
+    assert trie.allowed_children(0, 4, 0, frozenset({3})) == {5: (1, 4)} and trie.children(2, 4, 2) == {}
+    assert trie.allowed_items(1, 4, frozenset({2, 1})) == [4] and trie.allowed_items(0, 4, frozenset()) == [3, 2]
+    assert (
+        trie.common_continuation([])
+        == trie.common_continuation([4])
+        == trie.common_continuation([5])
+        == trie.common_continuation([6])
+        == trie.common_continuation([5, 9, 1])
+        == []
+    )
     longer = Trie({1: [5, 6, 7, 8, 9], 2: [5, 6, 4, 9], 3: [5, 6, 7, 8, 9]})
-    assert longer.follow([5]) == [6] and longer.follow([5, 6]) == [] and longer.follow([5, 6, 7]) == [8]
+    assert (
+        longer.common_continuation([5]) == [6]
+        and longer.common_continuation([5, 6]) == []
+        and longer.common_continuation([5, 6, 7]) == [8]
+    )
 
 
 def test_a_trie_is_freed_when_its_last_name_goes():
     """`title_scores` makes one for each window: reference counting must free it, not a garbage collection some time later."""
     trie = Trie({1: [5, 9], 2: [5, 7, 9], 3: [4, 9]})
-    assert trie.allowed(0, 3, 0, frozenset({3})) == {5: (1, 3)}  # what was asked for is kept with the trie
+    assert trie.allowed_children(0, 3, 0, frozenset({3})) == {5: (1, 3)}  # what was asked for is kept with the trie
     last_seen = weakref.ref(trie)
     gc.disable()
     try:

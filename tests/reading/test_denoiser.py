@@ -158,7 +158,7 @@ def test_drafts_save_steps_and_change_nothing(tiny_adapters, data, tmp_path, mon
         return list(max(rest, default=())) if drafting else []
 
     monkeypatch.setattr(Reader, "forward", counted)
-    monkeypatch.setattr(Trie, "follow", draft)
+    monkeypatch.setattr(Trie, "common_continuation", draft)
     drafting = False
     plain, without = run(tiny_adapters["llama"], data, out=tmp_path / "plain"), len(steps)
     drafting = True

@@ -1,4 +1,4 @@
-"""denoise_code/training_time.py: how much there is to compute, and what the seconds were spent on."""
+"""denoise_code/training/duration.py: how much there is to compute, and what the seconds were spent on."""
 
 import pytest
 

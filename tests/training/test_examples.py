@@ -2,7 +2,6 @@
 
 import json
 
-import denoise_code.examples
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +11,9 @@ import train_denoise_model as train
 from denoise_code.common.errors import InputError
 from denoise_code.language_model.loading import load_tokenizer
 from denoise_code.language_model.prompt import IGNORED, Prompt, continue_tokens
-from denoise_code.training.examples import FOR_METRICS, Collator, encode, load_examples, make_example, tokenize
+from denoise_code.training import encoding
+from denoise_code.training.encoding import FOR_METRICS, Collator, encode, tokenize
+from denoise_code.training.examples import Example, load_examples, make_example
 
 
 def test_example_names_what_was_planted():
@@ -22,10 +23,10 @@ def test_example_names_what_was_planted():
         for _ in range(50):
             items = list(range(1, 9))
             example = make_example(items, catalogue, np.arange(1, len(catalogue)), rng, rate)
-            for noise, fit in example["pairs"]:
-                assert example["titles"].index(noise) == [catalogue[item] for item in items].index(fit)
-            changed = sum(title != catalogue[item] for title, item in zip(example["titles"], items))
-            assert changed == len(example["pairs"]) and (rate or changed == 1)
+            for noise, fit in example.pairs:
+                assert example.titles.index(noise) == [catalogue[item] for item in items].index(fit)
+            changed = sum(title != catalogue[item] for title, item in zip(example.titles, items))
+            assert changed == len(example.pairs) and (rate or changed == 1)
 
 
 def test_held_out_windows_share_no_interaction_with_trained_ones(genres):
@@ -44,7 +45,7 @@ def test_held_out_windows_share_no_interaction_with_trained_ones(genres):
     ]
     assert len(examples.trained) == 300 and len(examples.held_out) == 40
     assert not interactions[0] & interactions[1]
-    assert [example["popular"] for example in examples.held_out] == [0, 1] * 20
+    assert [example.by_popularity for example in examples.held_out] == [False, True] * 20
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -53,15 +54,15 @@ def test_tokens_labels_and_round_trip(tiny_models, kind):
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
     for noise in HARD_TITLES:
         titles = [title for title in HARD_TITLES[:10] if title != noise] + [noise]
-        example = {"titles": titles, "pairs": [(noise, "Heat")]}
+        example = Example(titles, [(noise, "Heat")])
         row = encode(tokenizer, prompt, example, 512)
-        text = prompt.question(titles) + prompt.answer(example["pairs"])
+        text = prompt.question(titles) + prompt.answer(example.pairs)
         assert row["input_ids"] == tokenizer(text)["input_ids"] + [tokenizer.eos_token_id]
         answer = [token for token in row["labels"] if token != IGNORED]
         assert answer == row["input_ids"][-row["answer_length"] :] and row["labels"][: -len(answer)] == [IGNORED] * (
             len(row["labels"]) - len(answer)
         )
-        assert tokenizer.decode(answer[:-1]) == prompt.answer(example["pairs"]) and answer[-1] == tokenizer.eos_token_id
+        assert tokenizer.decode(answer[:-1]) == prompt.answer(example.pairs) and answer[-1] == tokenizer.eos_token_id
         assert row["candidates"][row["planted"].index(1)] == answer[0]
         assert (row["input_ids"][0] == tokenizer.bos_token_id) == (kind == "llama")
         everything = encode(tokenizer, prompt, example, 512, "all")
@@ -81,8 +82,8 @@ def test_trained_rows_carry_nothing_that_only_measuring_reads(tiny_models, monke
         texts.append(text)
         return continue_tokens(tokenizer, before, text)
 
-    monkeypatch.setattr(denoise_code.examples, "continue_tokens", continue_tokens_and_count)
-    made = [{"titles": CARS[start : start + 8], "pairs": [(CARS[start], "Heat")]} for start in range(4)]
+    monkeypatch.setattr(encoding, "continue_tokens", continue_tokens_and_count)
+    made = [Example(CARS[start : start + 8], [(CARS[start], "Heat")]) for start in range(4)]
     measured, trained = (tokenize(tokenizer, prompt, made, 512, "all", for_metrics) for for_metrics in (True, False))
     assert len(texts) == 4 * (1 + 8) + 4 * 1
     assert set(measured.column_names) - set(trained.column_names) == set(FOR_METRICS)
@@ -95,7 +96,7 @@ def test_trained_rows_carry_nothing_that_only_measuring_reads(tiny_models, monke
 
 def test_cutoff_drops_the_oldest_items_and_never_the_answer(tiny_models):
     tokenizer, prompt = load_tokenizer(str(tiny_models["llama"])), Prompt()
-    example = {"titles": CARS[:8], "pairs": [(CARS[0], "Heat")]}
+    example = Example(CARS[:8], [(CARS[0], "Heat")])
     whole = encode(tokenizer, prompt, example, 512)
     cut = encode(tokenizer, prompt, example, whole["length"] - 5)
     assert cut["dropped"] > 0 and cut["length"] <= whole["length"] - 5 and whole["dropped"] == 0
@@ -121,8 +122,8 @@ def test_tdmd_of_the_release(genres, tiny_models, tmp_path):
     prompt, examples, held_out, split, *_ = load_examples(genres, 48, 16, 1, None)
     assert split.by == "rows"  # 70 examples, 400 rows: nobody says whose they are
     assert prompt.instruction == "Find the odd one out." and prompt.noise_cue == Prompt().noise_cue
-    assert examples[0]["titles"][0] == "apple 1" and examples[0]["titles"][-1] == "fig 2"
-    assert examples[0]["pairs"] == [("fig 2", "plum 0")] and len(held_out) == 16
+    assert examples[0].titles[0] == "apple 1" and examples[0].titles[-1] == "fig 2"
+    assert examples[0].pairs == [("fig 2", "plum 0")] and len(held_out) == 16
     train.main(tiny_args(genres, tiny_models["llama"], tmp_path / "out", "--max_steps", 1, "--eval_steps", 1))
     with pytest.raises(InputError, match="planted already"):
         load_examples(genres, 48, 16, 1, None, "popularity")
@@ -138,7 +139,7 @@ def test_tdmd_examples_are_of_the_users_of_the_rows(genres):
     table = pd.read_csv(genres / "train.csv")[:70]
     table.to_csv(genres / "train.csv", index=False)
     examples = load_examples(genres, 48, 10, 1, None)
-    numbers = [[int(example["titles"][0].split()[1]) for example in part] for part in (examples.trained, examples.held_out)]
+    numbers = [[int(example.titles[0].split()[1]) for example in part] for part in (examples.trained, examples.held_out)]
     users = [set(table["user_id"][part]) for part in numbers]
     assert list(map(len, numbers)) == [48, 10] and not users[0] & users[1] and examples.split.by == "users"
 

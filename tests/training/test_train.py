@@ -19,7 +19,9 @@ from denoise_code.data_set.held_out import split_rows
 from denoise_code.language_model.loading import load_base_model, load_tokenizer
 from denoise_code.language_model.noise_scores import first_token_scores
 from denoise_code.language_model.prompt import Prompt
-from denoise_code.training.examples import FOR_METRICS, Collator, encode, load_examples
+from denoise_code.training import trainer
+from denoise_code.training.encoding import FOR_METRICS, Collator, encode
+from denoise_code.training.examples import load_examples
 from denoise_code.training.held_out_metrics import detection_metrics, held_out_metrics
 
 
@@ -49,8 +51,7 @@ def untrained_auc(folder, model):
     extra = {key: batch.pop(key) for key in FOR_METRICS}
     with torch.no_grad():
         logits = AutoModelForCausalLM.from_pretrained(model)(**batch).logits
-    scores = first_token_scores(logits, (batch["labels"], *extra.values()))
-
+    scores = first_token_scores(logits, extra["answer_length"], extra["candidates"])
     return detection_metrics(scores.numpy(), extra["planted"].numpy(), extra["popular"].numpy())["auc"]
 
 
@@ -160,7 +161,7 @@ def test_rates_are_of_training_alone_and_the_time_is_said_before(genres, tiny_mo
         time.sleep(1)
         return held_out_metrics(prediction)
 
-    monkeypatch.setattr(train, "held_out_metrics", slow_metrics)
+    monkeypatch.setattr(trainer, "held_out_metrics", slow_metrics)
     train.main(tiny_args(genres, tiny_models["llama"], tmp_path / "out", "--sample", 44, "--eval_steps", 2))
     run = json.loads(next((tmp_path / "out").glob("*/*/run.json")).read_text())
     seconds = run["seconds_of"]
@@ -287,3 +288,19 @@ def test_the_command_of_the_release(tiny_models, tmp_path):
     done = subprocess.run([*launch, "--sample", "5000", *map(str, small)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "out/Movie_noise_user0.0/batch128_sample5000_epoch50/checkpoint-1/prompt.json").exists()
+
+
+def test_no_pass_waits_for_what_nobody_reads(genres, tiny_models, tmp_path):
+    """No look at each loss, no counting of operations; batches are made by other processes on a GPU alone."""
+    options = train.parse_args(tiny_args(genres, tiny_models["llama"], tmp_path, "--dtype", "float32"))
+    for cpu_only, n_workers in ((True, 0), (False, 2)):
+        arguments = trainer.training_arguments(options, cpu_only, has_held_out=False)
+        assert arguments.dataloader_num_workers == n_workers and not arguments.logging_nan_inf_filter
+    train.main(tiny_args(genres, tiny_models["llama"], tmp_path, "--max_steps", 1, "--eval_sample", 0, "--eval_steps", 1))
+    state = json.loads(next(tmp_path.rglob("trainer_state.json")).read_text())
+    assert state["total_flos"] == 0
+
+
+def test_a_loss_that_is_no_number_ends_the_training(genres, tiny_models, tmp_path, capsys):
+    extra = ["--learning_rate", "inf", "--eval_sample", 0]
+    train_refused(capsys, tiny_args(genres, tiny_models["llama"], tmp_path, *extra), "the loss is nan: a smaller --learning_rate")
