@@ -112,7 +112,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         "--dtype",
         choices=["auto", "float32", "bfloat16"],
         default="auto",
-        help="auto: bfloat16 on GPUs that have it, else float32 (default)",
+        help="auto: bfloat16 on GPUs that have it, else float32 (default: auto)",
     )
     add("--load_in_8bit", action="store_true", help="base model in 8 bit (CUDA and the package bitsandbytes)")
     add("--overwrite", action="store_true", help="replace a denoised folder made with other options")
