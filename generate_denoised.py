@@ -21,15 +21,14 @@ the rows together. Started again after a kill, it goes on where it was.
 
 import argparse
 import os
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 
 from denoise_code.common.errors import InputError, Parser, input_errors
 from denoise_code.common.options import positive, share
 from denoise_code.data_set.catalogue import read_catalogue
-from denoise_code.data_set.folder import find_train_file, output_name
+from denoise_code.data_set.folder import output_name
 from denoise_code.data_set.planting import PLANTED
-from denoise_code.data_set.rows import read_windows
 from denoise_code.data_set.windows import keep_users, read_scored_windows
 from denoise_code.language_model.loading import (
     EMBEDDED_MODEL,
@@ -42,105 +41,116 @@ from denoise_code.language_model.loading import (
     quiet_libraries,
 )
 from denoise_code.language_model.prompt import Prompt, Titles
-from denoise_code.reading.assembling import complete, finish
-from denoise_code.reading.job import denoise_part, describe_job, open_output
-from denoise_code.reading.plan import each_interaction, each_row, histories
-from denoise_code.reading.shards import Shards
+from denoise_code.reading.options import ModelOptions, ReadingOptions, RowOptions
+from denoise_code.reading.plan import Stretch, plan_parts
 
-# What says how windows are read: of no use without an adapter.
-OF_WINDOWS = (
-    "denoise_data planted top_k score unit overlap span suggest ground min_percentile max_new_tokens limit users"
-).split()
+# Options that say how windows are read: of no use without an adapter.
+NEED_AN_ADAPTER = (
+    "denoise_data", "planted", "top_k", "score", "unit", "suggest", "ground", "min_percentile", "max_new_tokens", "limit", "users",
+)  # fmt: skip
+BATCH_SIZE_CPU, BATCH_SIZE_GPU = 16, 128
 
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
-    add("--denoise_model_path", type=Path, help="checkpoint of train_denoise_model.py; none: title vectors alone, untrained")
+    add("--denoise_model_path", type=Path, help="checkpoint of train_denoise_model.py (default: none, title vectors alone)")
     add("--noise_dataset_path", type=Path, required=True, help="data set folder <Name>_noise_user<rate>")
-    add("--denoise_data", nargs="+", default=["train", "valid_5000", "test_5000"], help="files of the data set, without .csv")
-    add("--planted", type=int, default=1000, help="train rows with one planted item each, written as planted.csv; 0: none")
-    add("--base_model", help="must be the adapter's; default: the adapter's, or the embedded one")
-    add("--batch_size", default="auto", help="windows at once (auto: 16 on a CPU, 128 on a GPU)")
-    add("--top_k", type=positive, default=3, help="suspects a window")
+    add(
+        "--denoise_data",
+        nargs="+",
+        default=["train", "valid_5000", "test_5000"],
+        help="files of the data set, without .csv (default: train valid_5000 test_5000)",
+    )
+    add(
+        "--planted",
+        type=int,
+        default=1000,
+        help="train rows with one planted item each, written as planted.csv; 0: none (default: 1000)",
+    )
+    add("--base_model", help="must be the adapter's (default: the adapter's, or the embedded one)")
+    add(
+        "--batch_size",
+        default="auto",
+        help=f"windows at once (default: auto, {BATCH_SIZE_CPU} on a CPU and {BATCH_SIZE_GPU} on a GPU)",
+    )
+    add("--top_k", type=positive, default=3, help="suspects a window (default: 3)")
     add(
         "--score",
-        choices=["first_token", "title", "likelihood"],
+        choices=["first_token", "likelihood"],
         default="first_token",
-        help="what of a title is scored (paper: first_token)",
+        help="first_token: how readily the model starts to name a title (default, paper); likelihood: how unlikely a title is there",
     )
     add(
         "--unit",
         choices=["window", "interaction"],
         default="window",
-        help="window: reads each row (paper); interaction: each once",
+        help="window: reads each row (default, paper); interaction: each interaction once, with half a window or more before it",
     )
-    add("--overlap", type=share, default=0.5, help="interaction: least share of a window read before each")
-    add("--span", type=positive, default=4, help="interaction, likelihood: windows that are read in one text")
-    add("--suggest", choices=["free", "catalogue"], default="free", help="free: the paper; catalogue: only titles there are")
+    add(
+        "--suggest",
+        choices=["free", "catalogue"],
+        default="free",
+        help="free: any text (default, paper); catalogue: only titles there are",
+    )
     add(
         "--ground",
         choices=["last_token", "title_vectors"],
         default="last_token",
-        help="how free text that is no title finds the nearest item (release: last_token)",
+        help="how free text that is no title finds the nearest item (default, release: last_token)",
     )
-    add("--min_percentile", type=share, help="suspects only above this share of positions (estimated on a pilot)")
-    add("--max_new_tokens", type=positive, default=64, help="longest free suggestion")
-    add("--limit", type=positive, help="this many rows of each file but planted.csv, evenly spaced")
-    add("--users", type=positive, help="the rows of so many users only, evenly spaced among all")
+    add(
+        "--min_percentile",
+        type=share,
+        help="suspects only above this share of positions, estimated on a pilot (default: the top ones, whatever they have)",
+    )
+    add("--max_new_tokens", type=positive, default=64, help="longest free suggestion (default: 64)")
+    add("--limit", type=positive, help="this many rows of each file but planted.csv, evenly spaced (default: all)")
+    add("--users", type=positive, help="the rows of so many users only, evenly spaced among all (default: of all)")
     add("--output_root", type=Path, help="where the denoised folder goes (default: beside the data set)")
-    add("--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="auto: bfloat16 on GPUs that have it")
+    add(
+        "--dtype",
+        choices=["auto", "float32", "bfloat16"],
+        default="auto",
+        help="auto: bfloat16 on GPUs that have it, else float32 (default: auto)",
+    )
     add("--load_in_8bit", action="store_true", help="base model in 8 bit (CUDA and the package bitsandbytes)")
     add("--overwrite", action="store_true", help="replace a denoised folder made with other options")
     add("--where", action="store_true", help="print the output folder and stop")
     args = parser.parse_args(argv)
+    check_args(parser, args)
+    return args
+
+
+def check_args(parser: Parser, args: argparse.Namespace) -> None:
+    """Refuse options that contradict each other or change nothing; without an adapter no rows are read."""
     if args.batch_size != "auto" and not (args.batch_size.isdigit() and int(args.batch_size) > 0):
         parser.error(f"--batch_size {args.batch_size}: expected auto or a positive whole number")
     if args.planted < 0:
         parser.error("--planted is negative")
     if PLANTED in args.denoise_data:
         parser.error("--denoise_data planted: --planted makes it")
+    changed = {name for name in NEED_AN_ADAPTER if getattr(args, name) != parser.get_default(name)}
     if not args.denoise_model_path:
-        given = [name for name in OF_WINDOWS if getattr(args, name) != parser.get_default(name)]
-        if given:
-            parser.error(f"--{given[0]} needs --denoise_model_path; without an adapter only title vectors are made")
+        for name in NEED_AN_ADAPTER:
+            if name in changed:
+                parser.error(f"--{name} needs --denoise_model_path; without an adapter only title vectors are made")
         args.denoise_data, args.planted = [], 0
-    idle = [] if args.unit == "interaction" else ["overlap", "span"]
-    idle += ["span"] if args.score != "likelihood" else []
-    idle += ["ground", "max_new_tokens"] if args.suggest == "catalogue" else []
-    for name in idle:
-        if getattr(args, name) != parser.get_default(name):
-            parser.error(f"--{name} changes nothing with --unit {args.unit}, --score {args.score}, --suggest {args.suggest}")
-    return args
+    if args.suggest == "catalogue":
+        for name in ("ground", "max_new_tokens"):
+            if name in changed:
+                parser.error(f"--{name} changes nothing with --suggest catalogue")
 
 
-def plan(splits: dict, args) -> dict:
-    """{part of the job: works} of {split: (table, windows)}: what is read, and which rows take what from it."""
-    if args.unit == "window":
-        return {name: each_row(name, windows) for name, (_, windows) in splits.items()}
-    causal = args.score == "likelihood"
-    users = {name: split for name, split in splits.items() if name != PLANTED}
-    parts = {"interactions": each_interaction(users, args.overlap, args.span, causal)}
-    if PLANTED in splits:
-        (table, windows), before = splits[PLANTED], None
-        if causal:  # each with the history that an interaction of its place is read with
-            before = histories(table, read_windows(find_train_file(args.noise_dataset_path)), args.overlap, args.span)
-        parts[PLANTED] = each_row(PLANTED, windows, before)
-    return parts
+@dataclass(frozen=True)
+class Request:
+    """What a run was asked for: options by who reads them, the record of the adapter, and the folder to write."""
 
-
-def check_plan(parts: dict, titles: Titles, args) -> int:
-    """Refuse what cannot be read so; returns the tokens of the longest text with its answer."""
-    longest, n_items = 0, len(titles.catalogue) - 1
-    written = None if args.suggest == "catalogue" else args.max_new_tokens
-    for works in parts.values():
-        windows = [text.items for work in works for text in work.texts()]
-        titles.check_seam(windows[0])
-        longest = max(longest, titles.longest(windows, written))
-        around = max(min(2 * work.window - 1, len(work.items)) for work in works)
-        if args.suggest == "catalogue" and n_items <= around:
-            raise InputError(f"--suggest catalogue: {n_items} items are too few, up to {around} stand around a suspect")
-    return longest
+    rows: RowOptions
+    model: ModelOptions
+    reading: ReadingOptions
+    adapter_run: dict
+    output: Path
 
 
 def main(argv=None) -> None:
@@ -149,76 +159,134 @@ def main(argv=None) -> None:
         generate(args)
 
 
-def generate(args) -> None:
-    import torch
+def generate(args: argparse.Namespace) -> None:
     from transformers.utils import logging
 
-    from denoise_code.language_model.title_vectors import title_vectors
+    from denoise_code.reading.assembling import assemble  # these import torch, which --help does without
     from denoise_code.reading.denoiser import Denoiser
-    from denoise_code.reading.grounding import embed, nearest_by_vectors, nearest_items, title_table
+    from denoise_code.reading.grounding import Grounder
+    from denoise_code.reading.job import Job, Process, denoise_part, describe_job
+    from denoise_code.reading.shards import Shards
 
     logging.set_verbosity_error()
     quiet_libraries()
-    # 1. what is asked for, refused here if it cannot be done
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if args.load_in_8bit and not torch.cuda.is_available():
-        raise InputError("--load_in_8bit needs a CUDA device")
-    args.batch_size = (128 if torch.cuda.is_available() else 16) if args.batch_size == "auto" else int(args.batch_size)
-    adapter, data = args.denoise_model_path, args.noise_dataset_path
-    args.base_model = args.base_model or (None if adapter else EMBEDDED_MODEL)
-    adapter_run = check_adapter(adapter, args.base_model) if adapter else {"base_model": args.base_model}
-    trained_with, base_model = adapter_run.get("arguments", {}), adapter_run["base_model"]
-    there = Path(os.path.abspath(data))  # noqa: PTH100  links stay
-    name = output_name(there.name, adapter and adapter.resolve(), trained_with.get("sample", 0))
-    output = (args.output_root or there.parent) / name
+    # 1. What is asked for; refused here if it cannot be done.
+    request = read_request(args)
     if args.where:
-        print(output)
+        print(request.output)
         return
-    if args.score == "likelihood" and trained_with.get("loss_on") == "answer":
-        print(f"{adapter} was trained with --loss_on answer: it did not learn how likely titles are")
-    prompt, catalogue = Prompt.load(adapter) if adapter else Prompt(), read_catalogue(data)
-    names = [*args.denoise_data, *([PLANTED] if args.planted else [])]
-    splits = {name: read_scored_windows(data, name, catalogue, args.limit, args.planted, adapter_run) for name in names}
-    if args.users and splits:
-        splits |= keep_users({name: split for name, split in splits.items() if name != PLANTED}, args.users)
-    job = describe_job(args)
-    if complete(output, job):
-        print(f"{output} is complete")
+    warn_of_adapter(request)
+    process = Process(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+
+    # 2. The rows, and what tells this job from another one.
+    adapter, data_set = request.model.denoise_model_path, request.rows.noise_dataset_path
+    prompt = Prompt.load(adapter) if adapter else Prompt()
+    catalogue = read_catalogue(data_set)
+    splits = read_splits(request, catalogue)
+    job = Job(describe_job(request.rows, request.model, request.reading), data_set, request.output)
+    if job.is_complete():
+        print(f"{job.output} is complete")
         return
 
-    # 2. what is read, which the base model must be able to
-    tokenizer = load_adapter_tokenizer(adapter) if adapter else load_tokenizer(base_model)
+    # 3. What is read of them, which the base model must be able to.
+    tokenizer = load_adapter_tokenizer(adapter) if adapter else load_tokenizer(request.model.base_model)
     titles = Titles(tokenizer, prompt, catalogue)
-    parts = plan(splits, args) if splits else {}
-    check_base_model(base_model, check_plan(parts, titles, args))
-    shards = Shards(open_output(args, output, job), rank)
-    if complete(output, job):  # the last process ended meanwhile
+    parts = plan_parts(splits, request.reading.by_interaction, request.reading.is_causal, data_set) if splits else {}
+    check_base_model(request.model.base_model, check_parts(parts, titles, request.reading))
+    shards = Shards(job.open_work_folder(args.overwrite), process.rank)
+    if job.is_complete():  # the last process ended meanwhile
         shards.remove()
         return
 
-    # 3. the model, once
-    model = load_model(adapter, base_model, args)
-    if adapter and choose_dtype(args.dtype) == torch.float32 and not args.load_in_8bit:
-        model.merge_adapter()
-    denoiser = Denoiser(model, titles, args)
+    # 4. The model, once.
+    model = load_reading_model(request.model)
+    denoiser = Denoiser(model, titles, request.reading, request.model.load_in_8bit)
+    grounder = Grounder(model, tokenizer, catalogue, data_set, request.model, request.reading.ground == "title_vectors")
 
-    # 4. score and suggest, batch by batch; the last process to finish puts the rows together, grounds and reports
-    read_from = (model, tokenizer, catalogue, data, args, base_model)
-    vectors = cache(lambda: title_vectors(*read_from))  # once, also where the data set's folder cannot keep them
-    table = cache(lambda: title_table(*read_from))
-
-    def nearest(texts):
-        if args.ground == "title_vectors":
-            return nearest_by_vectors(model, tokenizer, texts, *vectors())
-        return nearest_items(embed(model, tokenizer, texts), table())
-
+    # 5. Scores and suggestions, batch by batch; the last process to finish grounds them, puts the rows together and reports.
     try:
-        counts = {name: denoise_part(name, works, denoiser, shards, rank, world) for name, works in parts.items()}
-        if not finish(args, output, shards, splits, counts, catalogue, nearest, vectors, job):
-            print(f"rank {rank}: done; other processes are not")
+        n_batches = {part: denoise_part(part, stretches, denoiser, shards, process) for part, stretches in parts.items()}
+        is_written = assemble(job, shards, splits, n_batches, grounder)
     except FileNotFoundError:
-        if not complete(output, job):  # else another process put everything together while this one was on its way
+        if not job.is_complete():  # else another process put everything together while this one was on its way
             raise
+    else:
+        if not is_written:
+            print(f"rank {process.rank}: done; other processes are not")
+
+
+def read_request(args: argparse.Namespace) -> Request:
+    """The options by who reads them, `auto` and what the adapter says filled in."""
+    import torch
+
+    if args.load_in_8bit and not torch.cuda.is_available():
+        raise InputError("--load_in_8bit needs a CUDA device")
+    batch_size = BATCH_SIZE_GPU if torch.cuda.is_available() else BATCH_SIZE_CPU
+    if args.batch_size != "auto":
+        batch_size = int(args.batch_size)
+    adapter = args.denoise_model_path
+    adapter_run = check_adapter(adapter, args.base_model) if adapter else {"base_model": args.base_model or EMBEDDED_MODEL}
+    data_set = Path(os.path.abspath(args.noise_dataset_path))  # noqa: PTH100  links stay
+    name = output_name(data_set.name, adapter and adapter.resolve(), adapter_run.get("arguments", {}).get("sample", 0))
+    return Request(
+        RowOptions(args.noise_dataset_path, args.denoise_data, args.planted, args.limit, args.users),
+        ModelOptions(adapter, adapter_run["base_model"], args.dtype, args.load_in_8bit),
+        ReadingOptions(
+            score=args.score,
+            unit=args.unit,
+            suggest=args.suggest,
+            ground=args.ground,
+            top_k=args.top_k,
+            min_percentile=args.min_percentile,
+            max_new_tokens=args.max_new_tokens,
+            batch_size=batch_size,
+        ),
+        adapter_run,
+        (args.output_root or data_set.parent) / name,
+    )
+
+
+def warn_of_adapter(request: Request) -> None:
+    if request.reading.score == "likelihood" and request.adapter_run.get("arguments", {}).get("loss_on") == "answer":
+        adapter = request.model.denoise_model_path
+        print(f"{adapter} was trained with --loss_on answer: it did not learn how likely titles are")
+
+
+def read_splits(request: Request, catalogue: list[str]) -> dict:
+    """{split: (table, windows)} of all rows that are scored, the planted ones last."""
+    rows = request.rows
+    names = [*rows.denoise_data, *([PLANTED] if rows.planted else [])]
+    splits = {}
+    for name in names:
+        splits[name] = read_scored_windows(
+            rows.noise_dataset_path, name, catalogue, rows.limit, rows.planted, request.adapter_run
+        )
+    if rows.users and splits:
+        splits |= keep_users({name: split for name, split in splits.items() if name != PLANTED}, rows.users)
+    return splits
+
+
+def check_parts(parts: dict[str, list[Stretch]], titles: Titles, options: ReadingOptions) -> int:
+    """Refuse what cannot be read so; returns the tokens of the longest text with its answer."""
+    longest, n_items = 0, len(titles.catalogue) - 1
+    for stretches in parts.values():
+        windows = [text.items for stretch in stretches for text in stretch.texts]
+        titles.check_seam(windows[0])
+        longest = max(longest, titles.longest(windows, options.max_new_tokens if options.is_free else None))
+        around = max(min(2 * stretch.window - 1, len(stretch.interactions)) for stretch in stretches)
+        if not options.is_free and n_items <= around:
+            raise InputError(f"--suggest catalogue: {n_items} items are too few, up to {around} stand around a suspect")
+    return longest
+
+
+def load_reading_model(options: ModelOptions):
+    """Base model and adapter on this process's device; in float32, where it costs no precision, the adapter is merged into it."""
+    import torch
+
+    model = load_model(options.denoise_model_path, options.base_model, options)
+    if options.denoise_model_path and choose_dtype(options.dtype) == torch.float32 and not options.load_in_8bit:
+        model.merge_adapter()
+    return model
 
 
 if __name__ == "__main__":

@@ -168,7 +168,7 @@ def check_base_model(name: str, longest: int, target_modules: tuple[str, ...] = 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)  # without its weights
     check_attention(name, model)
-    check_length(model.config, longest, f"--base_model {name}: a prompt with its answer (--cutoff_len, --span, --max_new_tokens)")
+    check_length(model.config, longest, f"--base_model {name}: a prompt with its answer (--cutoff_len, --max_new_tokens)")
     check_target_modules(name, model, target_modules)
 
 

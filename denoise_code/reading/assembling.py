@@ -4,6 +4,7 @@ import fcntl
 import json
 import shutil
 from collections import Counter
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,110 +15,156 @@ from denoise_code.common.files import read_json, write_atomically, write_json
 from denoise_code.common.text_table import text_table
 from denoise_code.data_set.planting import PLANTED
 from denoise_code.evidence.detection import measure, planted_detection
-from denoise_code.reading.shards import Shards, lock
+from denoise_code.language_model.title_vectors import save_tensors
+from denoise_code.reading.grounding import Grounder
+from denoise_code.reading.job import Job
+from denoise_code.reading.records import Record
+from denoise_code.reading.shards import FinishedBatch, Shards, lock
 
 NEW_COLUMNS = ["noise_prob", "noise_items", "noise_items_prob", "suggest_item_titles", "suggest_item_ids"]
+INJECTED, PLANTED_ITEM = 1, 2  # in the column mask
 
 
-def merge(split: str, table: pd.DataFrame, records: list[dict], catalogue, nearest) -> tuple[pd.DataFrame, dict]:
+@dataclass(frozen=True)
+class DenoisedSplit:
+    """The rows of a split with their new columns, and what run.json says of them."""
+
+    table: pd.DataFrame
+    figures: dict
+
+
+def assemble(job: Job, shards: Shards, splits: dict, n_batches: dict[str, int], grounder: Grounder) -> bool:
+    """Write all files once every batch is there; only one process does, and none waits for another.
+
+    splits: {split: (table, windows)}. n_batches: of each part of the job. Returns whether all is written.
+    """
+    with (shards.folder / "lock").open("w") as lock_file:
+        lock(lock_file, fcntl.LOCK_EX)
+        if job.is_complete():
+            return True
+        batches = {part: shards.read(part) for part in n_batches}
+        if any(len(batches[part]) < n_batches[part] for part in n_batches):
+            return False
+        for partial in job.output.glob(".*.partial-*"):  # of a process that was killed here
+            partial.unlink()
+        records = records_by_split(batches, list(splits))
+        denoised = {split: denoise_split(split, table, records[split], grounder) for split, (table, _) in splits.items()}
+        tensors, made_by = grounder.title_vectors
+        run = describe_run(job, shards, batches, denoised, made_by)
+        # Only now is written: a kill before this leaves what was here as it was. run.json comes last and says that all is there.
+        write_rows(job.output, denoised)
+        copy_title_maps(job.data_set, job.output)
+        save_tensors(job.output / "title_vectors.safetensors", tensors, made_by)
+        write_json(job.output / "run.json", run)
+    shards.remove()
+    print_run(run)
+    print(f"wrote {job.output}")
+    return True
+
+
+def records_by_split(batches: dict[str, dict[int, FinishedBatch]], splits: list[str]) -> dict[str, list[Record]]:
+    """{split: records} of {part: {number: batch}}: the part of all users' interactions holds records of several splits."""
+    records = {split: [] for split in splits}
+    for batches_of_part in batches.values():
+        for batch in batches_of_part.values():
+            for record in batch.records:
+                records[record.split].append(record)
+    return records
+
+
+def denoise_split(split: str, table: pd.DataFrame, records: list[Record], grounder: Grounder) -> DenoisedSplit:
     """The table with its new columns, each row exactly once, and how well they tell the noise."""
-    from denoise_code.reading.grounding import ground
-
-    rows = sorted(record["row"] for record in records)
-    if rows != list(range(len(table))):
-        raise InputError(f"{split}: the shards hold {len(rows)} records for {len(table)} rows, each row is needed once")
-    records.sort(key=lambda record: record["row"])
-    grounded = None
-    if any("texts" in record for record in records):
-        texts = [text for record in records for text in record.get("texts", [])]
-        ids, grounded = ground(texts, catalogue, nearest)
-        for record in records:
-            record["ids"] = [ids[text] for text in record.get("texts", [])]
-    for record in records:
-        record["suggest_item_ids"] = record.get("ids", [])
-        record["suggest_item_titles"] = [catalogue[item] for item in record["suggest_item_ids"]]
-    done = table.copy()
-    for column in ("item_ids", "mask"):
-        done[column] = done[column].map(json.dumps)
-    for column in NEW_COLUMNS:
-        done[column] = [json.dumps(record[column], ensure_ascii=False) for record in records]
-    noise_probs = [record["noise_prob"] for record in records]
-    found = {
+    records = sorted(records, key=lambda record: record.row)
+    if [record.row for record in records] != list(range(len(table))):
+        raise InputError(f"{split}: the shards hold {len(records)} records for {len(table)} rows, each row is needed once")
+    share_ungrounded = ground_texts(records, grounder)
+    figures = {
         "rows": len(table),
-        "share_grounded_by_embedding": grounded,
-        "detection": measure(table["mask"], noise_probs, 1),
-        "detection_natural": measure(table["mask"], noise_probs, 3),
+        "share_grounded_by_embedding": share_ungrounded,
+        "detection": detection_figures(split, table, [record.noise_prob for record in records]),
     }
-    if split == PLANTED:
-        truths = [[int(value == 2) for value in mask] for mask in table["mask"]]
-        found["detection"] = planted_detection(truths, noise_probs, table["drawn"] == "popularity")
-    return done, found
+    return DenoisedSplit(add_columns(table, records, grounder.catalogue), figures)
 
 
-def cost(lines: dict[int, dict]) -> dict:
+def ground_texts(records: list[Record], grounder: Grounder) -> float | None:
+    """Give records with free replacements the items that these name; returns the share that are no title, None without any."""
+    if all(record.texts is None for record in records):
+        return None
+    items, share_ungrounded = grounder.ground([text for record in records for text in record.texts or []])
+    for record in records:
+        record.ids = [items[text] for text in record.texts or []]
+    return share_ungrounded
+
+
+def detection_figures(split: str, table: pd.DataFrame, noise_probs: list[list[float]]) -> dict | None:
+    """How well noise_prob tells injected noise, or what was planted; None where there is none."""
+    if split != PLANTED:
+        return measure(table["mask"], noise_probs, INJECTED)
+    is_planted = [[int(value == PLANTED_ITEM) for value in mask] for mask in table["mask"]]
+    return planted_detection(is_planted, noise_probs, table["drawn"] == "popularity")
+
+
+def add_columns(table: pd.DataFrame, records: list[Record], catalogue: list[str]) -> pd.DataFrame:
+    """The input's rows and columns in their order, then NEW_COLUMNS; list cells as JSON."""
+    suggested = [record.ids or [] for record in records]
+    new = {
+        "noise_prob": [record.noise_prob for record in records],
+        "noise_items": [record.noise_items for record in records],
+        "noise_items_prob": [record.noise_items_prob for record in records],
+        "suggest_item_titles": [[catalogue[item] for item in items] for items in suggested],
+        "suggest_item_ids": suggested,
+    }
+    table = table.copy()
+    for column in ("item_ids", "mask"):
+        table[column] = table[column].map(json.dumps)
+    for column in NEW_COLUMNS:
+        table[column] = [json.dumps(cell, ensure_ascii=False) for cell in new[column]]
+    return table
+
+
+def describe_run(job: Job, shards: Shards, batches: dict, denoised: dict[str, DenoisedSplit], title_vectors: dict) -> dict:
+    """The content of run.json."""
+    run = {"job": job.description, "versions": {name: version(name) for name in ("torch", "transformers", "peft")}}
+    run["splits"] = {split: rows.figures for split, rows in denoised.items()}
+    run["parts"] = {part: cost(list(numbered.values())) for part, numbered in batches.items()}
+    for part in batches:
+        if shards.pilot(part).exists():
+            run["parts"][part]["pilot"] = read_json(shards.pilot(part))
+    run["title_vectors"] = title_vectors
+    run["auc_context"] = (run["splits"].get(PLANTED, {}).get("detection") or {}).get("auc_context")
+    return run
+
+
+def cost(batches: list[FinishedBatch]) -> dict:
     """Time, tokens and memory of the finished batches of a part."""
     seconds, tokens = Counter(), Counter()
-    for line in lines.values():
-        seconds.update(line["seconds"])
-        tokens.update(line["tokens"])
-    rows, total = sum(len(line["records"]) for line in lines.values()), max(sum(seconds.values()), 1e-9)
+    for batch in batches:
+        seconds.update(batch.seconds)
+        tokens.update(batch.tokens)
+    rows, total = sum(len(batch.records) for batch in batches), max(sum(seconds.values()), 1e-9)
     return {
         "rows": rows,
         "seconds": {step: round(value, 2) for step, value in seconds.items()},
         "tokens": dict(tokens),
         "windows_per_second": round(rows / total, 3),
         "tokens_per_second": round(sum(tokens.values()) / total, 1),
-        "peak_memory_gib": round(max(line["peak_memory_gib"] for line in lines.values()), 3),
+        "peak_memory_gib": round(max(batch.peak_memory_gib for batch in batches), 3),
     }
 
 
-def complete(output: Path, job: dict) -> bool:
-    return (output / "run.json").exists() and read_json(output / "run.json").get("job") == job
+def write_rows(output: Path, denoised: dict[str, DenoisedSplit]) -> None:
+    """A CSV file for each split, and no others: those are of another job, which --overwrite replaces."""
+    for split, rows in denoised.items():
+        with write_atomically(output / f"{split}.csv") as partial:
+            rows.table.to_csv(partial, index=False)
+    for path in set(output.glob("*.csv")) - {output / f"{split}.csv" for split in denoised}:
+        path.unlink()
 
 
-def finish(args, output: Path, shards: Shards, splits: dict, counts: dict, catalogue, nearest, vectors, job: dict) -> bool:
-    """Write all files once every batch is there; only one process does, and none waits for another.
-
-    nearest: texts -> items; vectors: () -> (tensors of the title vectors, how they were made).
-    """
-    from denoise_code.language_model.title_vectors import save_tensors
-
-    with (shards.folder / "lock").open("w") as lock_file:
-        lock(lock_file, fcntl.LOCK_EX)
-        if complete(output, job):
-            return True
-        lines = {part: shards.read(part) for part in counts}
-        if any(len(lines[part]) < counts[part] for part in counts):
-            return False
-        for cut_off in output.glob(".*.partial-*"):  # of a process that was killed here
-            cut_off.unlink()
-        run = {"job": job, "versions": {name: version(name) for name in ("torch", "transformers", "peft")}, "splits": {}}
-        run["parts"] = {part: cost(batches) for part, batches in lines.items()}
-        for part in counts:
-            if shards.pilot(part).exists():
-                run["parts"][part]["pilot"] = read_json(shards.pilot(part))
-        records = {split: [] for split in splits}
-        for batches in lines.values():
-            for record in (record for line in batches.values() for record in line["records"]):
-                records[record["split"]].append(record)
-        merged = {split: merge(split, rows, records[split], catalogue, nearest) for split, (rows, _) in splits.items()}
-        tensors, run["title_vectors"] = vectors()
-        for split, (done, found) in merged.items():  # only now: a kill before this leaves what was here as it was
-            run["splits"][split] = found
-            with write_atomically(output / f"{split}.csv") as partial:
-                done.to_csv(partial, index=False)
-        run["auc_context"] = (run["splits"].get(PLANTED, {}).get("detection") or {}).get("auc_context")
-        for old in set(output.glob("*.csv")) - {output / f"{split}.csv" for split in splits}:
-            old.unlink()  # of another job that --overwrite replaces
-        for name in ("id2name.json", "id2name4Rec.json"):
-            if (args.noise_dataset_path / name).exists():
-                shutil.copyfile(args.noise_dataset_path / name, output / name)
-        save_tensors(output / "title_vectors.safetensors", tensors, run["title_vectors"])
-        write_json(output / "run.json", run)
-    shards.remove()
-    print_run(run)
-    print(f"wrote {output}")
-    return True
+def copy_title_maps(data_set: Path, output: Path) -> None:
+    for name in ("id2name.json", "id2name4Rec.json"):
+        if (data_set / name).exists():
+            shutil.copyfile(data_set / name, output / name)
 
 
 def print_run(run: dict) -> None:
@@ -129,32 +176,29 @@ def print_run(run: dict) -> None:
     ]  # fmt: skip
     if costs:
         print(text_table(["read by a process", "windows", "windows/s", "tokens/s", "score s", "suggest s", "GiB"], costs) + "\n")
-    rows, columns = detection_rows(run["splits"])
+    rows, columns = detection_table({split: figures["detection"] for split, figures in run["splits"].items()})
     if rows:
         print(text_table(["noise told by noise_prob", "noise", *columns], rows))
         print("auc_context: AUC on noise as popular as the rest; 0.5 for a score that does not read the window\n")
-    shares = ((split, measured["share_grounded_by_embedding"]) for split, measured in run["splits"].items())
-    ungrounded = ", ".join(f"{split} {share:.1%}" for split, share in shares if share is not None)
+    shares = {split: figures["share_grounded_by_embedding"] for split, figures in run["splits"].items()}
+    ungrounded = ", ".join(f"{split} {share:.1%}" for split, share in shares.items() if share is not None)
     if ungrounded:
         print(f"no title, nearest taken: {ungrounded}")
-    made = run["title_vectors"]
-    context = made["auc_context"][str(made["layer"])]
-    print(f"title vectors of layer {made['layer']}: auc_context {context:.3f} on planted train windows")
+    layer = run["title_vectors"]["layer"]
+    context = run["title_vectors"]["auc_context"][str(layer)]
+    print(f"title vectors of layer {layer}: auc_context {context:.3f} on planted train windows")
 
 
-def detection_rows(splits: dict) -> tuple[list[list[str]], list[str]]:
-    """How well noise_prob tells the noise: (a row for each split and kind of noise, the names of its figures).
+def detection_table(detection: dict[str, dict | None]) -> tuple[list[list[str]], list[str]]:
+    """How well noise_prob tells the noise: (a row for each split that has noise, the names of the figures).
 
     A figure that does not exist is "-"; a column where none exists is left out.
     """
-    shown = {"auc": "AUC", "auc_window": "in windows", "average_precision": "avg. prec.", "auc_context": "auc_context"}
-    measured = {}
-    for split, found in splits.items():
-        measured |= {split: found["detection"], f"{split}, natural noise": found["detection_natural"]}
-    measured = {label: figures for label, figures in measured.items() if figures}
-    names = [name for name in shown if any(figures.get(name) is not None for figures in measured.values())]
+    column_of = {"auc": "AUC", "auc_window": "in windows", "average_precision": "avg. prec.", "auc_context": "auc_context"}
+    detection = {split: figures for split, figures in detection.items() if figures}
+    names = [name for name in column_of if any(figures.get(name) is not None for figures in detection.values())]
     rows = []
-    for label, figures in measured.items():
+    for split, figures in detection.items():
         values = [figures.get(name) for name in names]
-        rows.append([label, f"{figures['share_noise']:.1%}", *("-" if value is None else f"{value:.3f}" for value in values)])
-    return rows, [shown[name] for name in names]
+        rows.append([split, f"{figures['share_noise']:.1%}", *("-" if value is None else f"{value:.3f}" for value in values)])
+    return rows, [column_of[name] for name in names]

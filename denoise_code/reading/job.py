@@ -1,13 +1,10 @@
-"""A run of stage 2: shards of finished batches, going on after a kill, putting the rows together, its report.
-
-Knows nothing of how models read: it is given what scores a batch of windows, what finds the item nearest to a text, and what
-makes title vectors.
-"""
+"""A run of stage 2: what makes it another job, batches dealt to processes, going on after a kill."""
 
 import fcntl
 import hashlib
 import heapq
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,34 +15,142 @@ from denoise_code.common.resources import peak_memory_gib
 from denoise_code.data_set.folder import find_train_file
 from denoise_code.data_set.planting import PLANTED
 from denoise_code.language_model.loading import choose_dtype
-from denoise_code.reading.plan import Work
-from denoise_code.reading.shards import Shards, lock
+from denoise_code.language_model.prompt import Titles
+from denoise_code.reading.denoiser import Denoiser
+from denoise_code.reading.options import ModelOptions, ReadingOptions, RowOptions
+from denoise_code.reading.plan import LEAST_HISTORY, WINDOWS_A_CAUSAL_TEXT, Stretch
+from denoise_code.reading.shards import FinishedBatch, Shards, lock
 
 # What --min_percentile is estimated on costs at most a tenth of the job, and in a large job no more than eight batches:
 # 8 x 128 windows of 11 items put the share above a percentile of 0.9 right to 0.003 (one standard error, were all positions
 # drawn by themselves).
 PILOT_SHARE = 0.1
 PILOT_BATCHES = 8
+# Were options until 2026-11-28: jobs that name them with these values are the same as jobs that do not.
+FORMER_OPTIONS = {"overlap": LEAST_HISTORY, "span": WINDOWS_A_CAUSAL_TEXT}
 
 
-def batches(works: list[Work], lengths: list[int], batch_size: int) -> list[list[int]]:
-    """Numbers of works, those with the longest texts (tokens) first, so those of a batch are alike; the same for every process.
+@dataclass(frozen=True)
+class Process:
+    """One of `world` processes that share a job, counted from 0."""
 
-    A batch is whole works, as many as make `batch_size` windows' worth of items.
+    rank: int
+    world: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run of stage 2 makes.
+
+    description: all that shapes the result, kept in run.json; a run started again must agree with it.
+    data_set: the folder that is read. output: the denoised folder.
     """
-    return cut_into_batches(sorted(range(len(works)), key=lambda number: -lengths[number]), works, batch_size)
+
+    description: dict
+    data_set: Path
+    output: Path
+
+    def is_complete(self) -> bool:
+        path = self.output / "run.json"
+        return path.exists() and not self.differs_in(read_json(path).get("job", {}))
+
+    def differs_in(self, description: dict) -> list[str]:
+        """Names of what another job's description says otherwise."""
+        other = {name: value for name, value in description.items() if (name, value) not in FORMER_OPTIONS.items()}
+        return [name for name in self.description | other if other.get(name) != self.description.get(name)]
+
+    def open_work_folder(self, overwrite: bool) -> Path:
+        """Where the finished batches of this job go; refuses to mix it with another one, unless that is to be overwritten."""
+        digest = hashlib.sha256(json.dumps(self.description, sort_keys=True).encode()).hexdigest()[:16]
+        folder = self.output / ".work" / digest
+        changed = [name for description in self.other_jobs(folder) for name in self.differs_in(description)]
+        if changed and not overwrite:
+            raise InputError(
+                f"{self.output} was made with another --{changed[0]}: --overwrite replaces it, another --output_root keeps it"
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if overwrite and changed:
+                (self.output / "run.json").unlink(missing_ok=True)
+            write_json(folder / "job.json", self.description)
+        except OSError as error:
+            raise InputError(f"--output_root: cannot write {self.output} ({error.strerror})") from None
+        return folder
+
+    def other_jobs(self, work_folder: Path) -> list[dict]:
+        """Descriptions of the jobs that began to write the output, but the one of a work folder, and of the one that wrote it."""
+        folders = [path.parent for path in (self.output / ".work").glob("*/job.json") if path.parent != work_folder]
+        descriptions = [read_json(folder / "job.json") for folder in folders if any(folder.glob("*.jsonl"))]
+        if (self.output / "run.json").exists():
+            descriptions.append(read_json(self.output / "run.json").get("job", {}))
+        return descriptions
 
 
-def cut_into_batches(numbers: list[int], works: list[Work], batch_size: int) -> list[list[int]]:
-    """Some numbers of works in their order, cut where a batch has `batch_size` windows' worth of items."""
-    plan, size = [], batch_size
+def describe_job(rows: RowOptions, model: ModelOptions, reading: ReadingOptions) -> dict:
+    """All that shapes the result, files by the fingerprints of their contents."""
+    data_set_files = ["id2name4Rec.json", "item_embedding.pt", *(f"{split}.csv" for split in rows.denoise_data)]
+    train_file = find_train_file(rows.noise_dataset_path)  # of what is planted, and of the layer of title vectors
+    adapter_files = ["adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "prompt.json", "run.json"]
+    adapter = model.denoise_model_path
+    return {
+        "denoise_data": rows.denoise_data,
+        "planted": rows.planted,
+        "score": reading.score,
+        "unit": reading.unit,
+        "suggest": reading.suggest,
+        "ground": reading.ground,
+        "top_k": reading.top_k,
+        "min_percentile": reading.min_percentile,
+        "max_new_tokens": reading.max_new_tokens,
+        "batch_size": reading.batch_size,
+        "limit": rows.limit,
+        "users": rows.users,
+        "load_in_8bit": model.load_in_8bit,
+        "dtype": str(choose_dtype(model.dtype)),
+        "noise_dataset_path": fingerprint_of_files([*(rows.noise_dataset_path / name for name in data_set_files), train_file]),
+        "denoise_model_path": fingerprint_of_files([adapter / name for name in adapter_files]) if adapter else model.base_model,
+    }
+
+
+@dataclass(frozen=True)
+class PartPlan:
+    """A part of the job as batches of stretches, the same for every process.
+
+    batches: numbers of stretches, those with the longest texts first. costs: the tokens of each batch.
+    """
+
+    stretches: list[Stretch]
+    batches: list[list[int]]
+    costs: list[int]
+
+
+def plan_part(stretches: list[Stretch], titles: Titles, batch_size: int) -> PartPlan:
+    lengths = [
+        [titles.length(text.items) for text in stretch.texts] for stretch in stretches
+    ]  # tokens of the titles of each text
+    batches = make_batches(stretches, [max(text_lengths) for text_lengths in lengths], batch_size)
+    return PartPlan(stretches, batches, [sum(sum(lengths[number]) for number in batch) for batch in batches])
+
+
+def make_batches(stretches: list[Stretch], lengths: list[int], batch_size: int) -> list[list[int]]:
+    """Numbers of stretches, those with the longest texts (tokens) first, so those of a batch are alike.
+
+    A batch is whole stretches, as many as make `batch_size` windows' worth of items.
+    """
+    longest_first = sorted(range(len(stretches)), key=lambda number: -lengths[number])
+    return cut_into_batches(longest_first, stretches, batch_size)
+
+
+def cut_into_batches(numbers: list[int], stretches: list[Stretch], batch_size: int) -> list[list[int]]:
+    """Some numbers of stretches in their order, cut where a batch has `batch_size` windows' worth of items."""
+    batches, size = [], batch_size
     for number in numbers:
         if size >= batch_size:
-            plan.append([])
+            batches.append([])
             size = 0
-        plan[-1].append(number)
-        size += sum(text.size for text in works[number].texts())
-    return plan
+        batches[-1].append(number)
+        size += sum(text.size for text in stretches[number].texts)
+    return batches
 
 
 def deal(costs: list[int], world: int) -> list[list[int]]:
@@ -58,18 +163,18 @@ def deal(costs: list[int], world: int) -> list[list[int]]:
     return hands
 
 
-def pilot_works(plan: list[list[int]]) -> list[int]:
-    """Numbers of the works that --min_percentile is estimated on: evenly spaced in the plan, so of all lengths, and at least one.
+def pilot_stretches(batches: list[list[int]]) -> list[int]:
+    """Numbers of the stretches that --min_percentile is estimated on: evenly spaced, so of all lengths, and at least one.
 
-    Works and not batches: a batch of a small job holds a tenth of it or more, and in it only texts that are about as long.
+    Not whole batches: one of a small job holds a tenth of it or more, and in it only texts that are about as long.
     """
-    in_order = [number for batch in plan for number in batch]
-    share = min(PILOT_SHARE, PILOT_BATCHES / len(plan))
+    in_order = [number for batch in batches for number in batch]
+    share = min(PILOT_SHARE, PILOT_BATCHES / len(batches))
     count = max(1, int(share * len(in_order)))
     return [in_order[(2 * place + 1) * len(in_order) // (2 * count)] for place in range(count)]
 
 
-def find_threshold(part: str, works: list[Work], plan: list[list[int]], denoiser, shards: Shards) -> float:
+def find_threshold(part: str, plan: PartPlan, denoiser: Denoiser, shards: Shards) -> float:
     """The noise probability above which an item is suspected: the quantile --min_percentile of what a pilot scores.
 
     It is kept with the job, so a restart goes by the threshold that it began with. Of several processes the first scores the
@@ -77,88 +182,42 @@ def find_threshold(part: str, works: list[Work], plan: list[list[int]], denoiser
     killed meanwhile, its lock goes with it and the next one scores the pilot.
     The pilot is only scored, and read again with its batches; what it costs stands with the first batch.
     """
-    path = shards.pilot(part)
+    path, options = shards.pilot(part), denoiser.options
     with path.with_suffix(".lock").open("w") as lock_file:
         lock(lock_file, fcntl.LOCK_EX)
         if not path.exists():
-            denoiser.threshold = np.inf  # nothing is suspected
-            pilot, probs = pilot_works(plan), []
-            for batch in cut_into_batches(pilot, works, denoiser.args.batch_size):
-                for record in denoiser.run([works[number] for number in batch]):
-                    probs += record["noise_prob"]
-            threshold = float(np.quantile(probs, denoiser.args.min_percentile))
-            write_json(path, {"works": len(pilot), "positions": len(probs), "threshold": threshold})
+            pilot, noise_probs = pilot_stretches(plan.batches), []
+            for batch in cut_into_batches(pilot, plan.stretches, options.batch_size):
+                for record in denoiser.run([plan.stretches[number] for number in batch], threshold=np.inf):
+                    noise_probs += record.noise_prob
+            threshold = float(np.quantile(noise_probs, options.min_percentile))
+            write_json(path, {"works": len(pilot), "positions": len(noise_probs), "threshold": threshold})
     return read_json(path)["threshold"]
 
 
-def denoise_part(part: str, works: list[Work], denoiser, shards: Shards, rank: int, world: int) -> int:
+def denoise_part(part: str, stretches: list[Stretch], denoiser: Denoiser, shards: Shards, process: Process) -> int:
     """Score this process's share of a part of the job, skipping finished batches; returns how many batches the part has."""
     from tqdm import tqdm
 
-    args, length = denoiser.args, denoiser.titles.length
-    windows = [[text.items for text in work.texts()] for work in works]
-    lengths = [list(map(length, of_work)) for of_work in windows]
-    plan = batches(works, list(map(max, lengths)), args.batch_size)
-    tokens = [sum(sum(lengths[number]) for number in batch) for batch in plan]
-    done, mine = set(shards.read(part)), deal(tokens, world)[rank]
-    left = [number for number in mine if number not in done]
-    denoiser.begin([items for of_work in windows for items in of_work])
-
-    # what is planted to calibrate on is only scored: nothing of it is suspected
-    denoiser.threshold = np.inf if part == PLANTED else -np.inf
-    progress = tqdm(total=len(mine), initial=len(mine) - len(left), desc=part, unit="batch", disable=rank > 0)
-    with shards.open(part) as out:  # first, so that a second process of this rank does not wait for the pilot
-        if part != PLANTED and args.min_percentile and left:
-            denoiser.threshold = find_threshold(part, works, plan, denoiser, shards)
-        for number in left:
-            line = {"batch": number, "records": denoiser.run([works[work] for work in plan[number]])}
-            line |= {"seconds": denoiser.seconds, "tokens": denoiser.tokens, "peak_memory_gib": peak_memory_gib()}
-            out.write(json.dumps(line) + "\n")
-            out.flush()
+    plan = plan_part(stretches, denoiser.titles, denoiser.options.batch_size)
+    dealt, finished = deal(plan.costs, process.world)[process.rank], shards.read(part)
+    to_do = [number for number in dealt if number not in finished]
+    denoiser.begin([text.items for stretch in stretches for text in stretch.texts])
+    progress = tqdm(total=len(dealt), initial=len(dealt) - len(to_do), desc=part, unit="batch", disable=process.rank > 0)
+    with shards.open(part) as file:  # before the pilot, so that a second process of this rank does not wait for that
+        threshold = -np.inf
+        if part == PLANTED:
+            threshold = np.inf  # what is planted to calibrate on is only scored: nothing of it is suspected
+        elif denoiser.options.min_percentile and to_do:
+            threshold = find_threshold(part, plan, denoiser, shards)
+        for number in to_do:
+            records = denoiser.run([stretches[stretch] for stretch in plan.batches[number]], threshold)
+            batch = FinishedBatch(number, records, denoiser.seconds, denoiser.tokens, peak_memory_gib())
+            file.write(batch.as_line())
+            file.flush()
             denoiser.seconds.clear()
             denoiser.tokens.clear()
             progress.update()
     progress.close()
     denoiser.end()
-    return len(plan)
-
-
-def describe_job(args) -> dict:
-    """All that shapes the result; a run started again must agree with it."""
-    options = (
-        "denoise_data planted score unit suggest ground top_k min_percentile max_new_tokens batch_size limit users load_in_8bit"
-    ).split()
-    job = {name: getattr(args, name) for name in options}
-    if args.unit == "interaction":
-        job |= {"overlap": args.overlap, "span": args.span}
-    job["dtype"] = str(choose_dtype(args.dtype))
-    names = ["id2name4Rec.json", "item_embedding.pt", *(f"{split}.csv" for split in args.denoise_data)]
-    train = find_train_file(args.noise_dataset_path)  # of what is planted, and of the layer of title vectors
-    job["noise_dataset_path"] = fingerprint_of_files([*(args.noise_dataset_path / name for name in names), train])
-    names = ["adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "prompt.json", "run.json"]
-    adapter = args.denoise_model_path
-    job["denoise_model_path"] = fingerprint_of_files([adapter / name for name in names]) if adapter else args.base_model
-    return job
-
-
-def open_output(args, output: Path, job: dict) -> Path:
-    """The work folder of this job; refuses to mix it with another one."""
-    digest = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
-    work = output / ".work" / digest
-    others = [path.parent for path in (output / ".work").glob("*/job.json") if path.parent != work]
-    before = [read_json(other / "job.json") for other in others if any(other.glob("*.jsonl"))]
-    if (output / "run.json").exists():
-        before.append(read_json(output / "run.json").get("job", {}))
-    changed = [name for other in before for name in (job | other) if other.get(name) != job.get(name)]
-    if changed and not args.overwrite:
-        raise InputError(
-            f"{output} was made with another --{changed[0]}: --overwrite replaces it, another --output_root keeps it"
-        )
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        if args.overwrite and changed:
-            (output / "run.json").unlink(missing_ok=True)
-        write_json(work / "job.json", job)
-    except OSError as error:
-        raise InputError(f"--output_root: cannot write {output} ({error.strerror})") from None
-    return work
+    return len(plan.batches)

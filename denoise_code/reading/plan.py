@@ -5,23 +5,43 @@ Knows nothing of tokens and models: a text is a run of items here.
 Windows overlap, so that one interaction stands in up to eleven rows. An interaction is noise or it is not: read once, with
 the most history before it, it has one probability and one replacement in all rows that hold it.
 
-What is known of a valid or test row's target must not reach its history. So each interaction has a limit, the first place
-that its probability and replacement may not know: the earliest target among the valid and test rows whose history holds
-it, and for what train rows hold the end of the user's train rows, so that nothing of later periods reaches those either.
-A reading ends at or before the limits of all that it scores, or it is causal: what is behind a title in the text cannot
-reach the likelihood of the title, and for a replacement the text is cut at the limit.
+The target of a valid or test row must not reach the row's history. So each interaction has a `first_unknowable` place, the
+first one that its probability and replacement may not know: the earliest target among the valid and test rows whose history
+holds it, and, where a train row holds it, the end of the user's train rows, so that nothing of later periods reaches it either.
+A text ends at or before the first unknowable place of all that it scores, or it is read causally: what stands behind a title
+cannot reach the likelihood of that title, and for a replacement the text is cut at the first unknowable place.
 """
 
-from typing import NamedTuple
+from bisect import bisect_right
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from denoise_code.common.errors import InputError
+from denoise_code.data_set.folder import find_train_file
+from denoise_code.data_set.planting import PLANTED
+from denoise_code.data_set.rows import read_windows
 from denoise_code.data_set.windows import Window
 
+# An interaction is scored with at least half a window before it, so about as much as a row's items have on average.
+LEAST_HISTORY = 0.5
+# Each text reads again half a window that the text before it ended with: of 4 windows' length that is an eighth of its items.
+# Longer texts save little more, and more models have too few positions for them.
+WINDOWS_A_CAUSAL_TEXT = 4
 
-class Row(NamedTuple):
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """An item at its place in a stretch, and the first place there that its probability and replacement may not know."""
+
+    item: int
+    first_unknowable: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedRow:
     """A row of a split: its scored items are `length` interactions from place `start` on."""
 
     split: str
@@ -29,158 +49,240 @@ class Row(NamedTuple):
     start: int
     length: int
 
+    @property
+    def stop(self) -> int:
+        """The place behind the last scored item: the target's, of a valid or test row."""
+        return self.start + self.length
 
-class Work(NamedTuple):
-    """Interactions that no other work shares, in the order of time.
+    @property
+    def is_train(self) -> bool:
+        return self.split.startswith("train")
 
-    items, limits, reading (n,): of each interaction the item, the first place it may not know, and the number of the reading
-    that scores it. readings: (start, stop) in places. window: the items of the longest row.
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Interactions that the model reads as one window: those of a stretch from place `start` on.
+
+    The first `n_history` of them are only read; the text scores the others. window: the items of the longest row.
     """
 
     items: tuple[int, ...]
-    limits: list[int]
-    reading: list[int]
-    readings: list[tuple[int, int]]
-    rows: list[Row]
+    start: int
+    n_history: int
     window: int
 
-    def texts(self) -> list["Text"]:
-        first = {number: place for place, number in reversed([*enumerate(self.reading)])}
-        held = min((row.start for row in self.rows), default=0)  # what stands before it is read, not scored
-        return [Text(self, start, stop, max(first[number], held) - start) for number, (start, stop) in enumerate(self.readings)]
-
-    def near(self, place: int) -> frozenset[int]:
-        """Items of the rows that may hold this interaction, as far as it may know them: none of them is its replacement."""
-        return frozenset(self.items[max(0, place + 1 - self.window) : min(place + self.window, self.limits[place])])
-
-
-class Text(NamedTuple):
-    """A reading of a work: places start to stop of it, scored from item number `first` of them on."""
-
-    work: Work
-    start: int
-    stop: int
-    first: int
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.items)
 
     @property
-    def items(self) -> tuple[int, ...]:
-        return self.work.items[self.start : self.stop]
+    def first_scored(self) -> int:
+        """The place of the first interaction that this text scores."""
+        return self.start + self.n_history
 
     @property
     def size(self) -> int:
-        """Windows' worth of items."""
-        return -(-(self.stop - self.start) // self.work.window)
+        """How many windows hold as many items, rounded up."""
+        return -(-len(self.items) // self.window)
 
 
-def each_row(split: str, windows: list[Window], before: list[tuple[int, ...]] | None = None) -> list[Work]:
-    """Each row read by itself, or after what stands `before` it in its user's sequence."""
-    works = []
-    for window, history in zip(windows, before or [()] * len(windows)):
-        n, k = len(history) + len(window.items), len(window.items)
-        works.append(Work((*history, *window.items), [n] * n, [0] * n, [(0, n)], [Row(split, window.row, n - k, k)], k))
-    return works
+@dataclass(frozen=True)
+class Stretch:
+    """Interactions of one user that follow each other without a gap, oldest first; no other stretch holds any of them.
+
+    texts: by place, each scores what follows the one before it. rows: those that take their values from here.
+    window: the items of the longest row.
+    """
+
+    interactions: list[Interaction]
+    texts: list[Text]
+    rows: list[PlacedRow]
+    window: int
+
+    def text_number(self, place: int) -> int:
+        """The number in `texts` of the text that scores the interaction at a place (of those before all texts, the first)."""
+        return max(0, bisect_right(self.texts, place, key=lambda text: text.first_scored) - 1)
+
+    def items_not_to_suggest(self, place: int) -> frozenset[int]:
+        """Items of the rows that may hold this interaction, as far as it may know them: none of them is its replacement."""
+        first = max(0, place + 1 - self.window)
+        stop = min(place + self.window, self.interactions[place].first_unknowable)
+        return frozenset(interaction.item for interaction in self.interactions[first:stop])
 
 
-def each_interaction(splits: dict, overlap: float, span: int, causal: bool) -> list[Work]:
-    """Works of {split: (table, windows)}: a work is a user's interactions that follow each other without a gap.
+def plan_parts(splits: dict, by_interaction: bool, causal: bool, data_set: Path) -> dict[str, list[Stretch]]:
+    """{part of the job: stretches} of {split: (table, windows)}: a split by itself, or all splits of the users as one part.
 
-    Each is read with at least `overlap` of a window before it, as far as there is that much. A causal reading spans `span`
-    windows, any other is one window long.
+    Planted rows are a part of their own. Read causally, each has the history that an interaction of its place is read with.
+    """
+    if not by_interaction:
+        return {split: plan_rows(split, windows) for split, (_, windows) in splits.items()}
+    users = {split: rows for split, rows in splits.items() if split != PLANTED}
+    parts = {"interactions": plan_interactions(users, causal)}
+    if PLANTED in splits:
+        table, windows = splits[PLANTED]
+        histories = planted_histories(table, read_windows(find_train_file(data_set))) if causal else None
+        parts[PLANTED] = plan_rows(PLANTED, windows, histories)
+    return parts
+
+
+def plan_rows(split: str, windows: list[Window], histories: list[tuple[int, ...]] | None = None) -> list[Stretch]:
+    """A stretch for each row, read by itself or after its history: items that stand before it in its user's sequence."""
+    stretches = []
+    for window, history in zip(windows, histories or [()] * len(windows)):
+        items, length = (*history, *window.items), len(window.items)
+        interactions = [Interaction(item, first_unknowable=len(items)) for item in items]
+        text = Text(items, start=0, n_history=len(history), window=length)
+        row = PlacedRow(split, window.row, start=len(history), length=length)
+        stretches.append(Stretch(interactions, [text], [row], length))
+    return stretches
+
+
+def plan_interactions(
+    splits: dict, causal: bool, least_history: float = LEAST_HISTORY, windows_a_causal_text: int = WINDOWS_A_CAUSAL_TEXT
+) -> list[Stretch]:
+    """The stretches of {split: (table, windows)}.
+
+    Each interaction is read with at least `least_history` of a window before it, as far as there is that much.
+    A causal text is as long as `windows_a_causal_text` windows, any other as one.
     """
     rows = place_rows(splits)
     window = int(rows["length"].max())
-    length = span * window if causal else window
-    least = min(int(np.ceil(overlap * window)), length - 1)  # each reading scores one interaction or more
-    works = []
-    columns = [rows[name].tolist() for name in ("user", "split", "row", "start", "length")]
-    items = {name: [window.items for window in windows] for name, (_, windows) in splits.items()}
-    chain, end, user = [], 0, None
-    for row in [*zip(*columns), (None,) * 5]:
-        if row[0] != user or row[3] > end:  # another user, or a gap
-            if chain:
-                works.append(chain_work(chain, items, length, least, causal, window))
-            chain, end, user = [], 0, row[0]
-        if row[0] is not None:
-            chain.append(row)
-            end = max(end, row[3] + row[4])
-    return works
+    text_length = windows_a_causal_text * window if causal else window
+    n_history = min(int(np.ceil(least_history * window)), text_length - 1)  # each text scores one interaction or more
+    items = {split: [window.items for window in windows] for split, (_, windows) in splits.items()}
+
+    users = rows["user"].tolist()
+    columns = (rows[name].tolist() for name in ("split", "row", "start", "length"))
+    placed = [PlacedRow(*values) for values in zip(*columns)]
+    firsts = np.flatnonzero(starts_a_stretch(rows)).tolist()
+    stretches = []
+    for first, stop in zip(firsts, [*firsts[1:], len(placed)]):
+        sequence, own_rows = join_rows(users[first], placed[first:stop], items)
+        first_unknowable = first_unknowable_places(own_rows, len(sequence))
+        texts = cut_into_texts(sequence, first_unknowable, text_length, n_history, causal, window)
+        interactions = [Interaction(item, place) for item, place in zip(sequence, first_unknowable)]
+        stretches.append(Stretch(interactions, texts, own_rows, window))
+    return stretches
 
 
-def chain_work(chain: list[tuple], items: dict, length: int, least: int, causal: bool, window: int) -> Work:
-    """The work of (user, split, row, start, length) that overlap, by their starts."""
-    first, known, rows = chain[0][3], {}, []
-    for user, split, row, start, count in chain:
-        for place, item in enumerate(items[split][row], start - first):
-            if known.setdefault(place, item) != item:
-                raise InputError(f"{split}.csv row {row + 1}: start {start} of user {user} disagrees with the rows before it")
-        rows.append(Row(split, row, start - first, count))
-    n = len(known)
-    train = max((row.start + row.length for row in rows if row.split.startswith("train")), default=0)
-    limits = np.where(np.arange(n) < train, train, n)
-    for row in sorted((row for row in rows if not row.split.startswith("train")), key=lambda row: -(row.start + row.length)):
-        held = slice(row.start, row.start + row.length)
-        limits[held] = np.minimum(limits[held], row.start + row.length)
-    limits = np.minimum.accumulate(limits[::-1])[::-1].tolist()  # never later than that of a later interaction
-    readings, reading, place = [], [], 0
-    while place < n:
-        stop = min(max(0, place - least) + length, n if causal else limits[place])
-        start = place - least if causal else stop - length  # the most that its length allows, where that costs no more
-        readings.append((max(0, start), stop))
-        reading += [len(readings) - 1] * (stop - place)
+def starts_a_stretch(rows: pd.DataFrame) -> np.ndarray:
+    """(N,) bool of rows by user and start: the user's first row, and each that starts behind a gap after all before it."""
+    stop = rows["start"] + rows["length"]
+    furthest_stop = stop.groupby(rows["user"], sort=False).cummax()
+    before = furthest_stop.groupby(rows["user"], sort=False).shift()  # NaN in the first row of a user
+    return (before.isna() | (rows["start"] > before)).to_numpy()
+
+
+def join_rows(user, rows: list[PlacedRow], items: dict[str, list]) -> tuple[tuple[int, ...], list[PlacedRow]]:
+    """The sequence of items that overlapping rows make, by their starts, and the rows as they are placed in it.
+
+    items: {split: the items of each row}.
+    """
+    offset, item_at, placed = rows[0].start, {}, []
+    for row in rows:
+        for place, item in enumerate(items[row.split][row.row], row.start - offset):
+            if item_at.setdefault(place, item) != item:
+                raise InputError(
+                    f"{row.split}.csv row {row.row + 1}: start {row.start} of user {user} disagrees with the rows before it"
+                )
+        placed.append(PlacedRow(row.split, row.row, row.start - offset, row.length))
+    return tuple(item_at[place] for place in range(len(item_at))), placed
+
+
+def first_unknowable_places(rows: list[PlacedRow], n: int) -> list[int]:
+    """The first place that each of n interactions may not know, from the rows that hold them."""
+    places = np.full(n, n)  # (n,) int64
+    train_stop = max((row.stop for row in rows if row.is_train), default=0)
+    places[:train_stop] = train_stop
+    for row in rows:
+        if not row.is_train:
+            history = slice(row.start, row.stop)
+            places[history] = np.minimum(places[history], row.stop)  # the place of the row's target
+    # A text that scores an interaction also scores later ones, so nothing may know more than what comes after it.
+    return np.minimum.accumulate(places[::-1])[::-1].tolist()
+
+
+def cut_into_texts(
+    items: tuple[int, ...], first_unknowable: list[int], length: int, n_history: int, causal: bool, window: int
+) -> list[Text]:
+    """Texts of at most `length` items that score each of the items (n,) once, after at least `n_history` where there are so many."""
+    texts, place = [], 0  # place: the first that is not scored yet
+    while place < len(items):
+        stop = max(0, place - n_history) + length
+        if causal:
+            stop, start = min(stop, len(items)), max(0, place - n_history)
+        else:
+            stop = min(stop, first_unknowable[place])
+            start = max(0, stop - length)  # the most history that the length allows: it costs no more
+        texts.append(Text(items[start:stop], start, place - start, window))
         place = stop
-    return Work(tuple(known[place] for place in range(n)), limits, reading, readings, rows, window)
+    return texts
 
 
 def place_rows(splits: dict) -> pd.DataFrame:
     """user, split, row, start and (scored) length of all rows, by user and start; starts are found where none are given."""
-    parts = []
-    for name, (table, windows) in splits.items():
+    tables = []
+    for split, (table, windows) in splits.items():
         lengths = [len(window.items) for window in windows]
-        part = pd.DataFrame({"user": table["user_id"].to_numpy(), "split": name, "row": np.arange(len(table)), "length": lengths})
-        part["time"] = pd.to_numeric(table["timestamp"], errors="coerce").to_numpy()
-        part["start"] = read_starts(name, table) if "start" in table else -1
-        parts.append(part)
-    rows = pd.concat(parts, ignore_index=True)
+        rows = pd.DataFrame(
+            {"user": table["user_id"].to_numpy(), "split": split, "row": np.arange(len(table)), "length": lengths}
+        )
+        rows["time"] = pd.to_numeric(table["timestamp"], errors="coerce").to_numpy()
+        rows["start"] = read_starts(split, table) if "start" in table else -1
+        tables.append(rows)
+    rows = pd.concat(tables, ignore_index=True)
     if (rows["start"] < 0).any():
         rows = rows.sort_values(["user", "time"], kind="stable", ignore_index=True)
-        rows["start"] = find_starts(rows, {name: windows for name, (_, windows) in splits.items()})
+        rows["start"] = find_starts(rows, {split: windows for split, (_, windows) in splits.items()})
     return rows.sort_values(["user", "start", "length"], kind="stable", ignore_index=True)
 
 
-def read_starts(name: str, table: pd.DataFrame) -> np.ndarray:
+def read_starts(split: str, table: pd.DataFrame) -> np.ndarray:
+    """The column `start` (N,) as int64."""
     starts = pd.to_numeric(table["start"], errors="coerce")
-    bad = np.flatnonzero((starts.isna() | (starts < 0) | (starts % 1 != 0)).to_numpy())
-    if len(bad):
-        raise InputError(
-            f"{name}.csv row {bad[0] + 1}: start is {table['start'].iat[bad[0]]!r}, expected a whole number from 0 on"
-        )
+    is_bad = starts.isna() | (starts < 0) | (starts % 1 != 0)
+    if is_bad.any():
+        row = int(np.flatnonzero(is_bad)[0])
+        raise InputError(f"{split}.csv row {row + 1}: start is {table['start'].iat[row]!r}, expected a whole number from 0 on")
     return starts.to_numpy(dtype=np.int64)
 
 
-def find_starts(rows: pd.DataFrame, windows: dict) -> list[int]:
+def find_starts(rows: pd.DataFrame, windows: dict[str, list[Window]]) -> list[int]:
     """Starts (N,) of rows by user and time: where a row goes on as the one before it ends, for half of it or more.
 
     A row that continues nothing stands behind a gap after all of them.
     """
-    found = [windows[split][row].items for split, row in zip(rows["split"], rows["row"])]
-    users, starts, end = rows["user"].tolist(), [0] * len(rows), 0
-    for here, new in enumerate(found):
-        if here and users[here] == users[here - 1]:
-            old = found[here - 1]
-            shifts = range(len(old) - (min(len(old), len(new)) + 1) // 2 + 1)
-            shift = next((s for s in shifts if old[s : s + len(new)] == new[: len(old) - s]), None)
-            starts[here] = end + 1 if shift is None else starts[here - 1] + shift
+    users = rows["user"].tolist()
+    items = [windows[split][row].items for split, row in zip(rows["split"], rows["row"])]
+    starts, furthest_stop = [], 0
+    for number, later in enumerate(items):
+        if number == 0 or users[number] != users[number - 1]:
+            start, furthest_stop = 0, 0
         else:
-            end = 0
-        end = max(end, starts[here] + len(new))
+            shift = shift_between(items[number - 1], later)
+            start = furthest_stop + 1 if shift is None else starts[-1] + shift
+        starts.append(start)
+        furthest_stop = max(furthest_stop, start + len(later))
     return starts
 
 
-def histories(planted: pd.DataFrame, train: pd.DataFrame, overlap: float, span: int) -> list[tuple[int, ...]]:
-    """What stands before the first interaction of each planted row where its train row is read by interaction, causally."""
-    kept = np.flatnonzero(train["user_id"].isin(planted["user_id"]))
-    windows = [Window(row, tuple(train["item_ids"].iat[row])) for row in kept]
-    works = each_interaction({"train": (train.iloc[kept], windows)}, overlap, span, causal=True)
-    rows = ((work, row) for work in works for row in work.rows)
-    before = {kept[row.row]: work.items[work.readings[work.reading[row.start]][0] : row.start] for work, row in rows}
-    return [before[row] for row in planted["train_row"]]
+def shift_between(earlier: tuple[int, ...], later: tuple[int, ...]) -> int | None:
+    """By how many places a window goes on from an earlier one: the fewest under which at least half of the shorter overlaps."""
+    least_overlap = (min(len(earlier), len(later)) + 1) // 2
+    for shift in range(len(earlier) - least_overlap + 1):
+        if earlier[shift : shift + len(later)] == later[: len(earlier) - shift]:
+            return shift
+    return None
+
+
+def planted_histories(planted: pd.DataFrame, train: pd.DataFrame) -> list[tuple[int, ...]]:
+    """What stands before the first item of each planted row, where the train row that it was is read causally by interaction."""
+    train_rows = np.flatnonzero(train["user_id"].isin(planted["user_id"]))
+    windows = [Window(row, tuple(train["item_ids"].iat[row])) for row in train_rows]
+    history_of = {}
+    for stretch in plan_interactions({"train": (train.iloc[train_rows], windows)}, causal=True):
+        for row in stretch.rows:
+            text = stretch.texts[stretch.text_number(row.start)]
+            history_of[train_rows[row.row]] = text.items[: row.start - text.start]
+    return [history_of[row] for row in planted["train_row"]]

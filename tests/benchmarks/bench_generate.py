@@ -28,9 +28,10 @@ from denoise_code.data_set.windows import read_scored_windows as read_split
 from denoise_code.language_model.batches import pad_left
 from denoise_code.language_model.loading import check_adapter, load_model, load_tokenizer
 from denoise_code.language_model.prompt import Prompt, Titles
-from denoise_code.reading.denoiser import DIGITS, Denoiser
-from denoise_code.reading.job import batches
-from denoise_code.reading.plan import each_row
+from denoise_code.reading.denoiser import Denoiser
+from denoise_code.reading.job import plan_part
+from denoise_code.reading.plan import plan_rows
+from denoise_code.reading.records import DIGITS
 
 
 def gemm_flops() -> float:
@@ -65,7 +66,7 @@ class PeakMemory:
 
 
 @torch.no_grad()
-def plain(model, tokenizer, prompt, catalogue, windows, args):
+def plain(model, tokenizer, prompt, catalogue, windows, options):
     """[(noise_prob, suspects, texts)], and the seconds and tokens of scoring and of suggesting."""
     seconds, count, results = Counter(), Counter(), []
     for start in [0, *range(0, len(windows), 16)]:
@@ -100,7 +101,7 @@ def plain(model, tokenizer, prompt, catalogue, windows, args):
                 input_ids=ids,
                 attention_mask=mask,
                 do_sample=False,
-                max_new_tokens=args.max_new_tokens,
+                max_new_tokens=options.max_new_tokens,
                 pad_token_id=tokenizer.pad_token_id,
             )
             count["suggest"] += sum(map(len, tokens)) + out[:, ids.shape[1] :].numel()
@@ -112,18 +113,18 @@ def plain(model, tokenizer, prompt, catalogue, windows, args):
     return results, seconds, count
 
 
-def ours(model, tokenizer, prompt, catalogue, windows, args):
+def ours(model, tokenizer, prompt, catalogue, windows, options):
     titles = Titles(tokenizer, prompt, catalogue)
-    works, denoiser = each_row("windows", windows), Denoiser(model, titles, args)
+    denoiser, records = Denoiser(model, titles, options), []
     denoiser.begin([window.items for window in windows])
-    plan, records = batches(works, [titles.length(window.items) for window in windows], 16), []
-    denoiser.run([works[row] for row in plan[0]])  # as warm as the plain way
+    plan = plan_part(plan_rows("windows", windows), titles, options.batch_size)
+    denoiser.run([plan.stretches[row] for row in plan.batches[0]])  # as warm as the plain way
     denoiser.seconds.clear()
     denoiser.tokens.clear()
-    for batch in plan:
-        records += denoiser.run([works[row] for row in batch])
+    for batch in plan.batches:
+        records += denoiser.run([plan.stretches[row] for row in batch])
     denoiser.end()
-    return sorted(records, key=lambda record: record["row"]), denoiser.seconds, denoiser.tokens
+    return sorted(records, key=lambda record: record.row), denoiser.seconds, denoiser.tokens
 
 
 def main():
@@ -136,15 +137,14 @@ def main():
     given = parser.parse_args()
     place = tempfile.mkdtemp()
 
-    def args(*extra):
-        options = ["--denoise_model_path", given.adapter, "--noise_dataset_path", given.dataset, "--output_root", place, *extra]
-        parsed = generate.parse_args([str(option) for option in options])
-        parsed.batch_size = 16
-        return parsed
+    def request(*extra):
+        options = ["--denoise_model_path", given.adapter, "--noise_dataset_path", given.dataset, "--output_root", place]
+        args = generate.parse_args([str(option) for option in [*options, "--batch_size", 16, *extra]])
+        return generate.read_request(args)
 
     prompt, catalogue = Prompt.load(given.adapter), read_catalogue(given.dataset)
     run = check_adapter(given.adapter, None)
-    model = load_model(given.adapter, run["base_model"], args())
+    model = load_model(given.adapter, run["base_model"], request().model)
     tokenizer = load_tokenizer(str(given.adapter))
     model.merge_adapter()
     _, windows = read_split(given.dataset, given.split, catalogue, given.windows, 0, run)
@@ -154,14 +154,13 @@ def main():
 
     def measure(way, *options):
         with PeakMemory() as memory:
-            records, seconds, tokens = way(model, tokenizer, prompt, catalogue, windows, args(*options))
+            records, seconds, tokens = way(model, tokenizer, prompt, catalogue, windows, request(*options).reading)
         return seconds, tokens, memory.gib, records
 
     ways = {
         "plain": (plain,),
         "free": (ours,),
         "catalogue": (ours, "--suggest", "catalogue"),
-        "title": (ours, "--suggest", "catalogue", "--score", "title"),
     }
     rounds = [{name: measure(*way) for name, way in ways.items()} for _ in range(given.rounds)]
     limit, before = max(limit, gemm_flops()), None
@@ -176,7 +175,7 @@ def main():
             f"{limit / 1e9:.0f} GFLOP/s, memory {gib:+.2f} GiB, {before / (score + suggest):.1f}x"
         )
     same = [
-        (np.allclose(probs, record["noise_prob"], atol=1e-3), suspects == record["noise_items"], texts == record["texts"])
+        (np.allclose(probs, record.noise_prob, atol=1e-3), suspects == record.noise_items, texts == record.texts)
         for (probs, suspects, texts), record in zip(rounds[0]["plain"][-1], rounds[0]["free"][-1])
     ]
     print(

@@ -24,8 +24,8 @@ from denoise_code.data_set.windows import read_scored_windows as read_split
 from denoise_code.language_model.loading import check_adapter, load_model, load_tokenizer
 from denoise_code.language_model.prompt import Prompt, Titles
 from denoise_code.reading.denoiser import Denoiser
-from denoise_code.reading.job import batches
-from denoise_code.reading.plan import each_interaction, each_row
+from denoise_code.reading.job import plan_part
+from denoise_code.reading.plan import plan_interactions, plan_parts, plan_rows
 
 
 def plan(users: int, rows_each: int) -> None:
@@ -37,14 +37,15 @@ def plan(users: int, rows_each: int) -> None:
             for column, value in zip(columns.values(), (user, start, start)):
                 column.append(value)
     table, before = pd.DataFrame(columns).astype({"start": str}), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for score, causal in (("likelihood", True), ("first_token, title", False)):
+    for score, causal in (("likelihood", True), ("first_token", False)):
         started = time.perf_counter()
-        works = each_interaction({"train": (table, windows)}, 0.5, 4, causal)
+        stretches = plan_interactions({"train": (table, windows)}, causal)
         seconds = time.perf_counter() - started
-        readings, read = sum(len(work.readings) for work in works), sum(b - a for work in works for a, b in work.readings)
+        lengths_read = [len(text.items) for stretch in stretches for text in stretch.texts]
+        texts, items = len(lengths_read), sum(lengths_read)
         gib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
         print(
-            f"{score}: {len(windows):,} windows of {users:,} users planned in {seconds:.1f} s: {readings:,} readings of {read:,} "
+            f"{score}: {len(windows):,} windows of {users:,} users planned in {seconds:.1f} s: {texts:,} texts of {items:,} "
             f"items where the windows hold {11 * len(windows):,}; memory {gib:+.2f} GiB",
             flush=True,
         )
@@ -65,26 +66,27 @@ def lengths(titles: Titles, windows: list) -> None:
 
 def pair(adapter: Path, data: Path, users: int, every: int, rounds: int) -> None:
     options = ["--denoise_model_path", adapter, "--noise_dataset_path", data, "--score", "likelihood", "--suggest", "catalogue"]
-    args = generate.parse_args([*map(str, options), "--unit", "interaction"])
-    args.batch_size, catalogue = 16, read_catalogue(data)
-    splits = {name: read_split(data, name, catalogue, None, 0, {}) for name in args.denoise_data}
-    works = sorted(generate.plan(splits, args)["interactions"], key=lambda work: -len(work.items))
-    works = [works[place] for place in np.linspace(0, len(works) - 1, users).astype(int)]
-    rows = [splits[row.split][1][row.row] for work in works for row in work.rows]
-    model = load_model(adapter, check_adapter(adapter, None)["base_model"], args)
+    request = generate.read_request(generate.parse_args([*map(str, options), "--unit", "interaction", "--batch_size", "16"]))
+    catalogue = read_catalogue(data)
+    splits = {name: read_split(data, name, catalogue, None, 0, {}) for name in request.rows.denoise_data}
+    stretches = plan_parts(splits, by_interaction=True, causal=True, data_set=data)["interactions"]
+    stretches = sorted(stretches, key=lambda stretch: -len(stretch.interactions))
+    stretches = [stretches[place] for place in np.linspace(0, len(stretches) - 1, users).astype(int)]
+    rows = [splits[row.split][1][row.row] for stretch in stretches for row in stretch.rows]
+    model = load_model(adapter, check_adapter(adapter, None)["base_model"], request.model)
     model.merge_adapter()
     titles = Titles(load_tokenizer(str(adapter)), Prompt.load(adapter), catalogue)
     lengths(titles, [window for _, windows in splits.values() for window in windows])
     best, ways = {}, {}
-    for unit, these in (("interaction", works), ("window", each_row("rows", rows[::every]))):
-        denoiser, texts = Denoiser(model, titles, args), [[text.items for text in work.texts()] for work in these]
-        denoiser.begin([items for of_work in texts for items in of_work])
-        ways[unit] = denoiser, these, batches(these, [max(map(titles.length, of_work)) for of_work in texts], args.batch_size)
+    for unit, these in (("interaction", stretches), ("window", plan_rows("rows", rows[::every]))):
+        denoiser = Denoiser(model, titles, request.reading)
+        denoiser.begin([text.items for stretch in these for text in stretch.texts])
+        ways[unit] = denoiser, plan_part(these, titles, request.reading.batch_size)
     for _ in range(rounds):
-        for unit, (denoiser, these, plan_) in ways.items():
+        for unit, (denoiser, part) in ways.items():
             denoiser.seconds.clear()
             denoiser.tokens.clear()
-            read = sum(len(denoiser.run([these[number] for number in batch])) for batch in plan_)
+            read = sum(len(denoiser.run([part.stretches[number] for number in batch])) for batch in part.batches)
             cost = sum(denoiser.seconds.values()) / read, dict(denoiser.seconds), dict(denoiser.tokens), read
             best[unit] = min(best.get(unit, cost), cost, key=lambda found: found[0])
             denoiser.end()

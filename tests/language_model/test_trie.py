@@ -28,7 +28,7 @@ def test_trie_by_hand():
 
 
 def test_a_trie_is_freed_when_its_last_name_goes():
-    """`title_scores` makes one for each window: reference counting must free it, not a garbage collection some time later."""
+    """It holds the titles of a whole catalogue: reference counting must free it, not a garbage collection some time later."""
     trie = Trie({1: [5, 9], 2: [5, 7, 9], 3: [4, 9]})
     assert trie.allowed_children(0, 3, 0, frozenset({3})) == {5: (1, 3)}  # what was asked for is kept with the trie
     last_seen = weakref.ref(trie)

@@ -1,7 +1,7 @@
-"""denoise_code/reading/denoiser.py: scores and suggestions against plain prompts."""
+"""denoise_code/reading/denoiser.py, scoring.py, suggesting.py: scores and suggestions against plain prompts."""
 
 import json
-from argparse import Namespace
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,9 @@ from denoise_code.language_model.prompt import Prompt, Question, Titles
 from denoise_code.language_model.title_trie import Trie
 from denoise_code.reading import packed_reader
 from denoise_code.reading.denoiser import Denoiser
+from denoise_code.reading.options import ModelOptions
 from denoise_code.reading.packed_reader import Reader
+from denoise_code.reading.scoring import Scorer
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -57,40 +59,6 @@ def test_free_mode_equals_plain_prompts(tiny_models, tiny_adapters, data, kind):
                         distances = [(query - state).norm().item() for state in states]
                         assert distances[item - 1] == pytest.approx(min(distances), abs=1e-3)
                 assert title == TITLES[item - 1]
-
-
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_title_scores_equal_the_chain_rule(tiny_models, tiny_adapters, data, kind):
-    folder = run(tiny_adapters[kind], data, "--score", "title", "--suggest", "catalogue", "--top_k", 2)
-    model, prompt = plain_model(tiny_adapters[kind], tiny_models[kind]), Prompt()
-    tokenizer = load_tokenizer(str(tiny_models[kind]))
-
-    def alone(text):
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    cue = len(alone(prompt.noise_cue))
-    ties = 0
-    for row in list(pd.read_csv(folder / "train.csv").itertuples())[:12]:
-        titles = shown(row, "train")
-        tokens = {t: tuple(alone(prompt.noise_cue + prompt.title(t))[cue:]) for t in titles}
-        question, expected = tokenizer(prompt.question(titles))["input_ids"], []
-        for title in titles:
-            total = 0.0
-            for depth, token in enumerate(tokens[title]):  # every token, also those where nothing is left to decide
-                rivals = {other[depth] for other in tokens.values() if other[:depth] == tokens[title][:depth]}
-                with torch.no_grad():
-                    logits = model(input_ids=torch.tensor([question + list(tokens[title][:depth])])).logits[0, -1]
-                total += (logits[token] - logits[list(rivals)].logsumexp(0)).item()
-            expected.append(total)
-        found = json.loads(row.noise_prob)
-        assert found == pytest.approx(expected, abs=1e-3)
-        distinct = [prob for place, (prob, title) in enumerate(zip(found, titles)) if titles.index(title) == place]
-        assert np.exp(distinct).sum() == pytest.approx(1, abs=1e-2)
-        by_first = [tokens[title][0] for title in tokens]
-        ties += len(by_first) - len(set(by_first))
-        by_title = {title: prob for title, prob in zip(titles, found)}
-        assert len(set(by_title.values())) == len(by_title), "different titles tie"
-    assert ties > 0, "no window had two titles of one first token"
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -170,20 +138,20 @@ def test_drafts_save_steps_and_change_nothing(tiny_adapters, data, tmp_path, mon
 
 def test_out_of_memory_halves_the_batch(tiny_adapters, data, tmp_path, monkeypatch):
     whole = run(tiny_adapters["llama"], data, out=tmp_path / "whole")
-    plain = Denoiser._run
+    plain = Denoiser.run_at_once
 
     refused = []
 
-    def small_gpu(self, works):
-        if len(works) > 3:
-            refused.append(len(works))
-            self.start.copies(len(works), 0)
+    def small_gpu(self, stretches, threshold):
+        if len(stretches) > 3:
+            refused.append(len(stretches))
+            self.scorer.start.copies(len(stretches), 0)
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        records = plain(self, works)
-        assert len(self.start.spare[0][0]) <= 3  # the cache of the whole batch is given back
+        records = plain(self, stretches, threshold)
+        assert len(self.scorer.start.copy_buffers[0][0]) <= 3  # the cache of the whole batch is given back
         return records
 
-    monkeypatch.setattr(Denoiser, "_run", small_gpu)
+    monkeypatch.setattr(Denoiser, "run_at_once", small_gpu)
     halved = run(tiny_adapters["llama"], data, out=tmp_path / "halved")
     for name in csvs(whole):
         same_but_rounding(whole / name, halved / name)
@@ -222,14 +190,14 @@ def test_hiding_one_title_of_ten_is_refused(tiny_adapters, monkeypatch, kind, hi
 
     The random model's logits are divided by ten: so it minds a lost title about as little as a trained one does.
     """
-    adapter, options = tiny_adapters[kind], Namespace(dtype="float32", load_in_8bit=False, batch_size=8, score="first_token")
+    adapter = tiny_adapters[kind]
     base_model = check_adapter(adapter, None)["base_model"]
     titles = Titles(load_adapter_tokenizer(adapter), Prompt(), TITLES)
-    model = load_model(adapter, base_model, options)
+    model = load_model(adapter, base_model, ModelOptions(adapter, base_model, "float32", load_in_8bit=False))
     model.get_output_embeddings().register_forward_hook(lambda module, inputs, logits: logits / 10)
-    denoiser = Denoiser(model, titles, options)
+    scorer = Scorer(model, titles, is_causal=False, load_in_8bit=False, tokens=Counter())
     windows = [tuple(range(1, 11)), tuple(range(20, 26))]
-    denoiser.begin(windows)
+    scorer.begin(windows)
 
     start, end = titles.questions(windows)[0].spans[hidden]
     read_packed = packed_reader.read_packed
@@ -241,7 +209,7 @@ def test_hiding_one_title_of_ten_is_refused(tiny_adapters, monkeypatch, kind, hi
 
     monkeypatch.setattr(packed_reader, "read_packed", blind)
     with pytest.raises(InputError, match="packing changes its answers"):
-        denoiser.begin(windows)
+        scorer.begin(windows)
 
 
 def plain_model(adapter, base):

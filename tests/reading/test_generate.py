@@ -43,7 +43,7 @@ def test_options_change_something(tiny_adapters, data, tmp_path):
     base = csvs(run(tiny_adapters["llama"], data, out=tmp_path / "base"))
     options = (
         ["--top_k", 1],
-        ["--score", "title"],
+        ["--score", "likelihood"],
         ["--suggest", "catalogue"],
         ["--max_new_tokens", 2],
         ["--limit", 5],
@@ -55,13 +55,18 @@ def test_options_change_something(tiny_adapters, data, tmp_path):
 
 
 def test_options_that_change_nothing_are_refused(tiny_adapters, data, capsys):
-    for option, needed in (
-        ("--overlap 0.2", ""),
-        ("--span 2", "--unit interaction"),
-        ("--ground title_vectors", "--suggest catalogue"),
+    for name, value in (("--ground", "title_vectors"), ("--max_new_tokens", 9)):
+        extra = [name, value, "--suggest", "catalogue"]
+        refused(capsys, arguments(tiny_adapters["llama"], data, *extra), f"{name} changes nothing with --suggest catalogue")
+
+
+def test_options_that_went_are_refused(tiny_adapters, data, capsys):
+    for name, value, message in (
+        ("--overlap", 0.5, "unrecognized arguments: --overlap 0.5"),
+        ("--span", 4, "unrecognized arguments: --span 4"),
+        ("--score", "title", "invalid choice: 'title'"),
     ):
-        extra = [*option.split(), *needed.split()]
-        refused(capsys, arguments(tiny_adapters["llama"], data, *extra), f"{option.split()[0]} changes nothing with --unit")
+        refused(capsys, arguments(tiny_adapters["llama"], data, name, value), message)
 
 
 def test_contract_with_sasrec(tiny_adapters, data, tmp_path):
@@ -90,7 +95,7 @@ def test_progress_and_figures_are_kept(tiny_adapters, data, capsys):
     measured = json.loads((folder / "run.json").read_text())
     part, test = measured["parts"]["test_5000"], measured["splits"]["test_5000"]
     assert part["tokens"]["score"] > 0 and part["seconds"].keys() == {"score", "suggest"} and part["rows"] == test["rows"] == 40
-    assert test["detection"]["share_noise"] > 0 and test["detection_natural"] is None
+    assert test["detection"]["share_noise"] > 0 and "detection_natural" not in test
 
 
 def test_windows_of_two_items(tiny_adapters, tmp_path, capsys):

@@ -16,14 +16,14 @@ from conftest import DENOISED, arguments, csvs, refused, run, same_but_rounding
 
 import generate_denoised as generate
 from denoise_code.common.errors import InputError
-from denoise_code.reading.job import batches, deal, pilot_works
-from denoise_code.reading.plan import Work
+from denoise_code.reading.job import Job, deal, make_batches, pilot_stretches
+from denoise_code.reading.plan import Stretch, Text
 from denoise_code.reading.shards import Shards
 
 ONCE = ["--unit", "interaction", "--score", "likelihood", "--suggest", "catalogue"]
 
 
-@pytest.mark.parametrize("mode", [[], ["--score", "title", "--suggest", "catalogue"], ["--score", "likelihood"], ONCE], ids=str)
+@pytest.mark.parametrize("mode", [[], ["--suggest", "catalogue"], ["--score", "likelihood"], ONCE], ids=str)
 def test_batches_ranks_and_merging_do_not_matter(tiny_adapters, data, tmp_path, mode):
     adapter = tiny_adapters["llama"]
     one = csvs(run(adapter, data, *mode, out=tmp_path / "one"))
@@ -138,23 +138,38 @@ def test_finished_and_changed_runs(tiny_adapters, data, tmp_path, capsys):
     refused(capsys, arguments(adapter, data, "--top_k", 2), "was made with another --noise_dataset_path")
 
 
-def test_batches_hold_whole_works_and_are_dealt_by_cost():
-    works = [Work((1,) * n, [n] * n, [0] * n, [(0, n)], [], 4) for n in (4, 9, 2, 4, 17)]
-    assert batches(works, [40, 90, 20, 40, 170], 3) == [[4], [1], [0, 3, 2]]  # 5, 3, and 1 + 1 + 1 windows' worth
+def test_a_folder_that_names_former_options_is_the_same_job(tmp_path):
+    """Until 2026-11-28 run.json named --overlap and --span: by their defaults the folder is complete, by others another one."""
+    job = Job({"unit": "interaction", "limit": None}, tmp_path, tmp_path)
+    assert not job.is_complete()
+    for former, is_same in (({"overlap": 0.5, "span": 4}, True), ({"overlap": 0.5, "span": 2}, False), ({}, True)):
+        (tmp_path / "run.json").write_text(json.dumps({"job": job.description | former}))
+        assert job.is_complete() == is_same
+        if is_same:
+            job.open_work_folder(overwrite=False)
+        else:
+            with pytest.raises(InputError, match="was made with another --span"):
+                job.open_work_folder(overwrite=False)
+
+
+def test_batches_hold_whole_stretches_and_are_dealt_by_cost():
+    texts = [Text((1,) * n, start=0, n_history=0, window=4) for n in (4, 9, 2, 4, 17)]
+    stretches = [Stretch([], [text], [], 4) for text in texts]
+    assert make_batches(stretches, [40, 90, 20, 40, 170], 3) == [[4], [1], [0, 3, 2]]  # 5, 3, and 1 + 1 + 1 windows' worth
     hands = deal([5, 90, 30, 40, 25, 1], 2)
     assert hands == [[1, 0, 5], [3, 2, 4]] and deal([1, 1], 3) == [[0], [1], []]
     for world in (1, 2, 7):
         assert sorted(number for hand in deal(list(range(20)), world) for number in hand) == list(range(20))
 
 
-@pytest.mark.parametrize("n_works, batch_size, expected", [(1, 1, 1), (9, 4, 1), (25, 16, 2), (90, 8, 9), (1000, 4, 32)])
-def test_a_pilot_is_at_most_a_tenth_and_evenly_spaced(n_works, batch_size, expected):
-    plan = [list(range(start, min(start + batch_size, n_works))) for start in range(0, n_works, batch_size)]
-    pilot = pilot_works(plan)
-    assert len(pilot) == expected and expected <= max(1, n_works / 10)
-    ends = [-pilot[0] - 1, *pilot, 2 * n_works - pilot[-1] - 1]  # mirrored at both ends, so that these are spaced too
+@pytest.mark.parametrize("n_stretches, batch_size, expected", [(1, 1, 1), (9, 4, 1), (25, 16, 2), (90, 8, 9), (1000, 4, 32)])
+def test_a_pilot_is_at_most_a_tenth_and_evenly_spaced(n_stretches, batch_size, expected):
+    plan = [list(range(start, min(start + batch_size, n_stretches))) for start in range(0, n_stretches, batch_size)]
+    pilot = pilot_stretches(plan)
+    assert len(pilot) == expected and expected <= max(1, n_stretches / 10)
+    ends = [-pilot[0] - 1, *pilot, 2 * n_stretches - pilot[-1] - 1]  # mirrored at both ends, so that these are spaced too
     gaps = [after - before for before, after in zip(ends, ends[1:])]
-    assert max(gaps) - min(gaps) <= 2 and min(gaps) >= min(9, n_works)
+    assert max(gaps) - min(gaps) <= 2 and min(gaps) >= min(9, n_stretches)
 
 
 PILOT = ["--suggest", "catalogue", "--denoise_data", "train", "--planted", 0]

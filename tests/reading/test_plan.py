@@ -17,7 +17,8 @@ from denoise_code.data_set.windows import Window
 from denoise_code.data_set.windows import read_scored_windows as read_split
 from denoise_code.language_model.loading import load_tokenizer
 from denoise_code.language_model.prompt import Prompt
-from denoise_code.reading.plan import each_interaction, each_row, histories
+from denoise_code.reading.plan import PlacedRow, Text, plan_interactions, plan_parts, plan_rows, planted_histories
+from denoise_code.reading.scoring import Scorer
 
 SPLITS = ("train", "valid_5000", "test_5000")
 
@@ -90,91 +91,119 @@ def test_the_rule(seed, width, overlap, span, causal, thinned):
     splits = splits_of(rows)
     if not splits:
         return
-    works = each_interaction(splits, overlap, span, causal)
+    stretches = plan_interactions(splits, causal, overlap, span)
     window = max(len(w.items) for _, windows in splits.values() for w in windows)
     length = span * window if causal else window
     least, seen = min(int(np.ceil(overlap * window)), length - 1), set()
-    for work in works:
-        for row in work.rows:
+    for stretch in stretches:
+        sequence = [interaction.item for interaction in stretch.interactions]
+        scored_by_texts = [place for text in stretch.texts for place in range(text.first_scored, text.stop)]
+        assert scored_by_texts == list(range(len(sequence)))  # each once
+        for text in stretch.texts:
+            assert list(text.items) == sequence[text.start : text.stop] and len(text.items) <= length
+        for row in stretch.rows:
             user, start, items = rows[row.split][row.row]
             scored = items if row.split == "train" else items[:-1]
-            assert list(work.items[row.start : row.start + row.length]) == scored
+            assert sequence[row.start : row.stop] == scored
             seen.add((row.split, row.row))
             for place in range(row.start, row.start + row.length):
-                first, stop = work.readings[work.reading[place]]
-                assert first <= place < stop <= len(work.items)
-                assert all(not (a <= place < b) or first <= a for a, b in work.readings)  # the most before it
+                text, limit = stretch.texts[stretch.text_number(place)], stretch.interactions[place].first_unknowable
+                first, stop = text.start, text.stop
+                assert first <= text.first_scored <= place < stop <= len(sequence)
+                assert all(not (t.start <= place < t.stop) or first <= t.start for t in stretch.texts)  # the most before it
                 assert place - first >= min(least, place)
                 target = row.start + row.length if row.split != "train" else None
-                train_end = max((r.start + r.length for r in work.rows if r.split == "train"), default=0)
-                assert work.limits[place] > place
+                train_end = max((r.start + r.length for r in stretch.rows if r.split == "train"), default=0)
+                assert limit > place
                 if target is not None:
-                    assert work.limits[place] <= target
-                elif all(r.split == "train" or r.start + r.length >= train_end for r in work.rows):
-                    assert work.limits[place] <= train_end
-                assert causal or stop <= work.limits[place]
-                around = [r for r in work.rows if r.start <= place < r.start + r.length]
-                known = {work.items[p] for r in around for p in range(r.start, r.start + r.length) if p < work.limits[place]}
-                assert known <= work.near(place)
+                    assert limit <= target
+                elif all(r.split == "train" or r.start + r.length >= train_end for r in stretch.rows):
+                    assert limit <= train_end
+                assert causal or stop <= limit
+                around = [r for r in stretch.rows if r.start <= place < r.start + r.length]
+                knowable = {sequence[p] for r in around for p in range(r.start, r.start + r.length) if p < limit}
+                assert knowable <= stretch.items_not_to_suggest(place)
     assert seen == {(split, row) for split, found in rows.items() for row in range(len(found))}
 
 
-def test_readings_by_hand():
+def places(stretch):
+    """(start, first scored place, stop) of each text."""
+    return [(text.start, text.first_scored, text.stop) for text in stretch.texts]
+
+
+def test_texts_by_hand():
     """A user of 12 interactions, windows of 4: train rows end at 4..9, then a valid and two test rows."""
     log = list(range(1, 13))
     rows = {"train": [("u", e - 4, log[e - 4 : e]) for e in range(4, 10)], "valid_5000": [("u", 6, log[6:10])]}
     rows["test_5000"] = [("u", 7, log[7:11]), ("u", 8, log[8:12])]
     splits = {split: (table, windows) for split, (table, windows) in splits_of(rows).items()}
-    (work,) = each_interaction(splits, 0.5, 2, causal=False)
-    assert work.items == tuple(log[:11]) and work.limits == [9] * 9 + [10, 11]  # the last item is only a target
-    assert work.readings == [(0, 4), (2, 6), (4, 8), (5, 9), (6, 10), (7, 11)]
-    assert work.reading == [0, 0, 0, 0, 1, 1, 2, 2, 3, 4, 5]
-    (work,) = each_interaction(splits, 0.5, 2, causal=True)
-    assert work.readings == [(0, 8), (6, 11)]
-    first, second = work.texts()
-    assert second == (work, 6, 11, 2)
-    assert second.items == work.items[6:] and first.size + second.size == 4
-    assert work.near(8) == frozenset(log[5:9]) and work.near(9) == frozenset(log[6:10]) and work.near(1) == frozenset(log[:5])
+    (stretch,) = plan_interactions(splits, causal=False, least_history=0.5)
+    assert [interaction.item for interaction in stretch.interactions] == log[:11]  # the last item is only a target
+    assert [interaction.first_unknowable for interaction in stretch.interactions] == [9] * 9 + [10, 11]
+    assert places(stretch) == [(0, 0, 4), (2, 4, 6), (4, 6, 8), (5, 8, 9), (6, 9, 10), (7, 10, 11)]
+    assert [stretch.text_number(place) for place in range(11)] == [0, 0, 0, 0, 1, 1, 2, 2, 3, 4, 5]
+    (stretch,) = plan_interactions(splits, causal=True, least_history=0.5, windows_a_causal_text=2)
+    first, second = stretch.texts
+    assert second == Text(tuple(log[6:11]), start=6, n_history=2, window=4)
+    assert places(stretch) == [(0, 0, 8), (6, 8, 11)] and first.size + second.size == 4
+    near = stretch.items_not_to_suggest
+    assert near(8) == frozenset(log[5:9]) and near(9) == frozenset(log[6:10]) and near(1) == frozenset(log[:5])
+
+
+def test_parts_of_the_job(tmp_path):
+    """By window a part for each split; by interaction one for all of them, and the planted rows apart."""
+    rows = {"train": [("u", 0, [1, 2, 3])], "test_5000": [("u", 1, [2, 3, 4])]}
+    splits = splits_of(rows)
+    splits["planted"] = (pd.DataFrame({"user_id": ["u"], "train_row": [0]}), [Window(0, (1, 9, 3))])
+    by_window = plan_parts(splits, by_interaction=False, causal=False, data_set=tmp_path)
+    assert list(by_window) == ["train", "test_5000", "planted"]
+    assert [(text.items, text.n_history) for s in by_window["test_5000"] for text in s.texts] == [((2, 3), 0)]
+    by_interaction = plan_parts(splits, by_interaction=True, causal=False, data_set=tmp_path)
+    assert list(by_interaction) == ["interactions", "planted"]
+    assert [[i.item for i in s.interactions] for s in by_interaction["interactions"]] == [[1, 2, 3]]
+    assert by_interaction["planted"] == by_window["planted"]
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_overlaps_are_found_where_no_start_is_given(seed):
     logs = {user: np.random.default_rng([seed, user]).permutation(40)[: 9 + 3 * user].tolist() for user in range(5)}
     splits = splits_of(sliding_rows(logs, 5))
-    told = each_interaction(splits, 0.5, 2, True)
-    found = each_interaction({s: (table.drop(columns="start"), windows) for s, (table, windows) in splits.items()}, 0.5, 2, True)
+    told = plan_interactions(splits, True, 0.5, 2)
+    without = {s: (table.drop(columns="start"), windows) for s, (table, windows) in splits.items()}
+    found = plan_interactions(without, True, 0.5, 2)
     assert sorted(map(repr, told)) == sorted(map(repr, found))
 
 
 def test_rows_apart_stay_apart():
     rows = {"train": [("u", 0, [1, 2, 3, 4]), ("u", 9, [5, 6, 1, 2])]}
     for splits in (splits_of(rows), {s: (t.drop(columns="start"), w) for s, (t, w) in splits_of(rows).items()}):
-        assert [work.items for work in each_interaction(splits, 0.5, 2, True)] == [(1, 2, 3, 4), (5, 6, 1, 2)]
+        stretches = plan_interactions(splits, True, 0.5, 2)
+        assert [[i.item for i in stretch.interactions] for stretch in stretches] == [[1, 2, 3, 4], [5, 6, 1, 2]]
 
 
 def test_starts_that_disagree_are_refused():
     rows = {"train": [("u", 0, [1, 2, 3, 4]), ("u", 1, [2, 3, 5, 6])]}
     with pytest.raises(InputError, match="train.csv row 2: start 1 of user u disagrees"):
-        each_interaction(splits_of(rows), 0.5, 2, True)
+        plan_interactions(splits_of(rows), True, 0.5, 2)
     table, windows = splits_of({"train": [("u", 0, [1, 2])]})["train"]
     with pytest.raises(InputError, match="train.csv row 1: start is '-3'"):
-        each_interaction({"train": (table.assign(start="-3"), windows)}, 0.5, 2, True)
+        plan_interactions({"train": (table.assign(start="-3"), windows)}, True, 0.5, 2)
 
 
 def test_planted_rows_have_the_history_of_their_place():
     """With or without `start`, and whatever else is read."""
-    log = list(range(1, 13))
-    rows = [("w", 0, [1, 2]), *(("u", end - 4, log[end - 4 : end]) for end in range(4, 13)), ("v", 0, [3, 4, 5])]
+    log = list(range(1, 25))
+    rows = [("w", 0, [1, 2]), *(("u", end - 4, log[end - 4 : end]) for end in range(4, 25)), ("v", 0, [3, 4, 5])]
     table, windows = splits_of({"train": rows})["train"]
     table["item_ids"] = [list(window.items) for window in windows]
-    work, _, _ = each_interaction({"train": (table, windows)}, 0.5, 2, True)
-    assert work.readings == [(0, 8), (6, 12)]
-    planted = pd.DataFrame({"user_id": ["u", "u", "u", "v"], "train_row": [4, 1, 9, 10]})
+    stretch, _, _ = plan_interactions({"train": (table, windows)}, causal=True)
+    assert places(stretch) == [(0, 0, 16), (14, 16, 24)]
+    planted = pd.DataFrame({"user_id": ["u", "u", "u", "u", "v"], "train_row": [4, 1, 17, 18, 22]})
     for told in (table, table.drop(columns="start")):
-        assert histories(planted, told, 0.5, 2) == [(1, 2, 3), (), (7, 8), ()]
-    (planted,) = each_row("planted", [Window(0, (40, 5, 6, 7))], [(1, 2, 3)])
-    assert planted.items == (1, 2, 3, 40, 5, 6, 7) and planted.rows[0][2:] == (3, 4) and planted.window == 4
-    assert planted.texts() == [(planted, 0, 7, 3)]  # its history is read, not scored
+        assert planted_histories(planted, told) == [(1, 2, 3), (), (15, 16), (15, 16, 17), ()]
+    (stretch,) = plan_rows("planted", [Window(0, (40, 5, 6, 7))], [(1, 2, 3)])
+    assert stretch.rows == [PlacedRow("planted", 0, start=3, length=4)] and stretch.window == 4
+    assert stretch.texts == [Text((1, 2, 3, 40, 5, 6, 7), start=0, n_history=3, window=4)]  # its history is read, not scored
 
 
 @torch.no_grad()
@@ -200,38 +229,38 @@ def test_every_row_has_the_value_of_its_reading(tiny_models, tiny_adapters, slid
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    span = ["--span", 2] if score == "likelihood" else []
-    folder = run(tiny_adapters["llama"], sliding, "--unit", "interaction", "--score", score, "--suggest", "catalogue", *span)
+    folder = run(tiny_adapters["llama"], sliding, "--unit", "interaction", "--score", score, "--suggest", "catalogue")
     tokenizer = load_tokenizer(str(tiny_models["llama"]))
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_models["llama"]), tiny_adapters["llama"]).eval()
     catalogue = read_catalogue(sliding)
     splits = {split: read_split(sliding, split, catalogue, None, 0, {}) for split in SPLITS}
-    works = each_interaction(splits, 0.5, 2, score == "likelihood")
+    stretches = plan_interactions(splits, causal=score == "likelihood")
+    assert max(len(stretch.texts) for stretch in stretches) > 1
     written = {split: pd.read_csv(folder / f"{split}.csv") for split in SPLITS}
     replaced, checked = {}, 0
-    for number, work in enumerate(works):
+    for number, stretch in enumerate(stretches):
         values = {}
-        for row in work.rows:
+        for row in stretch.rows:
             found = written[row.split].loc[row.row]
             for place, prob in enumerate(json.loads(found.noise_prob), row.start):
                 values.setdefault(place, prob)
                 assert values[place] == prob  # the same in every row
             items = json.loads(found.item_ids)
             for item, suggestion in zip(json.loads(found.noise_items), json.loads(found.suggest_item_ids)):
-                at = [place for place in range(row.start, row.start + row.length) if work.items[place] == item]
+                at = [place for place in range(row.start, row.start + row.length) if stretch.interactions[place].item == item]
                 best = max(at, key=lambda place: values[place])
                 assert replaced.setdefault((number, best), suggestion) == suggestion
                 assert suggestion not in items[: len(items) - (row.split != "train")] or row.split != "train"
         for place, prob in values.items():
-            reading = work.reading[place]
-            titles = [catalogue[item] for item in work.items[slice(*work.readings[reading])]]
-            expected = plain_values(model, tokenizer, score, titles, place - work.readings[reading][0])
+            text = stretch.texts[stretch.text_number(place)]
+            titles = [catalogue[item] for item in text.items]
+            expected = plain_values(model, tokenizer, score, titles, place - text.start)
             assert prob == pytest.approx(expected, rel=1e-3, abs=1e-3)
             checked += 1
     assert checked > 60
 
 
-@pytest.mark.parametrize("mode", [["--score", "first_token"], ["--score", "title"], ["--score", "likelihood"]], ids=str)
+@pytest.mark.parametrize("mode", [["--score", "first_token"], ["--score", "likelihood"]], ids=str)
 @pytest.mark.parametrize("suggest", ["free", "catalogue"])
 def test_nothing_of_a_row_depends_on_its_target(tiny_adapters, tmp_path, mode, suggest):
     """Another last interaction of a user, wherever rows hold it, leaves all columns of the row that predicts it alone."""
@@ -259,27 +288,32 @@ def test_nothing_of_a_row_depends_on_its_target(tiny_adapters, tmp_path, mode, s
         assert not later.any() or (here.noise_prob[later] != there.noise_prob[later]).any()  # those that hold it do change
 
 
-def test_large_users_are_read_in_parts(tiny_adapters, tmp_path):
+def test_large_users_are_read_in_parts(tiny_adapters, tmp_path, monkeypatch):
     data = write_sliding(tmp_path / "Hard_noise_user0.1", {1: random_logs(5, longest=31)[0] * 6, 2: [1, 2, 3, 4, 5, 6, 7]})
-    options = ["--unit", "interaction", "--score", "likelihood", "--suggest", "catalogue", "--span", 1, "--planted", 0]
-    whole, parts = (
-        run(tiny_adapters["llama"], data, *options, "--batch_size", size, out=tmp_path / str(size)) for size in (500, 2)
-    )
+    options = ["--unit", "interaction", "--score", "likelihood", "--suggest", "catalogue", "--planted", 0]
+    read_at_once, read = [], Scorer.read
+
+    def counted(self, texts):
+        read_at_once.append(sum(text.size for text in texts))
+        return read(self, texts)
+
+    monkeypatch.setattr(Scorer, "read", counted)
+    whole = run(tiny_adapters["llama"], data, *options, "--batch_size", 500, out=tmp_path / "whole")
+    assert len(read_at_once) == 1 and read_at_once[0] > 8
+    read_at_once.clear()
+    parts = run(tiny_adapters["llama"], data, *options, "--batch_size", 1, out=tmp_path / "parts")
+    assert len(read_at_once) > 3  # a user's texts in parts, and these again for the replacements
     for name in csvs(whole):
         same_but_rounding(whole / name, parts / name)
 
 
-def test_options_of_the_unit_change_something(tiny_adapters, sliding, tmp_path):
+def test_the_unit_changes_something(tiny_adapters, sliding, tmp_path):
     shared = ["--score", "likelihood", "--suggest", "catalogue"]
-    base = csvs(run(tiny_adapters["llama"], sliding, *shared, "--unit", "interaction", out=tmp_path / "base"))
-    for option in (
-        ["--unit", "window"],
-        ["--unit", "interaction", "--span", 1],
-        ["--unit", "interaction", "--overlap", 0.9, "--span", 1],
-    ):
-        assert csvs(run(tiny_adapters["llama"], sliding, *shared, *option, out=tmp_path / "".join(map(str, option)))) != base, (
-            option
-        )
+    by_window, by_interaction = (
+        csvs(run(tiny_adapters["llama"], sliding, *shared, "--unit", unit, out=tmp_path / unit))
+        for unit in ("window", "interaction")
+    )
+    assert by_window != by_interaction
 
 
 def test_users_are_kept_whole(tiny_adapters, sliding, tmp_path, capsys):

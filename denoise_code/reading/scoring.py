@@ -1,0 +1,151 @@
+"""How likely each item of a text is noise, by what the model reads (section 3.3 of the paper).
+
+The question lists a text's titles and ends with the cue for a noise item. `first_token`, the paper's score: the log-probability
+with which the model then starts to name a title. `likelihood`, ours: how unlikely the title is after the titles before it.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from denoise_code.common.errors import InputError
+from denoise_code.language_model.noise_scores import title_log_likelihoods
+from denoise_code.language_model.prompt import Question, Titles
+from denoise_code.language_model.title_trie import common_prefix
+from denoise_code.reading.packed_reader import Reader
+from denoise_code.reading.plan import Text
+
+# How far a text read beside others may be from the same text read alone: the mean over the vocabulary of the difference of
+# next-token log-probabilities, at the end of any title. Measured with SmolLM2-135M on MovieLens windows, largest of 264 ends:
+# float32 0.00001, bfloat16 0.17. One of ten titles hidden: at least 0.78 at some end. In 8 bit the columns that are not
+# rounded depend on what is read together: 0.97 where that was simulated, so there only a plainly wrong reading is caught.
+READING_BOUNDS = {"float32": 0.01, "bfloat16": 0.4, "8 bit": 1.2}
+QUESTIONS_AT_ONCE = 1024  # tokenised, when it is found out what all of them begin with
+
+
+@dataclass
+class ReadTexts:
+    """Texts that were read: `reader` can read on in each of them.
+
+    questions: theirs, as tokens. scores: of each item of each text, a natural log-probability; NaN where it is history.
+    """
+
+    reader: Reader
+    questions: list[Question]
+    scores: list[list[float]]
+
+
+class Scorer:
+    """Reads the questions about texts, many at once, and scores their items."""
+
+    def __init__(self, model, titles: Titles, is_causal: bool, load_in_8bit: bool, tokens: Counter):
+        """is_causal: score by likelihood, else by first token. tokens: counts under "score" what is read."""
+        self.model, self.titles, self.is_causal, self.tokens = model, titles, is_causal, tokens
+        self.bound = READING_BOUNDS["8 bit" if load_in_8bit else str(model.dtype).removeprefix("torch.")]
+        self.shared: list[int] = []  # the tokens that all questions begin with
+        self.start: Reader | None = None  # which has read them, once for all texts
+
+    def begin(self, windows: list[tuple[int, ...]]) -> None:
+        """Read once what the questions about all windows of a part have in common: what stands before their first titles.
+
+        Raises InputError where that is nothing, and where the model reads packed texts otherwise than each alone.
+        """
+        self.shared = self.common_beginning(windows)
+        with torch.inference_mode():
+            self.start = Reader.start(self.model, self.shared)
+            self.check_packing(self.titles.questions(windows[:2]))
+
+    def end(self) -> None:
+        """Give the memory of what was read back to what follows."""
+        self.start.free_copies()
+
+    def common_beginning(self, windows: list[tuple[int, ...]]) -> list[int]:
+        """The tokens that the questions about all windows begin with, before their first titles.
+
+        What comes before the first title depends on that title alone: the tokenizer may merge the two.
+        """
+        probe = self.titles.tokenizer(self.titles.prompt.question(["?"]))["input_ids"]
+        first_items = list(dict.fromkeys(items[:1] for items in windows))
+        length = len(probe)
+        for start in range(0, len(first_items), QUESTIONS_AT_ONCE):
+            for question in self.titles.questions(first_items[start : start + QUESTIONS_AT_ONCE]):
+                before_title = question.spans[0][0]
+                if self.is_causal:
+                    before_title -= 1  # what predicts a title's first token is read with the title
+                length = min(length, common_prefix(question.ids, probe), before_title)
+        if length < 1:
+            raise InputError("prompt.json: the prompts of two windows share no first token; give it an instruction")
+        return probe[:length]
+
+    def check_packing(self, questions: list[Question]) -> None:
+        """Refuse a model that reads questions side by side otherwise than each alone.
+
+        They are compared where each title ends and where the question does: a title that is not seen as it should be moves
+        what the model expects after it, and often hardly what it expects many titles later.
+        """
+        pieces = [question.ids[len(self.shared) :] for question in questions]
+        reader = self.start.copies(len(pieces), room=max(map(len, pieces)))
+        logits_of_pieces = reader.forward(pieces, tails=[len(piece) for piece in pieces])
+        for question, logits in zip(questions, logits_of_pieces):  # logits (T, V) after each token of the piece
+            ends = [end - 1 for _, end in question.spans] + [len(question.ids) - 1]
+            places = torch.tensor(ends, device=logits.device)  # (n + 1,) in the question
+            packed = logits[places - len(self.shared)].float().log_softmax(-1)  # (n + 1, V)
+            ids = torch.tensor([question.ids], device=logits.device)  # (1, T)
+            alone = self.model(input_ids=ids, logits_to_keep=places).logits[0].float().log_softmax(-1)  # (n + 1, V)
+            largest = (packed - alone).abs().mean(-1).max().item()
+            if not largest < self.bound:  # nor where it is no number
+                raise InputError(
+                    f"stage 2 cannot read with {type(self.model.get_base_model()).__name__}: packing changes its answers "
+                    f"(log-probabilities by {largest:.3g}; up to {self.bound} is rounding)"
+                )
+
+    def read(self, texts: list[Text]) -> ReadTexts:
+        """Read the questions about some texts, and score their items. What was read before can no longer be read on."""
+        questions, n_shared = self.titles.questions([text.items for text in texts]), len(self.shared)
+        if any(question.ids[:n_shared] != self.shared for question in questions):
+            raise InputError("prompt.json: the tokenizer reads the instruction differently before some windows")
+        pieces = [question.ids[n_shared:] for question in questions]
+        reader = self.start.copies(len(pieces), room=2 * max(map(len, pieces)))  # as much again for the answers
+        self.tokens["score"] += sum(map(len, pieces))
+        if self.is_causal:
+            # The tail of a piece: its last token before the first scored title, which predicts that title, and all after it.
+            tails = [len(question.ids) - question.spans[text.n_history][0] + 1 for question, text in zip(questions, texts)]
+            scores = self.likelihood_scores(texts, questions, tails, reader.forward(pieces, tails))
+        else:
+            scores = self.first_token_scores(texts, reader.read(pieces).cpu())
+        return ReadTexts(reader, questions, scores)
+
+    def first_token_scores(self, texts: list[Text], log_probs: torch.Tensor) -> list[list[float]]:
+        """The paper's score: the log-probability of the first token of each title, in context.
+
+        log_probs (N, V): of the next token after each question.
+        """
+        scores = []
+        for text, next_token_log_probs in zip(texts, log_probs):  # (V,)
+            first_tokens = [self.titles.tokens_after_noise_cue(item)[0] for item in text.items]
+            scores.append(next_token_log_probs[first_tokens].tolist())
+        return scores
+
+    def likelihood_scores(
+        self, texts: list[Text], questions: list[Question], tails: list[int], logits_of_tails: Iterable[torch.Tensor]
+    ) -> list[list[float]]:
+        """log P(the item is noise | its title) from log P(title | the titles before it), by Bayes' rule.
+
+        Noise as fine-tuning plants it: one of the n items of a window, drawn uniformly from the catalogue of V items.
+        Before its title is read, an item belongs with odds of n - 1 to 1; as noise its title has the probability 1 / V. So
+        P(noise | title) = 1 / (1 + (n - 1) V P(title | the titles before it)).
+        logits_of_tails: (tail, V) after the last `tail` tokens of each question.
+        """
+        n_items, scores = len(self.titles.catalogue) - 1, []
+        for text, question, tail, logits in zip(texts, questions, tails, logits_of_tails):
+            starts, ends = (places[text.n_history :] for places in question.spans_from_end())
+            labels = [torch.tensor([row], device=logits.device) for row in (question.ids[-tail:], starts, ends)]  # (1, ...)
+            log_likelihoods = title_log_likelihoods(logits[None], *labels)[0].double().cpu()  # (n scored,)
+            n = min(len(text.items), text.window)
+            log_odds = log_likelihoods + (np.log(max(n - 1, 1)) + np.log(n_items))  # that the item belongs
+            log_noise = -torch.nn.functional.softplus(log_odds)
+            scores.append([np.nan] * text.n_history + log_noise.tolist())
+        return scores
