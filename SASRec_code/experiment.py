@@ -108,6 +108,7 @@ def write_results(
         "arguments": settings,
         "data_fingerprint": data_fingerprint,
         "rows": {name: len(split.items) for name, split in rows.splits.items()},
+        "users": {name: len(np.unique(split.users)) for name, split in rows.splits.items()},  # that have rows
         "n_items": rows.n_items,
         "versions": {name: version(name) for name in ("torch", "numpy")},
         "device": str(device),

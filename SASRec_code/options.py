@@ -49,7 +49,7 @@ class RowsOptions:
 
     dataset: str
     data_root: Path = ROOT.parent / "data"
-    maxlen: int = 10
+    maxlen: int | None = None  # None: what the rows need
     evidence: tuple[str, ...] = ("raw",)  # kinds that will weigh the rows
     filtered: tuple[str, ...] = ()  # splits whose rows will be filtered
 
@@ -166,7 +166,11 @@ def filter_parser(description: str, several: bool = False) -> argparse.ArgumentP
     add("--dataset", required=True, help="folder below --data_root (needed)")
     add("--data_root", type=Path, default=RowsOptions.data_root, help="where data sets lie (default: data/ of the project)")
     add("--output_root", type=Path, default=ROOT / "output", help="where results go (default: SASRec_code/output)")
-    add("--maxlen", type=ranged(int, 1), default=RowsOptions.maxlen, help="longest history (default: 10, release)")
+    add(
+        "--maxlen",
+        type=ranged(int, 1),
+        help="longest history, of a longer one the latest items (default: that of the data set's rows; 10 in the release)",
+    )
     add(
         "--denoise_category",
         choices=[*FILTERED_SPLITS],

@@ -25,7 +25,11 @@ def parse_args(argv=None) -> argparse.Namespace:
     add = parser.add_argument
     add("--dataset", required=True, help="denoised folder below --data_root (needed)")
     add("--data_root", type=Path, default=ROOT.parent / "data", help="where data sets lie (default: data/ of the project)")
-    add("--maxlen", type=ranged(int, 1), default=10, help="longest history (default: 10, release)")
+    add(
+        "--maxlen",
+        type=ranged(int, 1),
+        help="longest history, of a longer one the latest items (default: that of the data set's rows; 10 in the release)",
+    )
     add("--windows", type=ranged(int, 1), default=60, help="windows to show, evenly spaced (default: 60)")
     add(
         "--threshold",
@@ -68,18 +72,20 @@ def main(argv=None) -> dict:
     return result
 
 
-def read(folder: Path, maxlen: int) -> tuple:
+def read(folder: Path, maxlen: int | None) -> tuple:
     """Train and test rows, titles by item id, and what evidence can come from."""
     from filter import read_sources
+    from rows import choose_maxlen
 
     from denoise_code.data_set.catalogue import read_titles
     from denoise_code.data_set.folder import find_split, scored
     from denoise_code.data_set.padded_rows import read_split
 
     titles, with_llm = read_titles(folder), scored(folder)
-    train = read_split(find_split(folder.parent, folder.name, "train", False), titles, maxlen, "ignored")
-    columns = "needed" if with_llm else "ignored"
-    test = read_split(find_split(folder.parent, folder.name, "test", with_llm), titles, maxlen, columns)
+    paths = {split: find_split(folder.parent, folder.name, split, with_llm and split == "test") for split in ("train", "test")}
+    maxlen = choose_maxlen(paths, maxlen)
+    train = read_split(paths["train"], titles, maxlen, "ignored")
+    test = read_split(paths["test"], titles, maxlen, "needed" if with_llm else "ignored")
     return train, test, titles, read_sources(folder, train, len(titles) - 1, maxlen)
 
 

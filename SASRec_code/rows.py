@@ -3,6 +3,8 @@
 import hashlib
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 from options import RowsOptions
 
 from denoise_code.data_set.catalogue import read_titles
@@ -28,18 +30,43 @@ def find_files(options: RowsOptions) -> dict[str, Path]:
     }
 
 
+def choose_maxlen(paths: dict[str, Path], maxlen: int | None) -> int:
+    """--maxlen, else the longest history of the files {split: path}, which cuts nothing. Says what an explicit one cuts."""
+    lengths = {split: history_lengths(path) for split, path in paths.items()}  # (N,) each
+    if maxlen is None:
+        return max(1, *(int(of_split.max(initial=1)) for of_split in lengths.values()))
+    for split, of_split in lengths.items():
+        n_cut = (of_split > maxlen).sum()
+        if n_cut:
+            longest = of_split.max()
+            print(
+                f"{split}: --maxlen {maxlen} cuts the oldest items of {n_cut:,} of {len(of_split):,} histories; the longest "
+                f"has {longest} items"
+            )
+    return maxlen
+
+
+def history_lengths(path: Path) -> np.ndarray:
+    """Items before the target (N,) of each row of a file; (0,) where it cannot be read, which `load` then says."""
+    try:
+        lists = pd.read_csv(path, usecols=["item_ids"], dtype=str, keep_default_na=False)["item_ids"]
+    except ValueError:  # no such column, no table, no text: all are of this class
+        return np.zeros(0, np.int64)
+    return lists.str.count(",").to_numpy(np.int64)  # a list of L items and a target has L commas
+
+
 def load(options: RowsOptions) -> tuple[dict[str, Split], int]:
     """{split: its rows as they are}, and the number of items; splits to filter come with what a filter reads."""
     paths = find_files(options)
     for path in paths.values():
         if path.parent.name != options.dataset:
             print(f"{options.dataset} has no {path.name}: reading {path.parent.name}")
-    titles = read_titles(paths["train"].parent)
+    titles, maxlen = read_titles(paths["train"].parent), options.maxlen or choose_maxlen(paths, None)
     columns_to_filter = "needed" if needs_llm(options) else "optional"
     splits = {}
     for split, path in paths.items():
         columns = columns_to_filter if split in options.filtered else "ignored"
-        splits[split] = read_split(path, titles, options.maxlen, columns)
+        splits[split] = read_split(path, titles, maxlen, columns)
     return splits, len(titles) - 1
 
 

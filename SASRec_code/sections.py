@@ -76,7 +76,8 @@ def injected_noise(measured: Measured, result: dict) -> list[str]:
     ]
     differences = ", ".join(f"{kind} {describe(found)}" for kind, found in result["fused minus"].items())
     parts = [
-        f"<h2>Finding the injected noise</h2><p>{len(measured.test.items):,} test windows, {truth.mean():.1%} of the history "
+        f"<h2>Finding the injected noise</h2><p>{len(measured.test.items):,} test windows of "
+        f"{len(np.unique(measured.test.users)):,} users, {truth.mean():.1%} of the history "
         f"positions are injected noise. {KINDS} {CONTEXT}</p>",
         page.table(["evidence", "AUC", "auc_context", *names], rows),
         f"<p>AUC of fused less that of the others, 95 % intervals (bootstrap over users): {differences}.</p>",
