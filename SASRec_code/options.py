@@ -52,6 +52,7 @@ class RowsOptions:
     maxlen: int | None = None  # None: what the rows need
     evidence: tuple[str, ...] = ("raw",)  # kinds that will weigh the rows
     filtered: tuple[str, ...] = ()  # splits whose rows will be filtered
+    whole_splits: bool = False  # never a sample of a split's rows
 
     @property
     def folder(self) -> Path:
@@ -60,7 +61,8 @@ class RowsOptions:
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> "RowsOptions":
         kinds = (args.evidence,) if isinstance(args.evidence, str) else tuple(args.evidence)
-        return cls(args.dataset, args.data_root, args.maxlen, kinds, FILTERED_SPLITS[args.denoise_category])
+        whole_splits = getattr(args, "rows", "sample") == "all"  # of export.py
+        return cls(args.dataset, args.data_root, args.maxlen, kinds, FILTERED_SPLITS[args.denoise_category], whole_splits)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 from options import RowsOptions
 
+from denoise_code.common.errors import InputError
 from denoise_code.data_set.catalogue import read_titles
-from denoise_code.data_set.folder import SPLITS, find_split, scored
+from denoise_code.data_set.folder import SPLITS, find_split, noisy_name, scored
 from denoise_code.data_set.padded_rows import Split, read_split
 
 NEXT_TO_ROWS = ("id2name4Rec.json", "planted.csv", "title_vectors.safetensors")  # files that evidence and replacements read
@@ -24,10 +25,25 @@ def needs_llm(options: RowsOptions) -> bool:
 
 def find_files(options: RowsOptions) -> dict[str, Path]:
     """{split: its file}; InputError where there is none."""
-    with_llm = needs_llm(options)
-    return {
-        split: find_split(options.data_root, options.dataset, split, with_llm and split in options.filtered) for split in SPLITS
-    }
+    with_llm, paths = needs_llm(options), {}
+    for split in SPLITS:
+        denoised = with_llm and split in options.filtered
+        if options.whole_splits:
+            paths[split] = find_whole_split(options, split, denoised)
+        else:
+            paths[split] = find_split(options.data_root, options.dataset, split, denoised)
+    return paths
+
+
+def find_whole_split(options: RowsOptions, split: str, denoised: bool) -> Path:
+    """<split>.csv, of the data set or, unless the columns of denoising are asked for, of the noisy folder that it stems from."""
+    datasets = dict.fromkeys([options.dataset] if denoised else [options.dataset, noisy_name(options.dataset)])
+    for dataset in datasets:
+        path = options.data_root / dataset / f"{split}.csv"
+        if path.exists():
+            return path
+    hint = f"; generate_denoised.py --denoise_data {split} writes it" if denoised else ""
+    raise InputError(f"--rows all: no {split}.csv in {' or '.join(datasets)}{hint}")
 
 
 def choose_maxlen(paths: dict[str, Path], maxlen: int | None) -> int:
