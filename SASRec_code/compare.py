@@ -13,25 +13,39 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # where denoise_code 
 from denoise_code.common.errors import Parser, input_errors
 
 
-def main(argv=None) -> list[dict]:
+def parse_args(argv=None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("runs", type=Path, nargs="+", help="folders of main.py; differences are to the first")
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of main.py (two or more); differences are to the first")
     args = parser.parse_args(argv)
     if len(args.runs) < 2:
         parser.error("two runs or more are compared")
-    from comparison import compare, read_runs, sentence, table
+    return args
 
+
+def main(argv=None) -> list[dict]:
+    args = parse_args(argv)
+    from comparison import compare, read_runs
+
+    # 1. The ranks of all runs
     with input_errors(__file__):
         users, runs = read_runs(args.runs)
+    # 2. Their differences
     report = compare(users, runs)
-    seeds = min(map(len, runs.values()))
-    print(
-        f"{len(users):,} test rows, " + (f"{seeds} seeds" if seeds > 1 else "one seed: what another would give is in no interval")
-    )
-    beside = [name for name in ("difference", "to random places") if any(name in row for row in report)]
-    print(table(report, ("rows", "NDCG@20", *beside)))
-    print("\n".join(sentence(row, report[0]) for row in report[1:]))
+    # 3. For people
+    n_seeds = min(len(ranks) for ranks in runs.values())
+    print_report(report, len(users), len(set(users.tolist())), n_seeds)
     return report
+
+
+def print_report(report: list[dict], n_rows: int, n_users: int, n_seeds: int) -> None:
+    from comparison import sentence, table
+
+    seeds = f"{n_seeds} seeds" if n_seeds > 1 else "one seed: what another would give is in no interval"
+    users = "1 user" if n_users == 1 else f"{n_users:,} users"
+    print(f"{n_rows:,} test rows of {users}, {seeds}")
+    comparisons = [name for name in ("difference", "to random places") if any(name in row for row in report)]
+    print(table(report, ("rows", "NDCG@20", *comparisons)))
+    print("\n".join(sentence(row, report[0]) for row in report[1:]))
 
 
 if __name__ == "__main__":

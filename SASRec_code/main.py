@@ -14,95 +14,69 @@ a row of a sweep's table is what its settings give here. What is edited in valid
 
 import argparse
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where denoise_code lies
-from options import check_args, link_or_copy, make_parser, output_folder, settings
+from options import (
+    FilterOptions,
+    RecommenderOptions,
+    RowsOptions,
+    TrainingOptions,
+    check_args,
+    make_parser,
+    models_folder,
+    output_folder,
+    settings,
+    with_settings,
+)
 
 from denoise_code.common.errors import input_errors
-from denoise_code.common.files import save_arrays, write_json
 
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = make_parser(__doc__)
-    parser.add_argument("--where", action="store_true", help="print the output folder and stop")
+    parser.add_argument("--where", action="store_true", help="print the output folder and stop (default: run)")
     return check_args(parser, parser.parse_args(argv))
 
 
 def main(argv=None) -> dict:
     args = parse_args(argv)
     with input_errors(__file__):
-        return experiment(args)
+        return run(args)
 
 
-def experiment(args) -> dict:
+def run(args: argparse.Namespace) -> dict:
     """Runs all seeds and returns what run.json holds."""
-    import numpy as np
-    import torch
-    from comparison import MEASURED, summarise, table
-    from filter import FILTERED, check_replacements, denoise, make_replacer, selection_windows, weigh
-    from ranking import metrics, rank_targets
-    from rows import load
-    from rows import rows_fingerprint as fingerprint
-    from training import choose_device, load_weights, make_model, peak_memory_gib, trained, warn_of_busy_cores
+    from experiment import Experiment, read_rows, write_results
+    from rows import choose_maxlen, find_files, rows_fingerprint
+    from training import Trainer, choose_device, warn_of_busy_cores
 
-    # 1. rows, filtered
-    data = fingerprint(args, FILTERED[args.denoise_category])
-    folder = output_folder(args, data, "")
+    # 1. Where the results go
+    paths = find_files(RowsOptions.from_arguments(args))
+    args = with_settings(args, maxlen=choose_maxlen(paths, args.maxlen))  # of the data set, where none is given
+    rows_options = RowsOptions.from_arguments(args)
+    data_fingerprint = rows_fingerprint(rows_options)
+    folder = output_folder(args, data_fingerprint, "")
     if args.where:
         print(folder)
         return {}
-    device = choose_device(args)
+    device = choose_device(args.device, args.cuda)
     warn_of_busy_cores(device)
-    splits, n_items = load(args, FILTERED[args.denoise_category])
-    check_replacements(splits, args)
-    weights, replacer = weigh(splits, n_items, args), make_replacer(splits, n_items, args)
+
+    # 2. The rows, and what the filter knows of them
+    rows = read_rows(rows_options, FilterOptions.from_arguments(args))
     folder.mkdir(parents=True, exist_ok=True)
 
-    # 2. one model a seed; test is looked at once, with the weights that valid chose
-    fits, ranks = [], {"valid": [], "test": []}
-    for draw, seed in enumerate(range(args.seed, args.seed + args.seeds)):
-        if draw == 0 or args.evidence == "random":  # other places for each seed
-            edited = denoise(splits, weights, args, replacer, draw)
-            tensors = {name: torch.from_numpy(windows).to(device) for name, windows in edited.items()}
-            selection = torch.from_numpy(selection_windows(splits, edited, args)).to(device)  # (N, L + 1)
-        if args.state_dict_path:
-            model = make_model(n_items, args, seed, device)
-            load_weights(model, args.state_dict_path)
-        else:
-            curves = folder / f"tensorboard_seed{seed}"
-            model, record, kept = trained(tensors["train"], selection, n_items, args, seed, device, curves)
-            fits.append({"seed": seed} | record)
-            link_or_copy(kept, folder / f"seed{seed}.safetensors")
-        for split, by_seed in ranks.items():
-            windows = tensors[split]
-            by_seed.append(rank_targets(model, windows[:, :-1], windows[:, -1]))
-        if args.state_dict_path:
-            break
+    # 3. One model a seed; test is looked at once, with the weights that valid chose
+    recommender, training = RecommenderOptions.from_arguments(args, args.model), TrainingOptions.from_arguments(args)
+    experiment = Experiment(rows, Trainer(rows.n_items, recommender, training, device, models_folder(args)), folder)
+    if args.state_dict_path:
+        outcomes = [experiment.evaluate(args.state_dict_path, args.seed)]
+    else:
+        outcomes = [experiment.train_and_rank(seed, draw) for draw, seed in enumerate(range(args.seed, args.seed + args.seeds))]
 
-    # 3. what came of it
-    results = {split: [metrics(of_seed) for of_seed in by_seed] for split, by_seed in ranks.items()}
-    run = {
-        "arguments": settings(args),
-        "data_fingerprint": data,
-        "rows": {name: len(windows) for name, windows in tensors.items()},
-        "n_items": n_items,
-        "versions": {name: version(name) for name in ("torch", "numpy")},
-        "device": str(device),
-        "fits": fits,
-        "per_seed": results,
-        "metrics": {split: summarise(values) for split, values in results.items()},
-        "peak_memory_gib": round(peak_memory_gib(device), 3),  # of the device
-    }
-    test = splits["test"]
-    save_arrays(folder / "test_ranks.npz", users=test.users.astype(str), targets=test.items[:, -1], ranks=np.stack(ranks["test"]))
-    write_json(folder / "run.json", run)
-    print(table([{"rows": split, **measured} for split, measured in run["metrics"].items()], ("rows", *MEASURED)))
-    print(
-        f"wrote {folder}; {sum(fit['seconds'] for fit in fits):.0f} s of training, peak memory {run['peak_memory_gib']} GiB ({device})"
-    )
-    return run
+    # 4. What came of it
+    return write_results(folder, settings(args), data_fingerprint, rows, device, outcomes)
 
 
 if __name__ == "__main__":

@@ -33,10 +33,10 @@ class Measured:
         """{kind: AUC on noise as popular as the rest, with its interval}."""
         from sklearn.metrics import roc_auc_score
 
-        drawn, scored = bootstrap_aucs(self.planted, 2, self.on_planted), self.planted.editable
+        intervals, scored = auc_intervals(self.planted, bootstrap_aucs(self.planted, 2, self.on_planted)), self.planted.editable
         truth = (self.planted.mask == 2)[scored]
         return {
-            kind: {"auc_context": float(roc_auc_score(truth, score[scored])), "interval": interval(drawn[kind])}
+            kind: {"auc_context": float(roc_auc_score(truth, score[scored])), "interval": intervals[kind]}
             for kind, score in self.on_planted.items()
         }
 
@@ -55,6 +55,12 @@ class Measured:
         if not truth[scored].any():
             return {}
         return {kind: detection_row(truth, score, scored) for kind, score in self.scores.items()}
+
+
+def auc_intervals(split, draws: dict[str, np.ndarray]) -> dict[str, list[float] | None]:
+    """{kind: the middle 95 % of bootstrap draws (draws,)}; None where the rows are of one user."""
+    has_intervals = len(np.unique(split.users)) > 1
+    return {kind: interval(values) if has_intervals else None for kind, values in draws.items()}
 
 
 def calibration(checks: dict) -> dict:
@@ -81,13 +87,13 @@ def threshold_rows(truth: np.ndarray, prob: np.ndarray) -> list[list]:
 
 def figures(measured: Measured, checks: dict, replacer, compared: list[dict]) -> dict:
     """All that report.json holds; the figures of noise only where the rows have such noise."""
-    test, detection, natural = measured.test, measured.detection(1), measured.detection(3)
+    test, detection = measured.test, measured.detection(1)
     result = {"calibration": calibration(checks), "auc_context": measured.context(), "runs": compared}
     result["coefficients"] = {kind: evidence.coefficients() for kind, evidence in measured.fitted.items()}
     if detection:
         drawn = bootstrap_aucs(test, 1, measured.scores)
-        less = {kind: interval(drawn["fused"] - aucs) for kind, aucs in drawn.items() if kind != "fused"}
+        less = auc_intervals(test, {kind: drawn["fused"] - aucs for kind, aucs in drawn.items() if kind != "fused"})
         result |= {"detection": detection, "fused minus": less}
         if (test.clean != test.items)[test.editable].any():
             result["replacements"] = hits(replacer(), test)
-    return result | ({"detection_natural": natural} if natural else {})
+    return result

@@ -1,10 +1,15 @@
-"""The options that the scripts share, errors that a user can act on, files that are whole or absent. Knows nothing of data and models."""
+"""The options that the scripts of stage 3 share, and the small dataclasses in which they travel.
+
+A script parses its options once and makes of them the dataclasses that it hands on; what reads each stands in its docstring.
+Their fields bear the names of the options, and their defaults are the defaults of the options.
+"""
 
 import argparse
 import hashlib
 import json
 import os
 import shutil
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from denoise_code.common.errors import Parser
@@ -13,14 +18,139 @@ from denoise_code.common.options import ranged
 
 ROOT = Path(__file__).resolve().parent
 KINDS = ("raw", "llm", "collaborative", "semantic", "collaborative+semantic", "fused", "random", "oracle")
+CONTROLS = ("random", "oracle")  # kinds that sweep.py adds by itself
+EDITS = ("replace", "delete")
+FILTERED_SPLITS = {  # --denoise_category
+    "none": (),
+    "train": ("train",),
+    "test": ("valid", "test"),
+    "all": ("train", "valid", "test"),
+}
+WHERE_IT_RAN = ("data_root", "output_root", "device", "cuda", "where")  # options that shape no result
+# The options that say which rows a run has: what compare.py expects to differ between runs.
+OPTIONS_OF_ROWS = (
+    "dataset",
+    "denoise_category",
+    "train_noise_filter_threshold",
+    "test_noise_filter_threshold",
+    "train_max_denoise_num",
+    "test_max_denoise_num",
+    "threshold_from",
+    "evidence",
+    "edit",
+    "replace_with",
+    "clean",
+)
+
+
+@dataclass(frozen=True)
+class RowsOptions:
+    """Which files are read, and how much of their rows: rows.py."""
+
+    dataset: str
+    data_root: Path = ROOT.parent / "data"
+    maxlen: int | None = None  # None: what the rows need
+    evidence: tuple[str, ...] = ("raw",)  # kinds that will weigh the rows
+    filtered: tuple[str, ...] = ()  # splits whose rows will be filtered
+    whole_splits: bool = False  # never a sample of a split's rows
+
+    @property
+    def folder(self) -> Path:
+        return self.data_root / self.dataset
+
+    @classmethod
+    def from_arguments(cls, args: argparse.Namespace) -> "RowsOptions":
+        kinds = (args.evidence,) if isinstance(args.evidence, str) else tuple(args.evidence)
+        whole_splits = getattr(args, "rows", "sample") == "all"  # of export.py
+        return cls(args.dataset, args.data_root, args.maxlen, kinds, FILTERED_SPLITS[args.denoise_category], whole_splits)
+
+
+@dataclass(frozen=True)
+class EditLimits:
+    """What is edited in the rows of a part, train or test (valid and test): filter.py, bench.py.
+
+    threshold: of `raw` the share of positions below it, of other evidence a probability. max_edits: most edits in a row.
+    """
+
+    threshold: float = 0.9
+    max_edits: int = 3
+
+
+@dataclass(frozen=True)
+class FilterOptions:
+    """What the threshold filter does: filter.py, bench.py."""
+
+    denoise_category: str = "none"
+    train: EditLimits = EditLimits()
+    test: EditLimits = EditLimits()  # of histories of valid and test rows
+    threshold_from: str = "valid"
+    evidence: str = "raw"
+    edit: str = "replace"
+    replace_with: str = "suggested"
+    clean: bool = False
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits whose rows are filtered."""
+        return FILTERED_SPLITS[self.denoise_category]
+
+    def limits_of(self, split: str) -> EditLimits:
+        return self.train if split == "train" else self.test
+
+    @classmethod
+    def from_arguments(cls, args: argparse.Namespace, **instead) -> "FilterOptions":
+        """instead: fields that are given in place of the options', such as one of several kinds of evidence."""
+        by_name = {"denoise_category", "threshold_from", "evidence", "edit", "replace_with", "clean"}
+        values = {name: getattr(args, name) for name in by_name}
+        values["train"] = EditLimits(args.train_noise_filter_threshold, args.train_max_denoise_num)
+        values["test"] = EditLimits(args.test_noise_filter_threshold, args.test_max_denoise_num)
+        return cls(**values | instead)
+
+
+@dataclass(frozen=True)
+class RecommenderOptions:
+    """The network: training.make_model."""
+
+    model: str = "SASRec"
+    maxlen: int = 10
+    hidden_units: int = 64
+    num_blocks: int = 2
+    num_heads: int = 1
+    dropout_rate: float = 0.5
+
+    @classmethod
+    def from_arguments(cls, args: argparse.Namespace, model: str) -> "RecommenderOptions":
+        """With what the model's paper sets where nothing is given."""
+        return from_namespace(cls, of_model(args, model))
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How it learns: training.train_epoch, training.fit."""
+
+    batchsize: int = 256
+    lr: float = 0.001
+    num_epochs: int = 201
+    weight_decay: float = 0.0
+    loss: str = "bce"
+    patience: int = 10
+    select_on: str = "valid"
+
+    @classmethod
+    def from_arguments(cls, args: argparse.Namespace) -> "TrainingOptions":
+        return from_namespace(cls, args)
+
+
 PAPER = {  # width, blocks, heads and dropout of each model's paper; SASRec as in the release
     "SASRec": {"hidden_units": 64, "num_blocks": 2, "num_heads": 1, "dropout_rate": 0.5},
     "GRU4Rec": {"hidden_units": 100, "num_blocks": 1, "num_heads": 1, "dropout_rate": 0.5},
     "BERT4Rec": {"hidden_units": 64, "num_blocks": 2, "num_heads": 2, "dropout_rate": 0.2},
 }
-CONTROLS = ("random", "oracle")
-EDITS = ("replace", "delete")
-PLACES = ("data_root", "output_root", "device", "cuda", "where")  # where it ran, not what
+
+
+def from_namespace(cls, args: argparse.Namespace):
+    """A dataclass whose fields are all options."""
+    return cls(**{field.name: getattr(args, field.name) for field in fields(cls)})
 
 
 def filter_parser(description: str, several: bool = False) -> argparse.ArgumentParser:
@@ -30,78 +160,137 @@ def filter_parser(description: str, several: bool = False) -> argparse.ArgumentP
     """
     parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add, count, share = parser.add_argument, ranged(int, 0), ranged(float, 0, 1)
-    add("--dataset", required=True, help="folder below --data_root")
-    add("--data_root", type=Path, default=ROOT.parent / "data")
-    add("--output_root", type=Path, default=ROOT / "output")
-    add("--maxlen", type=ranged(int, 1), default=10, help="longest history")
-    add("--denoise_category", choices=["none", "train", "test", "all"], default="none", help="rows to filter; test: valid too")
+    several_values = {"nargs": "+"} if several else {}
+
+    def default(value):
+        return [value] if several else value
+
+    add("--dataset", required=True, help="folder below --data_root (needed)")
+    add("--data_root", type=Path, default=RowsOptions.data_root, help="where data sets lie (default: data/ of the project)")
+    add("--output_root", type=Path, default=ROOT / "output", help="where results go (default: SASRec_code/output)")
+    add(
+        "--maxlen",
+        type=ranged(int, 1),
+        help="longest history, of a longer one the latest items (default: that of the data set's rows; 10 in the release)",
+    )
+    add(
+        "--denoise_category",
+        choices=[*FILTERED_SPLITS],
+        default=FilterOptions.denoise_category,
+        help="rows to filter; test: the histories of valid too (default: none)",
+    )
     add(
         "--train_noise_filter_threshold",
         type=share,
-        default=0.9,
-        help="train rows; raw: share of positions below the threshold, "
-        "other evidence: the probability above which an item is edited (0.1 to 0.3; 0.9 is hardly ever reached)",
+        default=EditLimits.threshold,
+        help="of train rows; raw: share of positions below the threshold (paper); other evidence: the probability above which "
+        "an item is edited, 0.1 to 0.3, as 0.9 is hardly ever reached (default: 0.9; the release's command: 0.6)",
     )
-    add("--test_noise_filter_threshold", type=share, default=0.9, help="the same for the histories of valid and test rows")
-    add("--train_max_denoise_num", type=count, default=3, help="most edits in a train row")
-    add("--test_max_denoise_num", type=count, default=3, help="most edits in a history of valid or test")
+    add(
+        "--test_noise_filter_threshold",
+        type=share,
+        default=EditLimits.threshold,
+        help="the same for the histories of valid and test rows (default: 0.9, as in the release's command)",
+    )
+    add(
+        "--train_max_denoise_num",
+        type=count,
+        default=EditLimits.max_edits,
+        help="most edits in a train row (default: 3; the release's command: 2)",
+    )
+    add(
+        "--test_max_denoise_num",
+        type=count,
+        default=EditLimits.max_edits,
+        help="most edits in a history of valid or test (default: 3; the release's command: 1)",
+    )
     add(
         "--threshold_from",
         choices=["valid", "split"],
-        default="valid",
-        help="raw: rows whose percentile is taken for test (release: split)",
+        default=FilterOptions.threshold_from,
+        help="raw: rows whose percentile is taken for test (default: valid; release: split, each its own)",
     )
-    kinds = [kind for kind in KINDS if not (several and kind in CONTROLS)]
-    some = {"nargs": "+"} if several else {}
-    add("--evidence", choices=kinds, default=["raw"] if several else "raw", **some, help="raw: noise_prob, thresholds are shares "
-        "(paper); calibrated probabilities (denoise_code/evidence): llm, …, fused of all that the folder has; for comparison random: fused "
-        "at random places, oracle: the injected noise itself")  # fmt: skip
+    add(
+        "--evidence",
+        choices=[kind for kind in KINDS if not (several and kind in CONTROLS)],
+        default=default(FilterOptions.evidence),
+        **several_values,
+        help="raw: noise_prob, thresholds are shares (default, paper); calibrated probabilities (denoise_code/evidence): llm, …, "
+        "fused of all that the folder has; for comparison random: fused at random places, oracle: the injected noise itself",
+    )
     add(
         "--edit",
         choices=EDITS,
-        default=["replace"] if several else "replace",
-        **some,
-        help="what has no replacement is deleted either way",
+        default=default(FilterOptions.edit),
+        **several_values,
+        help="replace (default, paper) or delete; what has no replacement is deleted either way",
     )
     add(
         "--replace_with",
         choices=["suggested", "neighbours"],
-        default="suggested",
-        help="suggested: by the language model (paper); neighbours: what goes with the rest of the window (denoise_code/neighbours.py)",
+        default=FilterOptions.replace_with,
+        help="suggested: by the language model (default, paper); neighbours: what goes with the rest of the window "
+        "(denoise_code/neighbours.py)",
     )
-    add("--clean", action="store_true", help="the rows before noise was injected: the upper bound of denoising")
+    add(
+        "--clean",
+        action="store_true",
+        help="take the rows before noise was injected: the upper bound of denoising (default: as they are)",
+    )
     return parser
 
 
-def of_paper(name: str) -> str:
-    return ", ".join(f"{values[name]} ({model})" for model, values in PAPER.items())
+def of_papers(option: str) -> str:
+    """What the papers set, for help."""
+    return ", ".join(f"{values[option]} ({model})" for model, values in PAPER.items())
 
 
 def make_parser(description: str, several: bool = False) -> argparse.ArgumentParser:
     """The same, and how the recommender is trained: the options of main.py and sweep.py."""
     parser = filter_parser(description, several)
     add, count = parser.add_argument, ranged(int, 0)
-    add("--model", choices=[*PAPER], default=["SASRec"] if several else "SASRec", **({"nargs": "+"} if several else {}))
-    add("--batchsize", type=ranged(int, 1), default=256)
-    add("--lr", type=ranged(float, 1e-9), default=0.001)
-    add("--hidden_units", type=ranged(int, 1), help=f"default: {of_paper('hidden_units')}")
-    add("--num_blocks", type=ranged(int, 1), help=f"default: {of_paper('num_blocks')}")
-    add("--num_heads", type=ranged(int, 1), help=f"default: {of_paper('num_heads')}")
-    add("--num_epochs", type=ranged(int, 1), default=201)
-    add("--dropout_rate", type=ranged(float, 0, 0.99), help=f"default: {of_paper('dropout_rate')}")
-    add("--weight_decay", type=ranged(float, 0), default=0.0)
-    add("--seed", type=count, default=2024)
-    add("--seeds", type=ranged(int, 1), default=1, help="runs of consecutive seeds; mean and spread are reported")
-    add("--loss", choices=["bce", "ce"], default="bce", help="bce: one negative a position (release); ce: whole catalogue")
-    add("--select_on", choices=["valid", "test"], default="valid", help="split whose NDCG@20 picks the epoch (release: test)")
-    add("--patience", type=ranged(int, 1), default=10, help="epochs without a better NDCG@20 before stopping")
-    add("--state_dict_path", type=Path, help="evaluate these weights, train nothing")
+    add(
+        "--model",
+        choices=[*PAPER],
+        default=["SASRec"] if several else "SASRec",
+        **({"nargs": "+"} if several else {}),
+        help="recommender (default: SASRec, release)",
+    )
+    add("--batchsize", type=ranged(int, 1), default=TrainingOptions.batchsize, help="windows a step (default: 256)")
+    add("--lr", type=ranged(float, 1e-9), default=TrainingOptions.lr, help="Adam's learning rate (default: 0.001)")
+    add("--hidden_units", type=ranged(int, 1), help=f"width (default, each model's paper: {of_papers('hidden_units')})")
+    add("--num_blocks", type=ranged(int, 1), help=f"layers (default, each model's paper: {of_papers('num_blocks')})")
+    add("--num_heads", type=ranged(int, 1), help=f"of attention (default, each model's paper: {of_papers('num_heads')})")
+    add("--num_epochs", type=ranged(int, 1), default=TrainingOptions.num_epochs, help="most epochs (default: 201)")
+    add("--dropout_rate", type=ranged(float, 0, 0.99), help=f"default, each model's paper: {of_papers('dropout_rate')}")
+    add("--weight_decay", type=ranged(float, 0), default=TrainingOptions.weight_decay, help="of Adam (default: 0)")
+    add("--seed", type=count, default=2024, help="of weights, order, negatives and dropout (default: 2024)")
+    add("--seeds", type=ranged(int, 1), default=1, help="runs of consecutive seeds, mean and spread are reported (default: 1)")
+    add(
+        "--loss",
+        choices=["bce", "ce"],
+        default=TrainingOptions.loss,
+        help="bce: one negative a position (default, release); ce: whole catalogue",
+    )
+    add(
+        "--select_on",
+        choices=["valid", "test"],
+        default=TrainingOptions.select_on,
+        help="split whose NDCG@20 picks the epoch (default: valid; release: test)",
+    )
+    add(
+        "--patience",
+        type=ranged(int, 1),
+        default=TrainingOptions.patience,
+        help="epochs without a better NDCG@20 before stopping (default: 10)",
+    )
+    add("--state_dict_path", type=Path, help="evaluate these weights, train nothing (default: train)")
     add("--device", help="cpu, cuda, cuda:1, … (default: the GPU --cuda where there is one)")
-    add("--cuda", type=count, default=0, help="number of the GPU")
+    add("--cuda", type=count, default=0, help="number of the GPU (default: 0)")
     return parser
 
 
-def check_filter(parser, args) -> argparse.Namespace:
+def check_filter(parser, args: argparse.Namespace) -> argparse.Namespace:
     """Refuse what contradicts itself before anything is read."""
     if args.clean and args.denoise_category != "none":
         parser.error("--clean has nothing to denoise: use it with --denoise_category none")
@@ -113,16 +302,18 @@ def check_filter(parser, args) -> argparse.Namespace:
     return args
 
 
-def with_settings(args, **changed) -> argparse.Namespace:
+def with_settings(args: argparse.Namespace, **changed) -> argparse.Namespace:
     return argparse.Namespace(**(vars(args) | changed))
 
 
-def of_model(args, model: str) -> argparse.Namespace:
+def of_model(args: argparse.Namespace, model: str) -> argparse.Namespace:
     """The arguments for this model, with what its paper sets where nothing is given."""
-    return with_settings(args, model=model, **{key: value for key, value in PAPER[model].items() if getattr(args, key) is None})
+    of_paper = {option: value for option, value in PAPER[model].items() if getattr(args, option) is None}
+    return with_settings(args, model=model, **of_paper)
 
 
-def check_args(parser, args) -> argparse.Namespace:
+def check_args(parser, args: argparse.Namespace) -> argparse.Namespace:
+    """The same for one model, with what its paper sets."""
     args = of_model(args, args.model)
     if args.model == "BERT4Rec" and args.loss == "bce":
         parser.error("--model BERT4Rec predicts masked items over the whole catalogue: use it with --loss ce")
@@ -133,15 +324,22 @@ def check_args(parser, args) -> argparse.Namespace:
     return check_filter(parser, args)
 
 
-def settings(args) -> dict:
-    """The arguments that shape the result."""
-    return {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items() if key not in PLACES}
+def settings(args: argparse.Namespace) -> dict:
+    """The arguments that shape the result, as run.json keeps them."""
+    shaping = {option: value for option, value in vars(args).items() if option not in WHERE_IT_RAN}
+    return {option: str(value) if isinstance(value, Path) else value for option, value in shaping.items()}
 
 
-def output_folder(args, data: str, kind: str) -> Path:
+def output_folder(args: argparse.Namespace, data_fingerprint: str, prefix: str) -> Path:
     """A folder for these settings on these rows: the same command writes the same results to the same place."""
-    digest = hashlib.sha256(json.dumps([settings(args), data], sort_keys=True).encode()).hexdigest()[:10]
-    return args.output_root / args.dataset / f"{kind}{'clean' if args.clean else args.denoise_category}_{digest}"
+    identity = json.dumps([settings(args), data_fingerprint], sort_keys=True)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
+    return args.output_root / args.dataset / f"{prefix}{'clean' if args.clean else args.denoise_category}_{digest}"
+
+
+def models_folder(args: argparse.Namespace) -> Path:
+    """Where trained models of a data set are kept, for all scripts."""
+    return args.output_root / args.dataset / "models"
 
 
 def link_or_copy(source: Path, target: Path) -> None:

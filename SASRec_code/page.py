@@ -1,4 +1,4 @@
-"""The page of report.py: figures, tables, windows as a person reads them. Knows nothing of where its figures come from.
+"""The page of report.py: figures, tables, windows as a person reads them.
 
 Self-contained, without scripts: the filter of the windows is radio buttons and CSS. Titles are data from strangers and
 escaped everywhere.
@@ -51,27 +51,6 @@ def save_figure(figure, path: Path) -> None:
     plt.close(figure)
 
 
-def draw_curves(folder: Path, truth: np.ndarray, scores: dict[str, np.ndarray]) -> list[tuple[Path, str]]:
-    """ROC and precision-recall of each kind of evidence, truth and scores (N,)."""
-    import matplotlib.pyplot as plt
-    from sklearn.metrics import precision_recall_curve, roc_curve
-
-    drawn = [(folder / "report_roc.png", "ROC"), (folder / "report_precision_recall.png", "precision and recall")]
-    for (path, name), labels in zip(drawn, (("false positive rate", "true positive rate"), ("recall", "precision"))):
-        figure, axes = plt.subplots(figsize=(4.6, 3.6))
-        for kind, score in scores.items():
-            x, y = roc_curve(truth, score)[:2] if name == "ROC" else precision_recall_curve(truth, score)[1::-1]
-            axes.plot(x, y, color=COLOURS[kind], label=kind, linewidth=1.8)
-        if name == "ROC":
-            axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
-        else:
-            axes.axhline(truth.mean(), color="0.8", linewidth=1)
-        axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(0, 1), ylim=(0, 1.02))
-        axes.legend(frameon=False, fontsize=8)
-        save_figure(figure, path)
-    return drawn
-
-
 def draw_reliability(path: Path, checks: dict[str, tuple[np.ndarray, np.ndarray]]) -> tuple[Path, str]:
     """Share of planted items against their mean probability, in tenths of the probability; checks: {kind: (truth, prob)}."""
     import matplotlib.pyplot as plt
@@ -79,40 +58,21 @@ def draw_reliability(path: Path, checks: dict[str, tuple[np.ndarray, np.ndarray]
     figure, axes = plt.subplots(figsize=(4.6, 3.6))
     axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
     for kind, (truth, prob) in checks.items():
-        cell = np.minimum((prob * 10).astype(int), 9)
-        used = [c for c in range(10) if (cell == c).sum() >= 10]
-        x, y = ([values[cell == c].mean() for c in used] for values in (prob, truth))
-        axes.plot(x, y, marker="o", color=COLOURS[kind], label=kind)
+        tenth = np.minimum((prob * 10).astype(int), 9)  # (N,)
+        tenths = [number for number in range(10) if (tenth == number).sum() >= 10]
+        mean_prob = [prob[tenth == number].mean() for number in tenths]
+        share_planted = [truth[tenth == number].mean() for number in tenths]
+        axes.plot(mean_prob, share_planted, marker="o", color=COLOURS[kind], label=kind)
     axes.set(xlabel="mean probability", ylabel="share planted (held out)", xlim=(0, 1), ylim=(0, 1))
     axes.legend(frameon=False, fontsize=8)
     save_figure(figure, path)
     return path, "reliability on held-out planted windows"
 
 
-def draw_histograms(path: Path, truth: np.ndarray, scores: dict[str, np.ndarray]) -> tuple[Path, str]:
-    import matplotlib.pyplot as plt
-
-    figure, panels = plt.subplots(2, -(-len(scores) // 2), figsize=(4.6, 3.6), squeeze=False)
-    for axes, (kind, score) in zip(panels.flat, scores.items()):
-        edges = np.linspace(*np.percentile(score, [0.5, 99.5]), 30)
-        for value, colour, label in ((False, "#b8bec7", "other"), (True, "#d1495b", "injected")):
-            axes.hist(score[truth == value], edges, density=True, alpha=0.6, color=colour, label=label)
-        axes.set(title=kind, yticks=[])
-        axes.title.set_fontsize(9)
-    for empty in panels.flat[len(scores) :]:
-        empty.set_axis_off()
-    panels[0, 0].legend(frameon=False, fontsize=8)
-    save_figure(figure, path)
-    return path, "scores of injected noise and of the rest"
-
-
-def answer(facts: list[tuple[str, str]]) -> str:
+def headline(lines: list[tuple[str, str]]) -> str:
     """The page's first lines: (figure, what it is) side by side."""
-    return (
-        '<div class="answer">'
-        + "".join(f"<div><b>{html.escape(a)}</b><span>{html.escape(b)}</span></div>" for a, b in facts)
-        + "</div>"
-    )
+    cards = (f"<div><b>{html.escape(figure)}</b><span>{html.escape(text)}</span></div>" for figure, text in lines)
+    return f'<div class="answer">{"".join(cards)}</div>'
 
 
 def table(header: list[str], rows: list[list]) -> str:
@@ -134,35 +94,45 @@ def escape(title: str) -> str:
 
 
 def window(number: int, split, row: int, prob: np.ndarray, titles: list[str], replacement: np.ndarray, threshold: float) -> str:
-    """A window title by title: shaded by probability, its replacement beside the flagged, injected noise marked."""
+    """A window title by title: shaded by probability, its replacement beside the flagged, injected noise marked.
+
+    prob (N, W) float, NaN where nothing is scored; replacement (N, W) item ids, 0 where there is none.
+    """
     lines, noise, scored = [], split.mask[row] == 1, ~np.isnan(prob[row])
     flagged = prob[row] > threshold
     for place in np.flatnonzero(split.items[row]):
-        title, value = escape(titles[split.items[row, place]]), prob[row, place]
+        title = escape(titles[split.items[row, place]])
         if not scored[place]:
             lines.append(f'<li class="target">{title} (next item)</li>')
             continue
-        instead = titles[replacement[row, place]] if replacement[row, place] and flagged[place] else ""
-        instead = f' <span class="instead">→ {escape(instead)}</span>' if instead else ""
-        injected = ' class="injected"' if noise[place] else ""
-        shade = f"background:rgba(var(--red),{0.6 * value:.2f})"
-        lines.append(f'<li style="{shade}"><span{injected}>{title}</span><span class="prob">{value:.2f}</span>{instead}</li>')
+        item = replacement[row, place] if flagged[place] else 0
+        lines.append(interaction(title, prob[row, place], noise[place], titles[item] if item else ""))
     kinds = {"injected": noise & scored, "miss": noise & scored & ~flagged, "alarm": ~noise & flagged}
     classes = " ".join(["window", *(kind for kind, places in kinds.items() if places.any())])
     user = html.escape(str(split.users[row]))
     return f'<div class="{classes}"><h3>window {number}, user {user}</h3><ol>{"".join(lines)}</ol></div>'
 
 
-def choice() -> str:
+def interaction(title: str, prob: float, is_noise: bool, replacement_title: str) -> str:
+    """A line of a window; title is escaped, that of the replacement is not."""
+    replaced_by = f' <span class="instead">→ {escape(replacement_title)}</span>' if replacement_title else ""
+    injected = ' class="injected"' if is_noise else ""
+    shade = f"background:rgba(var(--red),{0.6 * prob:.2f})"
+    return f'<li style="{shade}"><span{injected}>{title}</span><span class="prob">{prob:.2f}</span>{replaced_by}</li>'
+
+
+def buttons() -> str:
     """The filter of the windows."""
-    buttons = (
+    inputs = (
         f'<label><input type="radio" name="shown" id="{kind}"{" checked" if kind == "all" else ""}>{text}</label>'
         for kind, text in SHOWN.items()
     )
-    return f'<div class="choice">{"".join(buttons)}</div>'
+    return f'<div class="choice">{"".join(inputs)}</div>'
 
 
 def images(drawn: list[tuple[Path, str]]) -> str:
+    """Figures (file, what it shows), within the page."""
+
     def image(path: Path, text: str) -> str:
         return f'<img alt="{html.escape(text)}" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
 

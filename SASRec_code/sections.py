@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import page
-from comparison import MEASURED, sentence
-from filter import replacements
+from comparison import METRICS_OF_TABLES, sentence
+from filter import suggested_replacements
 from measured import Measured, threshold_rows
 
 KINDS = (
@@ -25,45 +25,45 @@ def describe(interval: list[float] | None) -> str:
     return "–" if interval is None else f"{interval[0]:+.4f} to {interval[1]:+.4f}"
 
 
-def facts(measured: Measured, threshold: float, compared: list[dict]) -> list[tuple[str, str]]:
-    """The answer: how much noise is found, what it costs, what is won."""
+def headlines(measured: Measured, threshold: float, compared: list[dict]) -> list[tuple[str, str]]:
+    """The answer, (figure, what it is): how much noise is found, what it costs, what is won."""
     scored, prob = measured.test.editable, measured.scores["fused"]
     noise, flagged = (measured.test.mask == 1)[scored], prob[scored] > threshold
-    found = [(f"{flagged.mean():.1%}", f"of {scored.sum():,} history positions have a probability above {threshold}")]
+    lines = [(f"{flagged.mean():.1%}", f"of {scored.sum():,} history positions have a probability above {threshold}")]
     if noise.any():
-        hits, there = (flagged & noise).sum(), f"{noise.mean():.1%} of {scored.sum():,} positions"
-        found = [
-            (f"{hits / noise.sum():.0%} found", f"of the injected noise ({there}), above a probability of {threshold}"),
-            (f"{(flagged & ~noise).sum() / max((~noise).sum(), 1):.1%} lost", "of the items that belong, flagged with it"),
-            (f"{hits / max(flagged.sum(), 1):.0%} right", "of what is flagged is injected noise"),
+        n_found, n_noise, n_clean = (flagged & noise).sum(), noise.sum(), (~noise).sum()
+        of_all = f"{noise.mean():.1%} of {scored.sum():,} positions"
+        lines = [
+            (f"{n_found / n_noise:.0%} found", f"of the injected noise ({of_all}), above a probability of {threshold}"),
+            (f"{(flagged & ~noise).sum() / max(n_clean, 1):.1%} lost", "of the items that belong, flagged with it"),
+            (f"{n_found / max(flagged.sum(), 1):.0%} right", "of what is flagged is injected noise"),
         ]
     for row in compared[1:]:
-        found.append(
-            (f"{row['difference']['mean']:+.4f}", f"{describe(row['difference']['interval_95'])}: {sentence(row, compared[0])}")
-        )
-    return found
+        difference = row["difference"]
+        text = f"{describe(difference['interval_95'])}: {sentence(row, compared[0])}"
+        lines.append((f"{difference['mean']:+.4f}", text))
+    return lines
 
 
-def draw(folder: Path, measured: Measured, checks: dict) -> list[tuple[Path, str]]:
-    """Writes the figures; [(file, what it shows)]."""
+def draw(folder: Path, checks: dict) -> list[tuple[Path, str]]:
+    """Writes the figure; [(file, what it shows)]."""
     import matplotlib
 
     matplotlib.use("Agg")
-    scored = measured.test.editable
-    truth, flat = (measured.test.mask == 1)[scored], {kind: score[scored] for kind, score in measured.scores.items()}
-    reliability = page.draw_reliability(folder / "report_reliability.png", checks)
-    if not truth.any():
-        return [reliability]
-    histograms = page.draw_histograms(folder / "report_scores.png", truth, flat)
-    return [*page.draw_curves(folder, truth, flat), reliability, histograms]
+    return [page.draw_reliability(folder / "report_reliability.png", checks)]
 
 
 def worth(compared: list[dict]) -> list[str]:
-    rows = [[row["rows"], *(f"{row[name]['mean']:.4f} ± {row[name]['std']:.4f}" for name in MEASURED)] for row in compared]
-    return ["<h2>What it is worth to the recommender</h2>", page.table(["rows", *MEASURED], rows)] if compared else []
+    """Metrics of the recommenders that were trained on these rows; nothing where none are given."""
+    if not compared:
+        return []
+    rows = [
+        [row["rows"], *(f"{row[name]['mean']:.4f} ± {row[name]['std']:.4f}" for name in METRICS_OF_TABLES)] for row in compared
+    ]
+    return ["<h2>What it is worth to the recommender</h2>", page.table(["rows", *METRICS_OF_TABLES], rows)]
 
 
-def injected(measured: Measured, result: dict) -> list[str]:
+def injected_noise(measured: Measured, result: dict) -> list[str]:
     """How well the injected noise is found, what thresholds do, and how often what stood there is."""
     if "detection" not in result:
         return []
@@ -76,7 +76,8 @@ def injected(measured: Measured, result: dict) -> list[str]:
     ]
     differences = ", ".join(f"{kind} {describe(found)}" for kind, found in result["fused minus"].items())
     parts = [
-        f"<h2>Finding the injected noise</h2><p>{len(measured.test.items):,} test windows, {truth.mean():.1%} of the history "
+        f"<h2>Finding the injected noise</h2><p>{len(measured.test.items):,} test windows of "
+        f"{len(np.unique(measured.test.users)):,} users, {truth.mean():.1%} of the history "
         f"positions are injected noise. {KINDS} {CONTEXT}</p>",
         page.table(["evidence", "AUC", "auc_context", *names], rows),
         f"<p>AUC of fused less that of the others, 95 % intervals (bootstrap over users): {differences}.</p>",
@@ -93,16 +94,6 @@ def injected(measured: Measured, result: dict) -> list[str]:
     return parts
 
 
-def natural(measured: Measured, result: dict) -> list[str]:
-    if "detection_natural" not in result:
-        return []
-    share, found = (measured.test.mask == 3)[measured.test.editable].mean(), result["detection_natural"]
-    return [
-        f"<h2>Finding natural noise</h2><p>{share:.1%} of the history positions were rated low.</p>",
-        page.table(["evidence", *found["fused"]], [[kind, *row.values()] for kind, row in found.items()]),
-    ]
-
-
 def foundations(result: dict) -> list[str]:
     """Whether the probabilities are right, and what they rest on."""
     errors, named = result["calibration"], result["coefficients"]
@@ -115,16 +106,21 @@ def foundations(result: dict) -> list[str]:
     ]
 
 
-def windows(measured: Measured, titles: list[str], replacer, args) -> list[str]:
+def windows(measured: Measured, titles: list[str], replacer, n_windows: int, threshold: float) -> list[str]:
     """Evenly spaced windows title by title, with what would stand in the place of what is flagged."""
     test, prob = measured.test, measured.scores["fused"]
-    chosen = np.linspace(0, len(test.items) - 1, min(args.windows, len(test.items))).astype(int)
-    flagged = np.nan_to_num(prob) > args.threshold
-    instead = replacements(test) if test.suspects is not None else replacer().replacements(test, flagged)
+    n_rows = len(test.items)
+    rows = np.linspace(0, n_rows - 1, min(n_windows, n_rows)).astype(int)
+    flagged = np.nan_to_num(prob) > threshold
+    if test.suspects is not None:
+        replacement = suggested_replacements(test)
+    else:
+        replacement = replacer().replacements(test, flagged)
+    cards = (page.window(n, test, row, prob, titles, replacement, threshold) for n, row in enumerate(rows, 1))
     return [
         "<h2>Windows as a person reads them</h2><p>Shaded by the fused probability; above "
-        f"{html.escape(str(args.threshold))} an item is flagged, and what would stand in its place is green. A miss is injected noise "
+        f"{html.escape(str(threshold))} an item is flagged, and what would stand in its place is green. A miss is injected noise "
         "that is not flagged, a false alarm the other way round.</p>",
-        page.choice(),
-        *(page.window(n, test, row, prob, titles, instead, args.threshold) for n, row in enumerate(chosen, 1)),
+        page.buttons(),
+        *cards,
     ]

@@ -18,9 +18,12 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0:
             return x
+        # Four numbers of 16 bits, uniform over -2^15 .. 2^15 - 1, come from one of 64 bits.
         words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=x.device).random_(-(2**63), None)
-        kept = words.view(torch.int16)[: x.numel()].reshape(x.shape) >= round(self.rate * 2**16) - 2**15
-        return x * kept.to(x.dtype).mul_(1 / (1 - self.rate))
+        uniform = words.view(torch.int16)[: x.numel()].reshape(x.shape)
+        first_to_keep = round(self.rate * 2**16) - 2**15
+        scale = (uniform >= first_to_keep).to(x.dtype).mul_(1 / (1 - self.rate))
+        return x * scale
 
 
 class Attention(nn.Module):
@@ -36,12 +39,18 @@ class Attention(nn.Module):
     def forward(self, query: Tensor, x: Tensor, allowed: Tensor) -> Tensor:
         """query, x (B, L, D); allowed (B, 1, L or 1, L) is True where a row may look at a column."""
         batch, length, width = x.shape
-        heads = (batch, length, self.num_heads, width // self.num_heads)
-        key, value = self.key_value(x).chunk(2, dim=-1)
-        q, k, v = (part.reshape(heads).transpose(1, 2) for part in (self.query(query), key, value))  # (B, H, L, D / H)
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)  # (B, H, L, L); the library's kernel draws slower dropout
-        mixed = self.dropout(scores.masked_fill(~allowed, -torch.inf).softmax(-1)) @ v
+        key, value = self.key_value(x).chunk(2, dim=-1)  # (B, L, D) each
+        q, k, v = (self.by_head(tensor) for tensor in (self.query(query), key, value))  # (B, H, L, D / H)
+        # The library's kernel draws slower dropout.
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)  # (B, H, L, L)
+        weights = scores.masked_fill(~allowed, -torch.inf).softmax(-1)
+        mixed = self.dropout(weights) @ v  # (B, H, L, D / H)
         return self.output(mixed.transpose(1, 2).reshape(batch, length, width))
+
+    def by_head(self, tensor: Tensor) -> Tensor:
+        """(B, L, D) -> (B, H, L, D / H)"""
+        batch, length, width = tensor.shape
+        return tensor.reshape(batch, length, self.num_heads, width // self.num_heads).transpose(1, 2)
 
 
 def initialise(module: nn.Module) -> None:
@@ -58,49 +67,72 @@ class Recommender(nn.Module):
     """Scores of the next item from a left-padded history; more padding on the left must change nothing.
 
     A model has `items`, an embedding (n_items + 1, D) whose row of padding (item 0) is zero, and `encode`.
+    Windows (B, L + 1) int64 hold a history (B, L) and its target.
     """
 
     items: nn.Embedding
 
     def encode(self, history: Tensor, embedded: Tensor) -> Tensor:
-        """Hidden states (B, L, D) after each item of history (B, L), 0 on the left where it is shorter; embedded (B, L, D)."""
+        """Hidden states (B, L, D) after each item of history (B, L), 0 on the left where it is shorter.
+
+        embedded (B, L, D): the rows of `items` for the history.
+        """
         raise NotImplementedError
 
     def forward(self, history: Tensor) -> Tensor:
+        """Hidden states (B, L, D) after each item of history (B, L)."""
         return self.encode(history, self.items(history))
 
     def scores(self, history: Tensor) -> Tensor:
-        """Score (B, n_items + 1) of every item as the next one; the padding item's is -inf."""
-        return self.score(self(history)[:, -1])
+        """Score (B, n_items + 1) of every item as the next one after history (B, L); the padding item's is -inf."""
+        last_hidden_state = self(history)[:, -1]  # (B, D)
+        return self.scores_of_items(last_hidden_state)
 
-    def score(self, hidden: Tensor, bias: Tensor | float = 0.0) -> Tensor:
-        """The same from what is called for (B, D)."""
-        scores = hidden @ self.items.weight.T + bias
+    def scores_of_items(self, hidden_state: Tensor, bias: Tensor | float = 0.0) -> Tensor:
+        """Score (B, n_items + 1) of every item where hidden_state (B, D) calls for one; the padding item's is -inf."""
+        scores = hidden_state @ self.items.weight.T + bias
         scores[:, 0] = -torch.inf
         return scores
 
     def bce_loss(self, windows: Tensor, negatives: Tensor) -> Tensor:
-        """Binary cross-entropy of each next item of windows (B, L + 1) against one negative (B, L), mean over both parts."""
+        """Binary cross-entropy of each next item of windows (B, L + 1) against one negative (B, L).
+
+        The mean over positions of -log sigmoid(positive score), plus that of -log(1 - sigmoid(negative score)).
+        """
         history, length = windows[:, :-1], negatives.shape[1]
-        embedded = self.items(torch.cat([windows, negatives], dim=1))  # one look-up: its gradient is as large as the catalogue
-        hidden, real = self.encode(history, embedded[:, :length]), history != 0
-        positive = (hidden * embedded[:, 1 : length + 1]).sum(-1)[real]
-        negative = (hidden * embedded[:, length + 1 :]).sum(-1)[real]
-        return F.softplus(-positive).mean() + F.softplus(negative).mean()
+        # One look-up for history, positives and negatives: its gradient is as large as the catalogue.
+        embedded = self.items(torch.cat([windows, negatives], dim=1))  # (B, L + 1 + L, D)
+        positives = embedded[:, 1 : length + 1]  # (B, L, D) the item after each of the history
+        negatives = embedded[:, length + 1 :]  # (B, L, D)
+        hidden_states = self.encode(history, embedded[:, :length])  # (B, L, D)
+        is_item = history != 0  # (B, L)
+        positive_scores = (hidden_states * positives).sum(-1)[is_item]
+        negative_scores = (hidden_states * negatives).sum(-1)[is_item]
+        return F.softplus(-positive_scores).mean() + F.softplus(negative_scores).mean()
 
     def ce_loss(self, windows: Tensor) -> Tensor:
         """Cross-entropy of each next item of windows (B, L + 1) over the whole catalogue; its logits exist a part at a time."""
-        real, parts = windows[:, :-1] != 0, nn.LinearCrossEntropyOptions()
-        hidden, targets = self(windows[:, :-1])[real], windows[:, 1:][real] - 1
-        return F.linear_cross_entropy(hidden, self.items.weight[1:], targets, options=parts)
+        history = windows[:, :-1]
+        is_item = history != 0  # (B, L)
+        hidden_states = self(history)[is_item]  # (positions, D)
+        targets = windows[:, 1:][is_item] - 1  # (positions,) without padding items count from 0
+        in_parts = nn.LinearCrossEntropyOptions()
+        return F.linear_cross_entropy(hidden_states, self.items.weight[1:], targets, options=in_parts)
 
 
 def sample_negatives(windows: Tensor, n_items: int, generator: torch.Generator) -> Tensor:
-    """One item (B, L) per position of windows (B, L + 1), uniform over 1..n_items less the window's own items."""
+    """One item (B, L) int64 per position of windows (B, L + 1), uniform over 1..n_items less the window's own items."""
+
+    def draw(*size: int) -> Tensor:
+        return torch.randint(1, n_items + 1, size, generator=generator, device=windows.device)
+
+    def in_window(negatives: Tensor) -> Tensor:
+        return (negatives[:, :, None] == windows[:, None, :]).any(-1)  # (B, L)
+
     batch, width = windows.shape
-    negatives = torch.randint(1, n_items + 1, (batch, width - 1), generator=generator, device=windows.device)
-    clash = (negatives[:, :, None] == windows[:, None, :]).any(-1)
-    while clash.any():  # each round keeps all but about width / n_items of what is left
-        negatives[clash] = torch.randint(1, n_items + 1, (int(clash.sum()),), generator=generator, device=windows.device)
-        clash = (negatives[:, :, None] == windows[:, None, :]).any(-1)
+    negatives = draw(batch, width - 1)
+    rejected = in_window(negatives)
+    while rejected.any():  # each round accepts all but about width / n_items of what was drawn anew
+        negatives[rejected] = draw(int(rejected.sum()))
+        rejected = in_window(negatives)
     return negatives

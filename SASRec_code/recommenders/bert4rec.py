@@ -37,28 +37,37 @@ class BERT4Rec(Recommender):
         self.bias = nn.Parameter(torch.zeros(n_items + 1))
         self.apply(initialise)
 
-    def predict(self, windows: Tensor, asked: Tensor) -> Tensor:
-        """What items (B, W, D) the places of windows (B, W) call for, those where asked (B, W) being masked."""
-        places = torch.arange(len(self.positions.weight) - windows.shape[1], len(self.positions.weight), device=windows.device)
-        x = torch.where(asked[..., None], self.mask, self.items(windows)) + self.positions(places)
-        x, allowed = self.dropout(self.first_norm(x)), ((windows != 0) | asked)[:, None, None]  # (B, 1, 1, W)
+    def predict(self, windows: Tensor, masked: Tensor) -> Tensor:
+        """What items (B, W, D) the places of windows (B, W) call for, those where masked (B, W) being hidden."""
+        width, n_positions = windows.shape[1], len(self.positions.weight)
+        places = torch.arange(n_positions - width, n_positions, device=windows.device)  # (W,) counted from the end
+        embedded = torch.where(masked[..., None], self.mask, self.items(windows))  # (B, W, D)
+        x = self.dropout(self.first_norm(embedded + self.positions(places)))
+        allowed = ((windows != 0) | masked)[:, None, None]  # (B, 1, 1, W)
         for block in self.blocks:
             x = block(x, allowed)
         return self.last_norm(F.gelu(self.output(x)))
 
     def scores(self, history: Tensor) -> Tensor:
-        windows = F.pad(history, (0, 1))  # what comes next: a mask at the end
-        asked = torch.zeros_like(windows, dtype=torch.bool)
-        asked[:, -1] = True
-        return self.score(self.predict(windows, asked)[:, -1], self.bias)
+        windows = F.pad(history, (0, 1))  # (B, L + 1) what comes next: a mask at the end
+        masked = torch.zeros_like(windows, dtype=torch.bool)
+        masked[:, -1] = True
+        last_hidden_state = self.predict(windows, masked)[:, -1]  # (B, D)
+        return self.scores_of_items(last_hidden_state, self.bias)
 
     def ce_loss(self, windows: Tensor) -> Tensor:
         """Cross-entropy of the masked items of windows (B, W) over the whole catalogue."""
-        drawn = torch.rand(windows.shape, device=windows.device)
-        asked = drawn < MASKED
-        asked[torch.rand(len(windows), device=windows.device) < LAST_ONLY] = False
-        asked[:, -1] |= ~(asked & (windows != 0)).any(1)
-        asked &= windows != 0
-        hidden, targets = self.predict(windows, asked)[asked], windows[asked] - 1
-        parts = nn.LinearCrossEntropyOptions()
-        return F.linear_cross_entropy(hidden, self.items.weight[1:], targets, linear_bias=self.bias[1:], options=parts)
+        masked = self.draw_mask(windows)
+        hidden_states = self.predict(windows, masked)[masked]  # (masked items, D)
+        targets = windows[masked] - 1  # (masked items,) without padding items count from 0
+        in_parts = nn.LinearCrossEntropyOptions()
+        return F.linear_cross_entropy(hidden_states, self.items.weight[1:], targets, linear_bias=self.bias[1:], options=in_parts)
+
+    def draw_mask(self, windows: Tensor) -> Tensor:
+        """Which items to mask (B, W) bool: each with MASKED; in LAST_ONLY of the windows the last alone, and where none was drawn."""
+        is_item = windows != 0
+        masked = torch.rand(windows.shape, device=windows.device) < MASKED
+        last_only = torch.rand(len(windows), device=windows.device) < LAST_ONLY  # (B,)
+        masked[last_only] = False
+        masked[:, -1] |= ~(masked & is_item).any(1)
+        return masked & is_item

@@ -38,13 +38,13 @@ class SASRec(Recommender):
 
     def encode(self, history: Tensor, embedded: Tensor) -> Tensor:
         length = history.shape[1]
-        real = history != 0  # (B, L)
-        places = torch.arange(self.maxlen - length, self.maxlen, device=history.device)
+        is_item = history != 0  # (B, L)
+        places = torch.arange(self.maxlen - length, self.maxlen, device=history.device)  # (L,) counted from the end
         x = embedded * self.items.embedding_dim**0.5 + self.positions(places)
-        x = self.dropout(x) * real[..., None]
-        causal = torch.ones(length, length, dtype=torch.bool, device=history.device).tril()
+        x = self.dropout(x) * is_item[..., None]
+        causal = torch.ones(length, length, dtype=torch.bool, device=history.device).tril()  # (L, L)
         itself = torch.eye(length, dtype=torch.bool, device=history.device)  # else a row of padding attends to nothing
-        allowed = ((causal & real[:, None, :]) | itself)[:, None]  # (B, 1, L, L)
+        allowed = ((causal & is_item[:, None, :]) | itself)[:, None]  # (B, 1, L, L)
         for block in self.blocks:
-            x = block(x, allowed) * real[..., None]
+            x = block(x, allowed) * is_item[..., None]
         return self.last_norm(x)

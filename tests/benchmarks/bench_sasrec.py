@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SASRec_code"))
+from options import TrainingOptions
 from ranking import metrics, rank_targets
 from recommenders.base import Dropout
 from recommenders.sasrec import SASRec
@@ -89,9 +90,9 @@ def ours(rows, n_items, batch_size):
     torch.manual_seed(0)
     model, windows, test = SASRec(n_items), random_windows(rows, n_items), random_windows(EVAL_ROWS, n_items, 1)
     optimiser = torch.optim.Adam(model.parameters(), 1e-3, betas=(0.9, 0.98), fused=True)
-    args, generator = argparse.Namespace(batchsize=batch_size, loss="bce"), torch.Generator().manual_seed(0)
-    train_epoch(model, windows[: 4 * batch_size], optimiser, args, generator)
-    epoch, _ = timed(lambda: train_epoch(model, windows, optimiser, args, generator))
+    options, generator = TrainingOptions(batchsize=batch_size, loss="bce"), torch.Generator().manual_seed(0)
+    train_epoch(model, windows[: 4 * batch_size], optimiser, options, generator)
+    epoch, _ = timed(lambda: train_epoch(model, windows, optimiser, options, generator))
     negatives = random_windows(batch_size, n_items, 2)[:, 1:]
 
     def bare():

@@ -9,6 +9,7 @@ import pytest
 from conftest import sasrec_arguments
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from options import FilterOptions, RowsOptions
 from rows import load
 
 from denoise_code import neighbours
@@ -138,11 +139,13 @@ def test_nothing_of_an_edited_history_knows_the_target(denoised, evidence, sourc
     options = ["--denoise_category", "all", "--evidence", evidence, "--replace_with", source]
     options += ["--train_noise_filter_threshold", 0.3, "--test_noise_filter_threshold", 0.3]
     args = sasrec_arguments(denoised.parent, *options)
-    splits, n_items = load(args, threshold_filter.FILTERED["all"])
+    rows_options, filtering = RowsOptions.from_arguments(args), FilterOptions.from_arguments(args)
+    splits, n_items = load(rows_options)
 
     def edited(splits):
-        weights, replacer = threshold_filter.weigh(splits, n_items, args), threshold_filter.make_replacer(splits, n_items, args)
-        return threshold_filter.denoise(splits, weights, args, replacer)
+        weights = threshold_filter.weigh(splits, n_items, filtering, rows_options.folder)
+        replacer = threshold_filter.make_replacer(splits, n_items, filtering, rows_options.folder)
+        return threshold_filter.denoise(splits, weights, filtering, replacer)
 
     def with_other_targets(split):
         changed = {}

@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from types import SimpleNamespace
 
 import filter
 import numpy as np
@@ -12,6 +11,7 @@ from conftest import sasrec_arguments, write_denoised
 from filter import apply_edits, flag_probable
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from options import FilterOptions, RowsOptions
 
 from denoise_code.data_set import catalogue, folder, padded_rows
 from denoise_code.evidence.fit import Evidence, Sources
@@ -41,7 +41,7 @@ def test_filter_against_a_slow_version(tmp_path_factory, seed, share, most, trai
     split = padded_rows.read_split(folder / file, catalogue.read_titles(folder), maxlen, "needed")
     threshold = filter.percentile(split, share)
     flagged = filter.flag_suspects(split, threshold, most)
-    edited = filter.apply_edits(split.items, flagged, filter.replacements(split), split.noise_prob)
+    edited = filter.apply_edits(split.items, flagged, filter.suggested_replacements(split), split.noise_prob)
     assert (edited == slow_filter(split, threshold, most)).all()
     above = [set(items[known & (prob > threshold)]) for items, known, prob in zip(split.items, split.editable, split.noise_prob)]
     listed = (split.suspect_prob > threshold).sum(1)
@@ -60,7 +60,7 @@ def test_a_test_target_in_the_history_is_not_edited(tmp_path):
     (folder / "test.csv").write_text(header + row)
     split = padded_rows.read_split(folder / "test.csv", ["", "a", "b", "c"], 10, "needed")
     flagged = filter.flag_suspects(split, -2.0, 3)
-    edited = filter.apply_edits(split.items, flagged, filter.replacements(split), split.noise_prob)
+    edited = filter.apply_edits(split.items, flagged, filter.suggested_replacements(split), split.noise_prob)
     assert edited[0, -3:].tolist() == [3, 1, 2]
 
 
@@ -83,8 +83,9 @@ def test_thresholds_come_from_the_right_rows(tmp_path, reference):
     write_denoised(tmp_path, rows=(60, 60, 60))
     shares = ["--train_noise_filter_threshold", 0.6, "--test_noise_filter_threshold", 0.7, "--denoise_category", "all"]
     args = sasrec_arguments(tmp_path, *shares, "--threshold_from", reference)
-    splits, n_items = rows.load(args, folder.SPLITS)
-    edited = filter.denoise(splits, filter.weigh(splits, n_items, args), args)
+    rows_options, options = RowsOptions.from_arguments(args), FilterOptions.from_arguments(args)
+    splits, n_items = rows.load(rows_options)
+    edited = filter.denoise(splits, filter.weigh(splits, n_items, options, rows_options.folder), options)
     by = {"train": splits["train"], "valid": splits["valid"], "test": splits["valid" if reference == "valid" else "test"]}
     for name, share in (("train", 0.6), ("valid", 0.7), ("test", 0.7)):
         assert (edited[name] == slow_filter(splits[name], np.nanquantile(by[name].noise_prob, share), 3)).all()
@@ -99,7 +100,7 @@ def test_random_places_are_as_many_in_each_row():
     rng = np.random.default_rng(3)
     prob = np.where(rng.random((500, 8)) < 0.3, np.nan, rng.random((500, 8)))
     rows = rows_of(np.arange(500), np.ones((500, 8), dtype=int))
-    moved, anew = (filter.shuffled(rows, prob, draw) for draw in (0, 1))
+    moved, anew = (filter.shuffle_probabilities(rows, prob, draw) for draw in (0, 1))
     assert 0.1 < (moved == anew)[~np.isnan(prob)].mean() < 0.4
     assert (np.isnan(moved) == np.isnan(prob)).all()
     assert np.array_equal(np.sort(moved, 1), np.sort(prob, 1), equal_nan=True)
@@ -142,9 +143,9 @@ def test_what_is_weighed_is_pooled_in_train_rows_alone():
     rows, _ = of_two_users(rng)
     rows = dataclasses.replace(rows, items=np.where(rows.items != 0, rng.integers(1, 90, rows.items.shape), 0))
     splits = {name: dataclasses.replace(rows, path=Path(f"{name}.csv")) for name in folder.SPLITS}
-    args = SimpleNamespace(evidence="collaborative", denoise_category="all")
+    options = FilterOptions(evidence="collaborative", denoise_category="all")
     sources = Sources(rows, 90)
-    weights, alone = filter.weigh(splits, 90, args, sources), Evidence("collaborative", sources)
+    weights, alone = filter.weigh(splits, 90, options, Path("nowhere"), sources), Evidence("collaborative", sources)
     assert np.array_equal(weights["train"], filter.pooled(rows, alone.probabilities(rows)), equal_nan=True)
     assert not np.allclose(weights["train"], alone.probabilities(rows), rtol=1e-4, atol=0, equal_nan=True)
     for name in ("valid", "test"):
@@ -155,7 +156,9 @@ def test_random_places_are_interactions_where_these_are_known():
     """What evidence finds it finds in all rows that hold it; so must the control, or it would only thin out the rows."""
     rows, prob = of_two_users(np.random.default_rng(0))
     prob = filter.pooled(rows, prob)
-    known, moved, anew = (by_interaction(rows, values) for values in (prob, *(filter.shuffled(rows, prob, d) for d in (0, 1))))
+    known, moved, anew = (
+        by_interaction(rows, values) for values in (prob, *(filter.shuffle_probabilities(rows, prob, d) for d in (0, 1)))
+    )
     assert moved.keys() == known.keys() and all(len(set(probs)) == 1 for probs in moved.values())
     for user in "ab":
         of_user = [sorted(probs[0] for (name, _), probs in found.items() if name == user) for found in (known, moved)]
@@ -165,5 +168,5 @@ def test_random_places_are_interactions_where_these_are_known():
     history = dataclasses.replace(rows, path=Path("test.csv"))
     prob[:, -1] = np.nan
     # a history's control stays in its row: elsewhere there are items that come after it
-    there = filter.shuffled(history, prob, 0)
+    there = filter.shuffle_probabilities(history, prob, 0)
     assert np.array_equal(np.sort(there, 1), np.sort(prob, 1), equal_nan=True) and not np.array_equal(there, prob, equal_nan=True)

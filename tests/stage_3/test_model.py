@@ -118,10 +118,10 @@ def test_bert4rec_loss_against_a_loop(monkeypatch):
     places[0, :3] = places[2, 2] = 0.1  # a padded place is never asked for
     draws = iter([places, last_only])
     monkeypatch.setattr(torch, "rand", lambda *_, **__: next(draws))
-    asked = torch.tensor([[0, 1, 1, 0, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 1]]).bool()
+    masked = torch.tensor([[0, 1, 1, 0, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 1]]).bool()
     losses = []
     for row in range(3):
-        window, places = windows[row][windows[row] != 0], asked[row][windows[row] != 0]
+        window, places = windows[row][windows[row] != 0], masked[row][windows[row] != 0]
         hidden = model.predict(window[None], places[None])[0]  # without its padding
         for place in torch.nonzero(places)[:, 0]:
             logits = model.items.weight[1:] @ hidden[place] + model.bias[1:]
@@ -149,10 +149,10 @@ def test_bert4rec_block_is_the_library_s_encoder_layer():
 def test_bert4rec_sees_both_sides_and_not_what_is_masked():
     torch.manual_seed(0)
     model, window = BERT4Rec(30).eval(), torch.tensor([[3, 7, 1, 9]])
-    asked = torch.tensor([[False, True, False, False]])
-    before = model.predict(window, asked)[0, 1]
-    assert not torch.allclose(model.predict(torch.tensor([[3, 7, 1, 8]]), asked)[0, 1], before, atol=1e-4)
-    assert torch.equal(model.predict(torch.tensor([[3, 8, 1, 9]]), asked)[0, 1], before)
+    masked = torch.tensor([[False, True, False, False]])
+    before = model.predict(window, masked)[0, 1]
+    assert not torch.allclose(model.predict(torch.tensor([[3, 7, 1, 8]]), masked)[0, 1], before, atol=1e-4)
+    assert torch.equal(model.predict(torch.tensor([[3, 8, 1, 9]]), masked)[0, 1], before)
 
 
 @pytest.mark.parametrize("kind", [GRU4Rec, BERT4Rec])

@@ -2,16 +2,21 @@
 
 import copy
 import json
+from dataclasses import FrozenInstanceError, replace
 
+import bench
 import filter as threshold_filter
 import main as sasrec
 import numpy as np
 import pandas as pd
 import pytest
 import ranking
-import rows
 import sweep
+import torch
 from conftest import sasrec_arguments, sasrec_command, write_denoised
+from experiment import read_rows
+from options import EditLimits, FilterOptions, RecommenderOptions, RowsOptions, TrainingOptions
+from training import Trainer
 
 EDITS = ("delete", "replace")
 GRIDS = ["--train_thresholds", 0.3, "--test_thresholds", 0.2, 0.4, "--train_caps", 2, "--test_caps", 1, "--seeds", 2]
@@ -52,7 +57,7 @@ def test_sweep(tmp_path):
 def test_a_row_of_a_sweep_is_a_run_of_main(tmp_path, monkeypatch):
     """Each row but the oracle's: the same settings given to main.py train the same models, whose epochs noisy histories chose."""
     write_denoised(tmp_path, rows=(200, 60, 60))
-    monkeypatch.setattr(sweep, "grid", lambda args, part, grid=sweep.grid: grid(args, part)[1:])  # something is edited
+    monkeypatch.setattr(bench, "grid", lambda *of_part, grid=bench.grid: grid(*of_part)[1:])  # something is edited
     shared = ["--evidence", "fused", "--edit", "delete", "--lr", 0.01]
     report, _ = run(tmp_path, *shared, "--train_thresholds", 0.1, "--test_thresholds", 0.05, "--test_caps", 5)
     rows = {row["rows"]: row for row in report["report"]}
@@ -95,47 +100,66 @@ def test_shares_of_test_are_counted_in_valid(tmp_path):
     assert [row["rows"] for row in result["report"]] == ["noisy", "raw, replace", "clean"]  # others have no suggestions elsewhere
     assert chosen["test_noise_filter_threshold"] == 0.5, "choose other rows: valid must prefer to edit"
     options = ["--denoise_category", "test", "--test_noise_filter_threshold", 0.5, "--test_max_denoise_num", 2]
-    args = sasrec_arguments(tmp_path, *options)
-    splits, n_items = rows.load(args, ("valid", "test"))
-    expected = threshold_filter.denoise(splits, threshold_filter.weigh(splits, n_items, args), args)["test"]
-    bench = sweep.Bench(args, splits, n_items)
-    arm = sweep.with_settings(args, **chosen)
-    edited = bench.edited(arm, threshold_filter.weigh(splits, n_items, args), None, ("train", "test"))
-    assert (edited["test"].numpy() == expected).all() and (expected != splits["test"].items).any()
+    rows = read_rows(*options_of(sasrec_arguments(tmp_path, *options)))
+    expected = rows.edited()["test"]
+    tried = make_bench(rows, sasrec_arguments(tmp_path, *options))
+    arm = bench.Arm("raw, replace", rows.filtering, [rows.probabilities])
+    limits = EditLimits(chosen["test_noise_filter_threshold"], chosen["test_max_denoise_num"])
+    (edited,) = tried.windows("test", arm, limits)
+    assert (edited.numpy() == expected).all() and (expected != rows.splits["test"].items).any()
 
 
-def test_each_seed_has_its_own_random_places(tmp_path, monkeypatch):
+def options_of(args):
+    return RowsOptions.from_arguments(args), FilterOptions.from_arguments(args)
+
+
+def make_bench(rows, args, grids=None, first_seed=None, n_seeds=None):
+    """A bench of SASRec for these arguments."""
+    args = sweep.with_settings(args, maxlen=rows.splits["train"].items.shape[1] - 1)
+    recommender, training = RecommenderOptions.from_arguments(args, "SASRec"), TrainingOptions.from_arguments(args)
+    models = args.output_root / args.dataset / "models"
+    trainer = Trainer(rows.n_items, recommender, training, torch.device("cpu"), models)
+    first_seed = first_seed or args.seed
+    seeds = range(first_seed, first_seed + (n_seeds or args.seeds))
+    return bench.Bench(rows.splits, trainer, seeds, grids, {})
+
+
+def test_each_seed_has_its_own_random_places(tmp_path):
     """Seeds are independent: what one of several gives is what it gives by itself, of its own draw."""
     write_denoised(tmp_path, rows=(200, 60, 60))
     args = sasrec_arguments(tmp_path, "--denoise_category", "all", "--seeds", 2, "--num_epochs", 2, "--edit", "delete")
-    splits, n_items = rows.load(args, threshold_filter.FILTERED["all"])
-    weights = {name: np.where(split.editable, 1 / (2 + split.items), np.nan) for name, split in splits.items()}
-    draws = [{name: threshold_filter.shuffled(splits[name], prob, draw) for name, prob in weights.items()} for draw in (0, 1)]
-    sets = {
-        f"{part}_{name}": value
-        for part in ("train", "test")
-        for name, value in (("noise_filter_threshold", 0.05), ("max_denoise_num", 3))
-    }
-    arm, bench = sweep.with_settings(args, evidence="collaborative", **sets), sweep.Bench(args, splits, n_items)
-    both = bench.test(arm, draws, None)
-    for place, draw in enumerate(draws):
-        alone = sweep.Bench(sweep.with_settings(args, seeds=1, seed=args.seed + place), splits, n_items)
-        assert (both[place] == alone.test(arm, [draw], None)[0]).all()
-    assert (both != bench.test(arm, draws[:1], None)).any((1, 2)).tolist() == [False, True]
-    arm = sweep.with_settings(arm, train_thresholds=[], train_caps=[], test_thresholds=[0.05], test_caps=[3])
-    (_, tried), *_ = sweep.choose(bench, arm, draws, None)
+    rows = read_rows(*options_of(args))
+    weights = {name: np.where(split.editable, 1 / (2 + split.items), np.nan) for name, split in rows.splits.items()}
+    draws = [
+        {name: threshold_filter.shuffle_probabilities(rows.splits[name], prob, draw) for name, prob in weights.items()}
+        for draw in (0, 1)
+    ]
+    limits, no_edits = EditLimits(0.05, 3), EditLimits(1.0, 0)
+    setting = bench.Setting(limits, limits)
+    filtering = replace(rows.filtering, evidence="collaborative")
+    arm, alone_arms = bench.Arm("arm", filtering, draws), [bench.Arm("arm", filtering, [draw]) for draw in draws]
+    of_both = make_bench(rows, args)
+    both = of_both.test(arm, setting)
+    for place, alone_arm in enumerate(alone_arms):
+        alone = make_bench(rows, args, first_seed=args.seed + place, n_seeds=1)
+        assert (both[place] == alone.test(alone_arm, setting)[0]).all()
+    assert (both != of_both.test(alone_arms[0], setting)).any((1, 2)).tolist() == [False, True]
+    histories = bench.Grids(bench.grid([], []), bench.grid([0.05], [3]))
+    assert histories == bench.Grids([no_edits], [no_edits, limits])
+    _, record = make_bench(rows, args, histories).choose(arm).records
     ranks = []
-    for place, draw in enumerate(draws):
-        valid = bench.edited(sweep.with_settings(arm, **sets), draw, None, ("valid",))["valid"]
-        noisy = {name: bench.edited(arm, {}, None, (name,))[name] for name in ("train", "valid")}
-        ranks += bench.ranks(noisy["train"], noisy["valid"], [valid], args.seed + place)
-    assert tried["valid NDCG@20"] == pytest.approx(np.mean([ranking.ndcg_per_row(one).mean() for one in ranks]))
-    arm = sweep.with_settings(arm, train_thresholds=[0.05], train_caps=[3])
-    monkeypatch.setattr(sweep, "grid", lambda args, part, grid=sweep.grid: grid(args, part)[1:])  # unedited is best here
-    _, setting, windows = sweep.choose(bench, arm, draws, None)
-    best = sweep.with_settings(arm, **setting)
-    assert (bench.test(best, draws, None, windows) == bench.test(best, draws, None)).all()
-    assert (bench.test(best, draws, None, windows[::-1]) != bench.test(best, draws, None)).any()
+    for place, alone_arm in enumerate(alone_arms):
+        (valid,) = of_both.windows("valid", alone_arm, limits)
+        (noisy_train,), (noisy_valid,) = (of_both.windows(name, alone_arm, no_edits) for name in ("train", "valid"))
+        assert (noisy_train.numpy() == rows.splits["train"].items).all()
+        ranks += of_both.ranks(noisy_train, noisy_valid, [valid], args.seed + place)
+    assert record["valid NDCG@20"] == pytest.approx(np.mean([ranking.ndcg_per_row(of_seed).mean() for of_seed in ranks]))
+    edits_alone = bench.Grids([limits], [limits])  # unedited is best here
+    choice = make_bench(rows, args, edits_alone).choose(arm)
+    assert choice.setting == setting
+    windows, anew = choice.train_windows, of_both.test(arm, choice.setting)
+    assert (of_both.test(arm, choice.setting, windows) == anew).all()
+    assert (of_both.test(arm, choice.setting, windows[::-1]) != anew).any()
 
 
 def test_models_beside_each_other(tmp_path):
@@ -168,3 +192,5 @@ def test_settings_are_copied_not_shared(tmp_path):
     before = copy.copy(vars(args))
     sweep.with_settings(args, seed=1, clean=True)
     assert vars(args) == before
+    with pytest.raises(FrozenInstanceError):
+        FilterOptions.from_arguments(args).clean = True
