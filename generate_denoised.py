@@ -116,7 +116,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         "--dtype",
         choices=["auto", "float32", "bfloat16"],
         default="auto",
-        help="auto: bfloat16 on GPUs that have it, else float32 (default)",
+        help="auto: bfloat16 on GPUs that have it, else float32 (default: auto)",
     )
     add(
         "--language_model",

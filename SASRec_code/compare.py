@@ -33,15 +33,16 @@ def main(argv=None) -> list[dict]:
     report = compare(users, runs)
     # 3. For people
     n_seeds = min(len(ranks) for ranks in runs.values())
-    print_report(report, len(users), n_seeds)
+    print_report(report, len(users), len(set(users.tolist())), n_seeds)
     return report
 
 
-def print_report(report: list[dict], n_rows: int, n_seeds: int) -> None:
+def print_report(report: list[dict], n_rows: int, n_users: int, n_seeds: int) -> None:
     from comparison import sentence, table
 
     seeds = f"{n_seeds} seeds" if n_seeds > 1 else "one seed: what another would give is in no interval"
-    print(f"{n_rows:,} test rows, {seeds}")
+    users = "1 user" if n_users == 1 else f"{n_users:,} users"
+    print(f"{n_rows:,} test rows of {users}, {seeds}")
     comparisons = [name for name in ("difference", "to random places") if any(name in row for row in report)]
     print(table(report, ("rows", "NDCG@20", *comparisons)))
     print("\n".join(sentence(row, report[0]) for row in report[1:]))

@@ -68,28 +68,37 @@ def summarise(per_seed: list[dict[str, float]]) -> dict[str, dict[str, float]]:
 
 
 class Differences:
-    """The mean NDCG@20 of runs {name: ranks (S, N, 2)}, and differences between them with intervals."""
+    """The mean NDCG@20 of runs {name: ranks (S, N, 2)}, and differences between them with intervals.
+
+    One user, and so one row, tells nothing of others: there is no interval (None).
+    """
 
     def __init__(self, users: np.ndarray, runs: dict[str, np.ndarray]):
         ndcg = {name: ndcg_per_row(ranks) for name, ranks in runs.items()}  # (S, N)
         self.draws = bootstrap(users, ndcg)
+        self.has_intervals = len(np.unique(users)) > 1
         self.means = {name: values.mean() for name, values in ndcg.items()}
 
     def difference(self, name: str, reference: str) -> dict:
         """Mean and 95 % interval of a run less a reference."""
         mean = float(self.means[name] - self.means[reference])
-        return {"mean": mean, "interval_95": interval(self.draws[name] - self.draws[reference])}
+        return {"mean": mean, "interval_95": self.interval(self.draws[name] - self.draws[reference])}
+
+    def interval(self, draws: np.ndarray) -> list[float] | None:
+        """The middle 95 % of bootstrap draws (draws,)."""
+        return interval(draws) if self.has_intervals else None
 
     def share_of_gap(self, name: str, noisy: str) -> dict:
         """Mean and 95 % interval of (run - noisy) / (clean - noisy): how much of the gap a run wins back."""
         mean = (self.means[name] - self.means[noisy]) / (self.means["clean"] - self.means[noisy])
-        return {"mean": float(mean), "interval_95": interval(share_of_gap(self.draws, name, noisy))}
+        return {"mean": float(mean), "interval_95": self.interval(share_of_gap(self.draws, name, noisy))}
 
     def has_gap(self, noisy: str) -> bool:
         """Whether clean is shown to be above noisy: else a share of the gap means nothing."""
         if "clean" not in self.means or noisy == "clean":
             return False
-        return self.difference("clean", noisy)["interval_95"][0] > 0
+        gap = self.difference("clean", noisy)["interval_95"]
+        return gap is not None and gap[0] > 0
 
 
 def compare(users: np.ndarray, runs: dict[str, np.ndarray]) -> list[dict]:
@@ -133,6 +142,8 @@ def cell(value: dict | str, column: str) -> str:
     if "std" in value:
         return f"{value['mean']:.4f} ± {value['std']:.4f}"
     form = ".0%" if column == "gap won back" else "+.4f"
+    if value["interval_95"] is None:
+        return f"{value['mean']:{form}} (no interval)"
     ends = ", ".join(format(end, form) for end in value["interval_95"])
     return f"{value['mean']:{form}} [{ends}]"
 
@@ -219,7 +230,9 @@ def sentence(row: dict, first: dict) -> str:
 
 
 def verdict(difference: dict) -> str:
-    """Whether a difference's interval leaves zero."""
+    """Whether a difference's interval leaves zero; no word on what rests on one user."""
+    if difference["interval_95"] is None:
+        return "nothing is shown: one user has no interval"
     low, high = difference["interval_95"]
     if low > 0 or high < 0:
         return f"{'higher' if low > 0 else 'lower'}: the interval leaves zero"

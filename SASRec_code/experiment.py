@@ -107,6 +107,7 @@ def write_results(
         "arguments": settings,
         "data_fingerprint": data_fingerprint,
         "rows": {name: len(split.items) for name, split in rows.loaded.splits.items()},
+        "users": {name: len(np.unique(split.users)) for name, split in rows.loaded.splits.items()},  # that have rows
         "n_items": rows.loaded.n_items,
         "evidence": describe_evidence(rows),
         "edits": [outcome.edits for outcome in outcomes],

@@ -9,20 +9,28 @@ Writes  SASRec_code/output/<dataset>/recbole_<settings>/: <name>/<name>.{train,v
         --train_noise_filter_threshold 0.3 --test_noise_filter_threshold 0.3
 
 No times are written: RecBole keeps them as float32, which puts neighbours in one moment, and a row carries its order.
+RecBole reads its files by pandas: quotation marks quote there, and `NA`, `null` and the like are missing values, so titles and
+users that hold such text are written as it reads them.
 """
 
 import argparse
+import csv
 import re
 import shutil
 import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where denoise_code lies
-from options import FilterOptions, RowsOptions, check_filter, filter_parser, output_folder
+from options import FilterOptions, RowsOptions, check_filter, filter_parser, output_folder, with_settings
 
 from denoise_code.common.errors import input_errors
 from denoise_code.common.files import write_atomically
 
+# What pandas takes for a missing value, quoted or not. With a space behind it, which parts of a title are split at, it is text.
+READ_AS_MISSING = {
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL", "NaN",
+    "None", "n/a", "nan", "null",
+}  # fmt: skip
 YAML = """\
 data_path: "{folder}"
 benchmark_filename: [train, valid, test]
@@ -41,6 +49,13 @@ valid_metric: NDCG@20
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = filter_parser(__doc__)
+    parser.add_argument(
+        "--rows",
+        choices=["sample", "all"],
+        default="sample",
+        help="of valid and test: sample, the 5,000 rows that the release evaluates on, where there is such a file (default); all "
+        "rows of the split, and of train where only a sample lies beside them",
+    )
     return check_filter(parser, parser.parse_args(argv))
 
 
@@ -53,15 +68,19 @@ def main(argv=None) -> Path:
 def export(args: argparse.Namespace) -> Path:
     """Writes the folder and returns it."""
     from experiment import read_rows
-    from rows import rows_fingerprint
+    from rows import choose_maxlen, find_files, rows_fingerprint
 
     from denoise_code.data_set.catalogue import read_titles
 
     # 1. Rows, filtered
+    paths = find_files(RowsOptions.from_arguments(args))
+    args = with_settings(args, maxlen=choose_maxlen(paths, args.maxlen))  # of the data set, where none is given
     rows_options = RowsOptions.from_arguments(args)
     rows = read_rows(rows_options, FilterOptions.from_arguments(args))
     windows = {split: edits.windows for split, edits in rows.edited().items()}
     splits = rows.loaded.splits
+    for split in splits.values():
+        print_sample(split)
     titles = read_titles(splits["train"].path.parent)
 
     # 2. RecBole's files
@@ -83,19 +102,43 @@ def export(args: argparse.Namespace) -> Path:
 
 def write_interactions(path: Path, users, windows) -> None:
     """A line a window: users (N,), windows (N, L + 1), left-padded with 0, the target last."""
-    with path.open("w", encoding="utf-8") as file:
-        file.write("user_id:token\titem_id_list:token_seq\titem_id:token\n")
-        for user, items in zip(users, windows.tolist()):
-            history = " ".join(str(item) for item in items[:-1] if item)
-            file.write(f"{user}\t{history}\t{items[-1]}\n")
+    lines = []
+    for user, items in zip(users, windows.tolist()):
+        history = " ".join(str(item) for item in items[:-1] if item)
+        lines.append([as_text(str(user)), history, items[-1]])
+    write_table(path, ["user_id:token", "item_id_list:token_seq", "item_id:token"], lines)
 
 
 def write_items(path: Path, titles: list[str]) -> None:
     """A line an item; titles (n_items + 1,), the first is padding's."""
-    with path.open("w", encoding="utf-8") as file:
-        file.write("item_id:token\ttitle:token_seq\n")
-        for item, title in enumerate(titles[1:], 1):
-            file.write(f"{item}\t{' '.join(title.split())}\n")
+    lines = [[item, as_text(" ".join(title.split()))] for item, title in enumerate(titles[1:], 1)]
+    write_table(path, ["item_id:token", "title:token_seq"], lines)
+
+
+def as_text(cell: str) -> str:
+    """A cell that RecBole reads as text, whatever it says."""
+    return f"{cell} " if cell in READ_AS_MISSING else cell
+
+
+def write_table(path: Path, header: list[str], lines: list[list]) -> None:
+    """Tabs between cells; what holds a quotation mark is quoted, and its marks doubled."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(lines)
+
+
+def print_sample(split) -> None:
+    """Say that the rows of a split are a sample where all of them lie beside it."""
+    path = split.path
+    name = path.stem.split("_")[0]
+    if path.stem == name:
+        return
+    whole = path.with_name(f"{name}.csv")
+    print(
+        f"{name}: {path.name} is a sample of {len(split.items):,} rows"
+        + (f"; --rows all takes those of {whole.name}" if whole.exists() else f", there is no {whole.name} in {path.parent.name}")
+    )
 
 
 def print_command(folder: Path, name: str) -> None:

@@ -52,10 +52,11 @@ class RowsOptions:
 
     dataset: str
     data_root: Path = ROOT.parent / "data"
-    maxlen: int = 10
+    maxlen: int | None = None  # None: what the rows need
     evidence: tuple[str, ...] = ("raw",)  # kinds that will weigh the rows
     filtered: tuple[str, ...] = ()  # splits whose rows will be filtered
     edits: tuple[str, ...] = ("replace",)
+    whole_splits: bool = False  # never a sample of a split's rows
 
     @property
     def reads_noise_prob(self) -> bool:
@@ -77,7 +78,8 @@ class RowsOptions:
     def from_arguments(cls, args: argparse.Namespace) -> "RowsOptions":
         kinds = (args.evidence,) if isinstance(args.evidence, str) else tuple(args.evidence)
         edits = (args.edit,) if isinstance(args.edit, str) else tuple(args.edit)
-        return cls(args.dataset, args.data_root, args.maxlen, kinds, FILTERED_SPLITS[args.denoise_category], edits)
+        filtered, whole_splits = FILTERED_SPLITS[args.denoise_category], getattr(args, "rows", "sample") == "all"  # of export.py
+        return cls(args.dataset, args.data_root, args.maxlen, kinds, filtered, edits, whole_splits)
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,11 @@ def filter_parser(description: str, several: bool = False) -> argparse.ArgumentP
     add("--dataset", required=True, help="folder below --data_root (needed)")
     add("--data_root", type=Path, default=RowsOptions.data_root, help="where data sets lie (default: data/ of the project)")
     add("--output_root", type=Path, default=ROOT / "output", help="where results go (default: SASRec_code/output)")
-    add("--maxlen", type=ranged(int, 1), default=RowsOptions.maxlen, help="longest history (default: 10, release)")
+    add(
+        "--maxlen",
+        type=ranged(int, 1),
+        help="longest history, of a longer one the latest items (default: that of the data set's rows; 10 in the release)",
+    )
     add(
         "--denoise_category",
         choices=[*FILTERED_SPLITS],

@@ -24,7 +24,11 @@ def parse_args(argv=None) -> argparse.Namespace:
     add = parser.add_argument
     add("--dataset", required=True, help="denoised folder below --data_root (needed)")
     add("--data_root", type=Path, default=ROOT.parent / "data", help="where data sets lie (default: data/ of the project)")
-    add("--maxlen", type=ranged(int, 1), default=10, help="longest history (default: 10, release)")
+    add(
+        "--maxlen",
+        type=ranged(int, 1),
+        help="longest history, of a longer one the latest items (default: that of the data set's rows; 10 in the release)",
+    )
     add("--windows", type=ranged(int, 1), default=60, help="windows to show, evenly spaced (default: 60)")
     add(
         "--threshold",

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from options import RowsOptions
 
+from denoise_code.common.errors import InputError
 from denoise_code.data_set.catalogue import read_titles
 from denoise_code.data_set.evidence_files import ARRAYS, StoredEvidence, check_rows, read_evidence
-from denoise_code.data_set.folder import SPLITS, find_split
+from denoise_code.data_set.folder import SPLITS, find_split, noisy_name
 from denoise_code.data_set.padded_rows import Split, last_columns, read_split, resize
 
 NO_INTERACTION = -1
@@ -45,11 +47,50 @@ class LoadedRows:
 
 def find_files(options: RowsOptions) -> dict[str, Path]:
     """{split: its file}; InputError where there is none. Only raw evidence needs rows that a language model read."""
-    files = {}
+    paths = {}
     for split in SPLITS:
         is_read_by_model = options.reads_noise_prob and split in options.filtered
-        files[split] = find_split(options.data_root, options.dataset, split, is_read_by_model)
-    return files
+        if options.whole_splits:
+            paths[split] = find_whole_split(options, split, is_read_by_model)
+        else:
+            paths[split] = find_split(options.data_root, options.dataset, split, is_read_by_model)
+    return paths
+
+
+def find_whole_split(options: RowsOptions, split: str, denoised: bool) -> Path:
+    """<split>.csv, of the data set or, unless the columns of denoising are asked for, of the noisy folder that it stems from."""
+    datasets = dict.fromkeys([options.dataset] if denoised else [options.dataset, noisy_name(options.dataset)])
+    for dataset in datasets:
+        path = options.data_root / dataset / f"{split}.csv"
+        if path.exists():
+            return path
+    hint = f"; generate_denoised.py --denoise_data {split} writes it" if denoised else ""
+    raise InputError(f"--rows all: no {split}.csv in {' or '.join(datasets)}{hint}")
+
+
+def choose_maxlen(paths: dict[str, Path], maxlen: int | None) -> int:
+    """--maxlen, else the longest history of the files {split: path}, which cuts nothing. Says what an explicit one cuts."""
+    lengths = {split: history_lengths(path) for split, path in paths.items()}  # (N,) each
+    if maxlen is None:
+        return max(1, *(int(of_split.max(initial=1)) for of_split in lengths.values()))
+    for split, of_split in lengths.items():
+        n_cut = (of_split > maxlen).sum()
+        if n_cut:
+            longest = of_split.max()
+            print(
+                f"{split}: --maxlen {maxlen} cuts the oldest items of {n_cut:,} of {len(of_split):,} histories; the longest "
+                f"has {longest} items"
+            )
+    return maxlen
+
+
+def history_lengths(path: Path) -> np.ndarray:
+    """Items before the target (N,) of each row of a file; (0,) where it cannot be read, which `load` then says."""
+    try:
+        lists = pd.read_csv(path, usecols=["item_ids"], dtype=str, keep_default_na=False)["item_ids"]
+    except ValueError:  # no such column, no table, no text: all are of this class
+        return np.zeros(0, np.int64)
+    return lists.str.count(",").to_numpy(np.int64)  # a list of L items and a target has L commas
 
 
 def load(options: RowsOptions) -> LoadedRows:
@@ -65,7 +106,7 @@ def load(options: RowsOptions) -> LoadedRows:
         splits[split] = read_split(path, titles, None, "needed" if is_read_by_model else "ignored")
     stored = read_evidence(options.folder) if options.reads_evidence else None
     evidence = {name: row_evidence(options, stored, name, splits[name]) for name in options.filtered if stored}
-    width = options.maxlen + 1
+    width = (options.maxlen or choose_maxlen(paths, None)) + 1
     return LoadedRows(
         splits={name: resize(split, width) for name, split in splits.items()},
         n_items=len(titles) - 1,

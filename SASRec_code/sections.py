@@ -72,7 +72,7 @@ def injected_noise(findings: Findings) -> list[str]:
     differences = ", ".join(f"{kind} {describe(interval)}" for kind, interval in injected["fused minus"].items())
     return [
         f"<h2>Finding the injected noise</h2><p>{injected['share']:.1%} of {injected['positions']:,} history places of "
-        f"{html.escape(injected['file'])}.csv are injected noise. {KINDS} {CONTEXT}</p>",
+        f"{html.escape(injected['file'])}.csv, of {len(np.unique(findings.test.users)):,} users, are injected noise. {KINDS} {CONTEXT}</p>",
         page.table(["evidence", *names, "auc_context"], rows),
         f"<p>AUC of fused less that of the others, 95 % intervals (bootstrap over users): {differences}.</p>",
         "<h2>What a threshold on the probability does</h2>",

@@ -65,8 +65,8 @@ def assemble(job: Job, shards: Shards, splits: dict, n_batches: dict[str, int], 
 def records_by_split(batches: dict[str, dict[int, FinishedBatch]], splits: list[str]) -> dict[str, list[Record]]:
     """{split: records} of {part: {number: batch}}: the part of all users' interactions holds records of several splits."""
     records = {split: [] for split in splits}
-    for of_part in batches.values():
-        for batch in of_part.values():
+    for batches_of_part in batches.values():
+        for batch in batches_of_part.values():
             for record in batch.records:
                 records[record.split].append(record)
     return records
@@ -126,7 +126,7 @@ def describe_run(job: Job, shards: Shards, batches: dict, denoised: dict[str, De
     """The content of run.json."""
     run = {"job": job.description, "versions": {name: version(name) for name in ("torch", "transformers", "peft")}}
     run["splits"] = {split: rows.figures for split, rows in denoised.items()}
-    run["parts"] = {part: cost(list(of_part.values())) for part, of_part in batches.items()}
+    run["parts"] = {part: cost(list(numbered.values())) for part, numbered in batches.items()}
     for part in batches:
         if shards.pilot(part).exists():
             run["parts"][part]["pilot"] = read_json(shards.pilot(part))

@@ -41,7 +41,7 @@ class Denoiser:
         """The records of all rows of some stretches; what is not above the threshold is no suspect.
 
         Where memory runs out, half as much is read at once from there on. A stretch that is larger than that is read in
-        parts, and its parts again for their replacements.
+        chunks of its texts, and these again for their replacements.
         """
         sizes = [text.size for stretch in stretches for text in stretch.texts]
         if len(stretches) > 1 and sum(sizes) > self.most_windows:
@@ -62,47 +62,47 @@ class Denoiser:
         return self.run(stretches, threshold)
 
     def run_at_once(self, stretches: list[Stretch], threshold: float) -> list[Record]:
-        """The same, in one part where the texts are not larger than what is read at once."""
+        """The same, in one chunk where the texts are not larger than what is read at once."""
         started = time.perf_counter()
         texts = [text for stretch in stretches for text in stretch.texts]
-        parts = slices([text.size for text in texts], self.most_windows)
-        scores, last_read = self.score(texts, parts)
+        chunks = slices([text.size for text in texts], self.most_windows)
+        scores, read_texts = self.score(texts, chunks)
         rows = record_rows(stretches, scores, threshold, self.options.top_k)
         scored = time.perf_counter()
         self.seconds["score"] += scored - started
         if any(row.suspects for row in rows):
-            self.suggest(rows, texts, parts, last_read)
+            self.suggest(rows, texts, chunks, read_texts)
             self.seconds["suggest"] += time.perf_counter() - scored
         return [row.record for row in rows]
 
-    def score(self, texts: list[Text], parts: list[slice]) -> tuple[list[list[float]], ReadTexts | None]:
-        """The scores of all texts, and what can be read on: the only part, or nothing, as parts use the same memory in turn."""
-        scores, read = [], None
-        for part in parts:
-            read = None  # frees what only the part before needs
-            read = self.scorer.read(texts[part])
-            scores += read.scores
-        return scores, read if len(parts) == 1 else None
+    def score(self, texts: list[Text], chunks: list[slice]) -> tuple[list[list[float]], ReadTexts | None]:
+        """The scores of all texts, and what can be read on: the only chunk, or nothing, as chunks use the same memory in turn."""
+        scores, read_texts = [], None
+        for chunk in chunks:
+            read_texts = None  # frees what only the chunk before needs
+            read_texts = self.scorer.read(texts[chunk])
+            scores += read_texts.scores
+        return scores, read_texts if len(chunks) == 1 else None
 
-    def suggest(self, rows: list[RecordedRow], texts: list[Text], parts: list[slice], read: ReadTexts | None) -> None:
-        """Put the replacements of all suspects into the records of their rows. read: the texts, where one part holds them all."""
+    def suggest(self, rows: list[RecordedRow], texts: list[Text], chunks: list[slice], read_texts: ReadTexts | None) -> None:
+        """Put the replacements of all suspects into the records of their rows. read_texts: where one chunk holds all texts."""
         distinct = dict.fromkeys(suspect for row in rows for suspect in row.suspects)
         suspects, suggestions = sorted(distinct, key=lambda suspect: suspect.text), {}
-        for part in parts:
-            suspects_of_part = [suspect for suspect in suspects if part.start <= suspect.text < part.stop]
-            if suspects_of_part:
-                suggestions |= self.suggest_in_part(suspects_of_part, texts, part, read)
+        for chunk in chunks:
+            suspects_of_chunk = [suspect for suspect in suspects if chunk.start <= suspect.text < chunk.stop]
+            if suspects_of_chunk:
+                suggestions |= self.suggest_in_chunk(suspects_of_chunk, texts, chunk, read_texts)
         for row in rows:
-            of_row = [suggestions[suspect] for suspect in row.suspects]
+            suggestions_of_row = [suggestions[suspect] for suspect in row.suspects]
             if self.options.is_free:
-                row.record.texts = of_row
+                row.record.texts = suggestions_of_row
             else:
-                row.record.ids = of_row
+                row.record.ids = suggestions_of_row
 
-    def suggest_in_part(
-        self, suspects: list[Suspect], texts: list[Text], part: slice, read: ReadTexts | None
+    def suggest_in_chunk(
+        self, suspects: list[Suspect], texts: list[Text], chunk: slice, read_texts: ReadTexts | None
     ) -> dict[Suspect, str | int]:
-        """{suspect: its replacement} for suspects in a part of the texts, which is read again where it is not `read`."""
-        read = read or self.scorer.read(texts[part])
-        in_part = [replace(suspect, text=suspect.text - part.start) for suspect in suspects]
-        return dict(zip(suspects, self.suggester.suggest(read, in_part)))
+        """{suspect: its replacement} for suspects in a chunk of the texts, which is read again where it cannot be read on."""
+        read_texts = read_texts or self.scorer.read(texts[chunk])
+        in_chunk = [replace(suspect, text=suspect.text - chunk.start) for suspect in suspects]
+        return dict(zip(suspects, self.suggester.suggest(read_texts, in_chunk)))

@@ -16,6 +16,7 @@ from denoise_code.data_set.folder import find_train_file
 from denoise_code.data_set.planting import PLANTED
 from denoise_code.language_model.loading import choose_dtype
 from denoise_code.language_model.prompt import Titles
+from denoise_code.reading.denoiser import Denoiser
 from denoise_code.reading.options import ModelOptions, ReadingOptions, RowOptions
 from denoise_code.reading.plan import LEAST_HISTORY, WINDOWS_A_CAUSAL_TEXT, Stretch
 from denoise_code.reading.shards import FinishedBatch, Shards, lock
@@ -127,7 +128,7 @@ def plan_part(stretches: list[Stretch], titles: Titles, batch_size: int) -> Part
     lengths = [
         [titles.length(text.items) for text in stretch.texts] for stretch in stretches
     ]  # tokens of the titles of each text
-    batches = make_batches(stretches, [max(of_stretch) for of_stretch in lengths], batch_size)
+    batches = make_batches(stretches, [max(text_lengths) for text_lengths in lengths], batch_size)
     return PartPlan(stretches, batches, [sum(sum(lengths[number]) for number in batch) for batch in batches])
 
 
@@ -173,7 +174,7 @@ def pilot_stretches(batches: list[list[int]]) -> list[int]:
     return [in_order[(2 * place + 1) * len(in_order) // (2 * count)] for place in range(count)]
 
 
-def find_threshold(part: str, plan: PartPlan, denoiser, shards: Shards) -> float:
+def find_threshold(part: str, plan: PartPlan, denoiser: Denoiser, shards: Shards) -> float:
     """The noise probability above which an item is suspected: the quantile --min_percentile of what a pilot scores.
 
     It is kept with the job, so a restart goes by the threshold that it began with. Of several processes the first scores the
@@ -194,15 +195,15 @@ def find_threshold(part: str, plan: PartPlan, denoiser, shards: Shards) -> float
     return read_json(path)["threshold"]
 
 
-def denoise_part(part: str, stretches: list[Stretch], denoiser, shards: Shards, process: Process) -> int:
+def denoise_part(part: str, stretches: list[Stretch], denoiser: Denoiser, shards: Shards, process: Process) -> int:
     """Score this process's share of a part of the job, skipping finished batches; returns how many batches the part has."""
     from tqdm import tqdm
 
     plan = plan_part(stretches, denoiser.titles, denoiser.options.batch_size)
-    mine, finished = deal(plan.costs, process.world)[process.rank], shards.read(part)
-    to_do = [number for number in mine if number not in finished]
+    dealt, finished = deal(plan.costs, process.world)[process.rank], shards.read(part)
+    to_do = [number for number in dealt if number not in finished]
     denoiser.begin([text.items for stretch in stretches for text in stretch.texts])
-    progress = tqdm(total=len(mine), initial=len(mine) - len(to_do), desc=part, unit="batch", disable=process.rank > 0)
+    progress = tqdm(total=len(dealt), initial=len(dealt) - len(to_do), desc=part, unit="batch", disable=process.rank > 0)
     with shards.open(part) as file:  # before the pilot, so that a second process of this rank does not wait for that
         threshold = -np.inf
         if part == PLANTED:

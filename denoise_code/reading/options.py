@@ -27,7 +27,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class ReadingOptions:
-    """How windows are read and what is suggested: for plan.py, denoiser.py, scoring.py and suggesting.py."""
+    """How windows are read and what is suggested: for plan.py, denoiser.py, scoring.py, suggesting.py and grounding.py."""
 
     score: str  # first_token (paper) or likelihood
     unit: str  # window (paper) or interaction

@@ -104,9 +104,9 @@ class Reader:
             tokens = slice(stops[texts.start] - lengths[texts.start], stops[texts.stop - 1])  # those of these texts
             # A token attends to what its text has read up to itself; columns behind it are its text's later tokens.
             is_seen = self.mask[packed.text[tokens]] & (columns <= packed.column[tokens, None])  # (n, T) bool
-            wanted = packed.is_wanted[tokens].nonzero()[:, 0].to(self.mask.device)  # (K,) in the n
+            in_tail = packed.is_in_tail[tokens].nonzero()[:, 0].to(self.mask.device)  # (K,) places in the n
             logits = read_packed(
-                self.model, packed.ids[tokens], packed.row[tokens], packed.column[tokens], is_seen, self.buffers, wanted
+                self.model, packed.ids[tokens], packed.row[tokens], packed.column[tokens], is_seen, self.buffers, in_tail
             )
             yield from logits.split(tails[texts])
 
@@ -124,10 +124,10 @@ class Reader:
         first_text_of_row = torch.searchsorted(rows, rows)  # (N,) as rows ascend, the first place where the same row stands
         row_start = starts[first_text_of_row]  # (N,) the first packed token of the text's row
         column = self.mask.shape[1] + number - row_start[text]
-        is_wanted = number >= (stops - torch.tensor(tails))[text]
+        is_in_tail = number >= (stops - torch.tensor(tails))[text]
         ids = torch.tensor([token for piece in pieces for token in piece])
         on_device = (values.to(self.mask.device) for values in (ids, text, rows[text], column))
-        return PackedTokens(*on_device, is_wanted)
+        return PackedTokens(*on_device, is_in_tail)
 
     def append_columns(self, packed: "PackedTokens") -> int:
         """Make room for packed tokens in buffers and mask, and mark them as read; returns how many columns there are then."""
@@ -145,14 +145,14 @@ class PackedTokens:
     """n tokens of many texts in a line, each text's side by side. All are (n,), int64 on the model's device but the last.
 
     ids: the tokens. text: the number of each one's text. row, column: its place in the cache.
-    is_wanted: whether the logits after it are asked for; bool, on the CPU, where their number is known without waiting.
+    is_in_tail: whether the logits after it are asked for; bool, on the CPU, where their number is known without waiting.
     """
 
     ids: torch.Tensor
     text: torch.Tensor
     row: torch.Tensor
     column: torch.Tensor
-    is_wanted: torch.Tensor
+    is_in_tail: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -176,8 +176,8 @@ class CacheRows:
 CACHE_ROWS: ContextVar[CacheRows] = ContextVar("cache_rows")
 
 
-def read_packed(model, tokens, row, column, seen, buffers, wanted) -> torch.Tensor:
-    """Logits (K, V) after the `wanted` (K,) of n tokens of many texts, which are one sequence to the model, without padding.
+def read_packed(model, tokens, row, column, seen, buffers, in_tail) -> torch.Tensor:
+    """Logits (K, V) after `in_tail` (K,) of n tokens of many texts, which are one sequence to the model, without padding.
 
     All layers but attention treat each token by itself. Attention takes each to its own row of a cache, which gets its
     keys and values: buffers, (keys, values) of each layer, (R, H, capacity, D). row, column (n,): where they go, the
@@ -201,7 +201,7 @@ def read_packed(model, tokens, row, column, seen, buffers, wanted) -> torch.Tens
             attention_mask=mask.view(len(counts), 1, t, -1),
             position_ids=seen.sum(-1)[None] - 1,
             use_cache=False,
-            logits_to_keep=wanted,
+            logits_to_keep=in_tail,
         )
     finally:
         model.config._attn_implementation = attention

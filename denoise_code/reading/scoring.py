@@ -124,9 +124,9 @@ class Scorer:
         log_probs (N, V): of the next token after each question.
         """
         scores = []
-        for text, of_next_token in zip(texts, log_probs):
+        for text, next_token_log_probs in zip(texts, log_probs):  # (V,)
             first_tokens = [self.titles.tokens_after_noise_cue(item)[0] for item in text.items]
-            scores.append(of_next_token[first_tokens].tolist())
+            scores.append(next_token_log_probs[first_tokens].tolist())
         return scores
 
     def likelihood_scores(

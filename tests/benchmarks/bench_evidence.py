@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SASRec_code"))
-from denoise_code.data_set.padded_rows import Split
 from denoise_code.evidence.counts import Counts
 from denoise_code.evidence.similarity import learn
 from denoise_code.evidence.window_features import collaborative_features, semantic_features
 from denoise_code.neighbours import Replacer
+
+from denoise_code.data_set.padded_rows import Split
 
 N_ITEMS, WIDTH, WINDOWS_PER_USER, DIMENSIONS, FLAGGED = 100_000, 11, 10, 576, 0.06
 

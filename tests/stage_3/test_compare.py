@@ -45,7 +45,7 @@ def test_compare(tmp_path, capsys):
         "fused, delete",
         "fused, delete at random places",
         "clean",
-    ] and "60 test rows, 2 seeds" in printed
+    ] and "60 test rows of 7 users, 2 seeds" in printed
     ranks = [np.load(folder / "test_ranks.npz")["ranks"] for folder in folders]
     assert all(values.shape == (2, 60, 2) and (values[..., 1] == 1).all() for values in ranks)  # no ties here
     gains = [np.where(values[..., 0] < 20, 1 / np.log2(values[..., 0] + 2), 0).mean() for values in ranks]
@@ -123,3 +123,16 @@ def test_options_of_rows_are_those_of_the_filter():
     """What compare.py expects to differ: all options of the filter, but for the places and the length, which shapes models too."""
     options = vars(filter_parser("").parse_args(["--dataset", ""])).keys()
     assert set(OPTIONS_OF_ROWS) == options - {"maxlen", "data_root", "output_root"}
+
+
+@pytest.mark.parametrize("rows", [1, 40])
+def test_one_user_has_no_interval_and_no_verdict(rows):
+    """However many rows: what another user would give is in none of them."""
+    ranks = {"noisy": np.full((2, rows, 2), (30, 1)), "a": np.full((2, rows, 2), (0, 1)), "clean": np.full((2, rows, 2), (0, 1))}
+    report = comparison.compare(np.repeat("user", rows), ranks)
+    assert [row.get("difference") for row in report] == [None, *[{"mean": 1.0, "interval_95": None}] * 2]
+    assert not any("gap won back" in row for row in report)
+    assert comparison.sentence(report[1], report[0]) == "NDCG@20 of a against noisy: nothing is shown: one user has no interval"
+    assert "| +1.0000 (no interval) |" in comparison.table(report, ("rows", "difference"))
+    two_users = comparison.compare(np.array(["a", "b"]), {name: of_run[:, [0, 0]] for name, of_run in ranks.items()})
+    assert two_users[1]["difference"]["interval_95"] == [1.0, 1.0]

@@ -16,7 +16,7 @@ def test_learns_a_cycle(tmp_path):
     """The next item comes first; with bce of all that is not in the history, whose own items are never its negatives."""
     n_items = 20
     windows = torch.tensor([[(start + step) % n_items + 1 for step in range(11)] for start in range(n_items)]).repeat(40, 1)
-    quick = "--num_epochs 100 --patience 12 --dropout_rate 0.1 --batchsize 64 --lr 0.002".split()
+    quick = "--maxlen 10 --num_epochs 100 --patience 12 --dropout_rate 0.1 --batchsize 64 --lr 0.002".split()
     for model, loss in (("SASRec", "bce"), ("SASRec", "ce"), ("GRU4Rec", "ce"), ("BERT4Rec", "ce")):
         args = sasrec_arguments(tmp_path, "--model", model, "--loss", loss, *quick)
         model = training.make_model(n_items, RecommenderOptions.from_arguments(args, args.model), 0, "cpu")

@@ -10,10 +10,12 @@ import export
 import filter as threshold_filter
 import main as sasrec
 import pytest
+import rows
 import sweep
 import torch
 import training
-from conftest import sasrec_command, sasrec_refused, write_denoised
+from conftest import sasrec_command, sasrec_refused, write_denoised, write_rows
+from options import RowsOptions
 from safetensors.torch import load_file
 
 from denoise_code.evidence import window_features as features
@@ -227,3 +229,26 @@ def test_main_uses_every_kind(denoised):
         edit = "delete" if kind == "oracle" else "replace"
         results[kind] = sasrec.main(sasrec_command(root, *base, "--evidence", kind, "--edit", edit))["per_seed"]["test"]
     assert len({json.dumps(value) for value in results.values()}) == 7
+
+
+def test_no_history_is_cut_unsaid(tmp_path, capsys):
+    """Without --maxlen the longest history of the data set counts; what a smaller one cuts is said; both have one folder."""
+    folder = tmp_path / "Long_noise_user0.1"
+    folder.mkdir()
+    (folder / "id2name4Rec.json").write_text(json.dumps({str(item): f"Item {item}" for item in range(1, 41)}))
+    windows = [[(start + step) % 40 + 1 for step in range(width)] for start, width in enumerate([21, 5, 2] * 8)]
+    for split, longest in (("train", 21), ("valid", 15), ("test", 15)):
+        write_rows(folder / f"{split}.csv", [window[-longest:] for window in windows])
+    splits, _ = rows.load(RowsOptions(folder.name, tmp_path))
+    assert splits["train"].items.shape == (24, 21) and splits["train"].items[0].tolist() == windows[0]
+    run = sasrec.main(sasrec_command(tmp_path, name=folder.name))
+    assert run["arguments"]["maxlen"] == 20 and run["users"] == {"train": 5, "valid": 5, "test": 5}
+    assert "cuts" not in capsys.readouterr().out
+    shorter = sasrec.main(sasrec_command(tmp_path, "--maxlen", 10, name=folder.name))
+    assert shorter["per_seed"] != run["per_seed"]
+    printed = capsys.readouterr().out
+    assert "train: --maxlen 10 cuts the oldest items of 8 of 24 histories; the longest has 20 items" in printed
+    assert "test: --maxlen 10 cuts the oldest items of 8 of 24 histories; the longest has 14 items" in printed
+    given, default = (sasrec_command(tmp_path, *extra, "--where", name=folder.name) for extra in (["--maxlen", 20], []))
+    sasrec.main(given), sasrec.main(default)
+    assert len(set(capsys.readouterr().out.split())) == 1

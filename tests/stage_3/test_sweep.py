@@ -115,6 +115,7 @@ def options_of(args):
 
 def make_bench(rows, args, grids=None, first_seed=None, n_seeds=None):
     """A bench of SASRec for these arguments."""
+    args = sweep.with_settings(args, maxlen=rows.splits["train"].items.shape[1] - 1)
     recommender, training = RecommenderOptions.from_arguments(args, "SASRec"), TrainingOptions.from_arguments(args)
     models = args.output_root / args.dataset / "models"
     trainer = Trainer(rows.n_items, recommender, training, torch.device("cpu"), models)
