@@ -1,8 +1,9 @@
-"""Time and memory of evidence and of replacements on synthetic windows; must grow linearly with windows.
+"""Time and memory of the table of interactions, evidence of each kind, and replacements, on synthetic sliding windows.
 
-Replacements by co-occurrence, of 6 % of all positions; `titles`: by title vectors too.
+Must grow linearly with windows. A line a step: seconds, and the peak of memory up to its end. `titles`: with title vectors, too.
 
 python tests/benchmarks/bench_evidence.py 100000 300000 1000000 titles
+python tests/benchmarks/bench_evidence.py 10000 width=201
 """
 
 import resource
@@ -13,59 +14,76 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SASRec_code"))
-from denoise_code.evidence.counts import Counts
-from denoise_code.evidence.similarity import learn
-from denoise_code.evidence.window_features import collaborative_features, semantic_features
-from denoise_code.neighbours import Replacer
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from denoise_code.data_set.interactions import Rows, build_data_set
+from denoise_code.evidence import cooccurrence
+from denoise_code.evidence.detector import DetectorSettings, learn_for_halves
+from denoise_code.evidence.fit import learn_evidence
+from denoise_code.replacement import fit_ranker, replace_interactions
 
-from denoise_code.data_set.padded_rows import Split
+N_ITEMS, WINDOWS_PER_USER, DIMENSIONS = 100_000, 10, 576
+REPLACED = 20_000  # interactions
 
-N_ITEMS, WIDTH, WINDOWS_PER_USER, DIMENSIONS, FLAGGED = 100_000, 11, 10, 576, 0.06
+
+class Stopwatch:
+    """Prints what each step took."""
+
+    def __init__(self):
+        self.started = time.perf_counter()
+
+    def print_step(self, step: str) -> None:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(f"{step:>36s} {time.perf_counter() - self.started:>9.1f} s {peak:>7.2f} GiB", flush=True)
+        self.started = time.perf_counter()
 
 
-def synthetic(windows: int) -> Split:
-    """Sliding windows of users with 20 interactions each, items of Zipf-like popularity."""
+def synthetic_rows(n_windows: int, width: int) -> Rows:
+    """Sliding windows (N, W) of users, items of Zipf-like popularity."""
     rng = np.random.default_rng(0)
-    users = windows // WINDOWS_PER_USER
-    logs = 1 + (rng.random((users, WIDTH + WINDOWS_PER_USER - 1)) ** 3 * N_ITEMS).astype(np.int64)
-    items = np.concatenate([logs[:, start : start + WIDTH] for start in range(WINDOWS_PER_USER)])
-    owner = np.tile(np.arange(users), WINDOWS_PER_USER)
-    return Split(Path("train.csv"), owner, items, np.zeros_like(items), items)
+    n_users = n_windows // WINDOWS_PER_USER
+    logs = 1 + (rng.random((n_users, width + WINDOWS_PER_USER - 1)) ** 3 * N_ITEMS).astype(np.int64)
+    items = np.concatenate([logs[:, start : start + width] for start in range(WINDOWS_PER_USER)])
+    users = np.tile(np.arange(n_users), WINDOWS_PER_USER).astype(str)
+    starts = np.repeat(np.arange(WINDOWS_PER_USER), n_users)
+    return Rows(users, items, np.zeros_like(items), items, starts.astype(np.float64), starts)
 
 
-def measure(windows: int) -> None:
-    split = synthetic(windows)
-    started = time.perf_counter()
-    counts = Counts.of(split, N_ITEMS)
-    counted = time.perf_counter()
-    collaborative_features(split, counts)
-    joined = time.perf_counter()
+def random_vectors() -> np.ndarray:
+    """Title vectors (n_items + 1, D) float16 of length 1, zero for padding."""
     vectors = np.random.default_rng(0).normal(size=(N_ITEMS + 1, DIMENSIONS)).astype(np.float16)
-    made = time.perf_counter()
-    similarity = learn(split, vectors)
-    learned = time.perf_counter()
-    semantic_features(split, similarity)
-    likened = time.perf_counter()
     vectors[1:] /= np.linalg.norm(vectors[1:].astype(np.float32), axis=1, keepdims=True)
-    prepared = time.perf_counter()
-    replacer = Replacer(split, N_ITEMS, vectors if "titles" in sys.argv else None)
-    ready = time.perf_counter()
-    flagged = np.random.default_rng(1).random(split.items.shape) < FLAGGED
-    replacer.replacements(split, flagged)
-    replaced = time.perf_counter()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    seconds = [counted - started, joined - counted, learned - made, likened - learned, ready - prepared, replaced - ready]
-    print(f"{windows:>10,}" + "".join(f"{value:>12.1f}" for value in seconds) + f"{flagged.sum():>10,} {peak:>8.2f}", flush=True)
+    vectors[0] = 0
+    return vectors
+
+
+def measure(n_windows: int, width: int, with_titles: bool) -> None:
+    print(f"{n_windows:,} windows of {width}" + (", titles" if with_titles else ""), flush=True)
+    rows, vectors = synthetic_rows(n_windows, width), random_vectors() if with_titles else None
+    watch = Stopwatch()
+    data = build_data_set(rows, {}, N_ITEMS)
+    watch.print_step(f"table of {len(data.interactions):,} interactions")
+    counts = cooccurrence.count(data.interactions, N_ITEMS, width)
+    watch.print_step(f"{counts.pairs.nnz:,} pairs counted")
+    del counts
+    detector = learn_for_halves(data, vectors, None, 0, DetectorSettings())
+    watch.print_step("detector learned, twice")
+    evidence = learn_evidence(data, vectors, more_kinds={"detector": detector})
+    watch.print_step("evidence " + ", ".join(evidence.kinds))
+    ranker = fit_ranker(data, vectors, data.interactions.halves()).ranker
+    watch.print_step("what ranks replacements")
+    noise = np.zeros(len(data.interactions))
+    noise[:REPLACED] = 0.5
+    replace_interactions(data, ranker, noise, least=0.1)
+    watch.print_step(f"{REPLACED:,} replacements")
 
 
 if __name__ == "__main__":
-    titles = ["titles"] if "titles" in sys.argv else []
-    sizes = [int(size) for size in sys.argv[1:] if size != "titles"] or [100_000, 300_000, 1_000_000]
+    options = sys.argv[1:]
+    width = next((int(option.removeprefix("width=")) for option in options if option.startswith("width=")), 11)
+    sizes = [int(option) for option in options if option.isdigit()] or [100_000, 300_000, 1_000_000]
     if len(sizes) == 1:
-        measure(sizes[0])
+        measure(sizes[0], width, "titles" in options)
     else:
-        steps = ("count s", "co-occur s", "learn s", "alike s", "neighbours s", "replace s")
-        print("   windows" + "".join(f"{step:>12s}" for step in steps) + "    places      GiB")
         for size in sizes:
-            subprocess.run([sys.executable, __file__, str(size), *titles], check=True)
+            others = [option for option in options if not option.isdigit()]
+            subprocess.run([sys.executable, __file__, str(size), *others], check=True)
