@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from comparison import METRICS_OF_TABLES, summarise, table
-from filter import Edits, check_evidence, edit_splits, selection_windows, weigh
+from filter import Edits, check_suggestions, edit_splits, selection_windows, weigh
 from options import FilterOptions, RowsOptions, link_or_copy
 from ranking import metrics, rank_targets
 from rows import LoadedRows, load
@@ -35,7 +35,7 @@ class Rows:
 def read_rows(options: RowsOptions, filtering: FilterOptions) -> Rows:
     """InputError where the rows lack what the filter asks for."""
     loaded = load(options)
-    check_evidence(loaded, filtering)
+    check_suggestions(loaded, filtering)
     return Rows(loaded, filtering, weigh(loaded, filtering))
 
 

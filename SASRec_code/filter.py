@@ -37,17 +37,12 @@ def suspicion(rows: LoadedRows, name: str, options: FilterOptions) -> np.ndarray
     return noise_probability(rows.evidence[name].r[kind], share)
 
 
-def check_evidence(rows: LoadedRows, options: FilterOptions) -> None:
-    """InputError where a kind of evidence, or replacements, are asked for and stage 2 has not made them."""
-    for name in options.splits:
-        evidence = rows.evidence.get(name)
-        kind = FUSED if options.evidence == "random" else options.evidence
-        if evidence is not None and kind not in ("raw", "oracle", *evidence.r):
-            raise InputError(
-                f"--evidence {kind}: stage 2 made {', '.join(evidence.r)} for this folder, llm needs an adapter's scores"
-            )
-        if options.edit == "replace" and options.evidence == "raw" and rows.splits[name].suspects is None:
-            raise InputError(f"{rows.splits[name].path}: suggests no replacements; use other --evidence, or --edit delete")
+def check_suggestions(rows: LoadedRows, options: FilterOptions) -> None:
+    """InputError where replacements by the language model are asked for and the rows have none."""
+    if options.edit == "replace" and options.evidence == "raw":
+        for name in options.splits:
+            if rows.splits[name].suspects is None:
+                raise InputError(f"{rows.splits[name].path}: suggests no replacements; use other --evidence, or --edit delete")
 
 
 def denoise(

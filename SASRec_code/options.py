@@ -64,11 +64,16 @@ class RowsOptions:
         return "raw" in self.evidence
 
     @property
+    def stored_kinds(self) -> list[str]:
+        """Kinds of evidence.safetensors whose probabilities are needed: `random` permutes those of `fused`."""
+        kinds = ["fused" if kind == "random" else kind for kind in self.evidence if kind not in ("raw", "oracle")]
+        return list(dict.fromkeys(kinds))
+
+    @property
     def reads_evidence(self) -> bool:
         """Whether evidence.safetensors is read: the oracle takes its replacements alone."""
-        calibrated = [kind for kind in self.evidence if kind not in ("raw", "oracle")]
         oracle_replaces = "oracle" in self.evidence and "replace" in self.edits
-        return bool(self.filtered) and bool(calibrated or oracle_replaces)
+        return bool(self.filtered) and bool(self.stored_kinds or oracle_replaces)
 
     @property
     def folder(self) -> Path:

@@ -105,6 +105,8 @@ def load(options: RowsOptions) -> LoadedRows:
         is_read_by_model = options.reads_noise_prob and split in options.filtered
         splits[split] = read_split(path, titles, None, "needed" if is_read_by_model else "ignored")
     stored = read_evidence(options.folder) if options.reads_evidence else None
+    if stored:
+        check_kinds(options, stored)
     evidence = {name: row_evidence(options, stored, name, splits[name]) for name in options.filtered if stored}
     width = (options.maxlen or choose_maxlen(paths, None)) + 1
     return LoadedRows(
@@ -116,20 +118,30 @@ def load(options: RowsOptions) -> LoadedRows:
     )
 
 
+def check_kinds(options: RowsOptions, stored: StoredEvidence) -> None:
+    """Refuse a kind of evidence that stage 2 has not made for this folder."""
+    for kind in options.stored_kinds:
+        if kind not in stored.kinds:
+            raise InputError(
+                f"--evidence {kind}: {options.folder} has {', '.join(stored.kinds)}; semantic needs title vectors, llm all rows "
+                "and planted windows read with an adapter"
+            )
+
+
 def row_evidence(options: RowsOptions, stored: StoredEvidence, name: str, split: Split) -> RowEvidence:
     """The part of the stored evidence that is of these rows (N, W)."""
     if name == "train":
         check_rows(options.folder, stored, "train", split.users, split.items)
         is_scored = stored.windows >= 0  # (N, V), V >= W: as wide as the longest row of all files
         interactions = np.where(is_scored, stored.windows, 0)
-        r = {kind: np.where(is_scored, of_kind[interactions], np.nan) for kind, of_kind in stored.train.items()}
+        r = {kind: np.where(is_scored, stored.train[kind][interactions], np.nan) for kind in options.stored_kinds}
         replacements = np.where(is_scored, stored.train_replacements[interactions], 0)
         return RowEvidence(r, replacements.astype(np.int64), np.where(is_scored, interactions, NO_INTERACTION).astype(np.int64))
     file = split.path.stem
     check_rows(options.folder, stored, file, split.users, split.items[:, :-1])
     at_target = ((0, 0), (0, 1))  # a target is not scored
     histories = stored.histories[file]  # {kind: (N, V - 1)}
-    r = {kind: np.pad(of_kind, at_target, constant_values=np.nan) for kind, of_kind in histories.items()}
+    r = {kind: np.pad(histories[kind], at_target, constant_values=np.nan) for kind in options.stored_kinds}
     replacements = np.pad(stored.history_replacements[file], at_target)
     return RowEvidence(r, replacements.astype(np.int64), None)
 

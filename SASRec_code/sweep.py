@@ -139,11 +139,11 @@ def sweep(args: argparse.Namespace) -> dict:
 
 def suspect(args: argparse.Namespace, rows) -> dict:
     """{kind: probabilities by split}; refuses what the folder has not before anything is trained."""
-    from filter import check_evidence, weigh
+    from filter import check_suggestions, weigh
 
     for edit in args.edit:
         for kind in args.evidence:
-            check_evidence(rows, FilterOptions.from_arguments(args, evidence=kind, edit=edit))
+            check_suggestions(rows, FilterOptions.from_arguments(args, evidence=kind, edit=edit))
     noise_is_marked = any((split.items != split.clean).any() for split in rows.splits.values())
     kinds = [*args.evidence, *(["oracle"] if noise_is_marked else [])]
     return {kind: weigh(rows, FilterOptions.from_arguments(args, evidence=kind)) for kind in kinds}
