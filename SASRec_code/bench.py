@@ -149,8 +149,10 @@ class Bench:
 
     def has_random_control(self, filtering: FilterOptions) -> bool:
         """Whether other places can be edited in the same way: the language model lists its suspects, and has replacements for
-        these alone; stage 2 has replacements for all places."""
-        return filtering.evidence != "raw" and (bool(self.rows.evidence) or filtering.edit == "delete")
+        these alone; stage 2 has replacements for all places, in a large log for probable noise alone."""
+        if filtering.evidence == "raw":
+            return False
+        return filtering.edit == "delete" or self.rows.replaces_all_places
 
     def at_random(self, arm: Arm) -> Arm:
         """The arm's control: the same probabilities at random places, drawn anew for each seed."""
@@ -183,7 +185,7 @@ def run_arms(bench: Bench, filtering: FilterOptions, evidence: list[str], edits:
         return results
     for edit in edits:
         oracle = bench.arm(filtering, "oracle", edit)
-        if bench.has_random_control(oracle.filtering):  # else it has no replacements for the places of the noise
+        if edit == "delete" or bench.rows.evidence:  # else there are no replacements
             results.runs[oracle.name] = bench.test(oracle, Setting(EVERY_MARKED_ITEM, EVERY_MARKED_ITEM))
     clean = Arm("clean", replace(filtering, clean=True), [{}])
     results.runs["clean"] = bench.test(clean, untouched)

@@ -44,6 +44,10 @@ class LoadedRows:
     record: dict | None = None
     users_of_interactions: np.ndarray | None = None
 
+    @property
+    def replaces_all_places(self) -> bool:
+        return bool(self.evidence) and self.record["replacements"]["least_probability"] == 0
+
 
 def find_files(options: RowsOptions) -> dict[str, Path]:
     """{split: its file}; InputError where there is none. Only raw evidence needs rows that a language model read."""
@@ -107,6 +111,7 @@ def load(options: RowsOptions) -> LoadedRows:
     stored = read_evidence(options.folder) if options.reads_evidence else None
     if stored:
         check_kinds(options, stored)
+        check_replacements(options, stored)
     evidence = {name: row_evidence(options, stored, name, splits[name]) for name in options.filtered if stored}
     width = (options.maxlen or choose_maxlen(paths, None)) + 1
     return LoadedRows(
@@ -126,6 +131,16 @@ def check_kinds(options: RowsOptions, stored: StoredEvidence) -> None:
                 f"--evidence {kind}: {options.folder} has {', '.join(stored.kinds)}; semantic needs title vectors, llm all rows "
                 "and planted windows read with an adapter"
             )
+
+
+def check_replacements(options: RowsOptions, stored: StoredEvidence) -> None:
+    """Refuse the control at random places where only probable noise has replacements: it would delete nearly all."""
+    least = stored.record["replacements"]["least_probability"]
+    if "random" in options.evidence and "replace" in options.edits and least > 0:
+        raise InputError(
+            f"--evidence random: {options.folder} has replacements above a probability of {least} alone; "
+            "generate_denoised.py --replace_all makes one for every place"
+        )
 
 
 def row_evidence(options: RowsOptions, stored: StoredEvidence, name: str, split: Split) -> RowEvidence:

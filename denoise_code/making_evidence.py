@@ -26,7 +26,8 @@ from denoise_code.data_set.evidence_files import (
 )
 from denoise_code.data_set.folder import SPLITS, files_of_split
 from denoise_code.data_set.interactions import DataSet, Rows, build_data_set
-from denoise_code.data_set.padded_rows import Split, read_split, read_vectors
+from denoise_code.data_set.padded_rows import Split, read_split, read_vectors, resize
+from denoise_code.data_set.planting import BY_POPULARITY
 from denoise_code.evidence import detector
 from denoise_code.evidence.calibration import CannotPlant
 from denoise_code.evidence.features import Planted
@@ -35,6 +36,7 @@ from denoise_code.evidence.fit import FUSED, GivenScores, learn_evidence
 from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.replacement import NothingToReplaceFrom, fit_ranker, replace_in_histories, replace_interactions
 
+PLANTED_MARK = 2  # in the column mask of planted.csv
 VERSION = 1  # of what is made: evidence of another version is made anew
 MOST_SHARE = 0.1  # of noise that is assumed where nothing is said, less where the bound is lower
 REPLACED_AT_MOST = 500_000  # interactions and history places that all get a replacement; of more those above LEAST_PROBABILITY
@@ -92,7 +94,8 @@ def read_rows(folder: Path, data_set: Path) -> RowsOfFolder:
         if path is None:
             raise InputError(f"{data_set}: no {split}.csv")
         splits["train" if split == "train" else path.stem] = read_split(path, titles, maxlen=None, columns="optional")
-    return RowsOfFolder(titles, splits, read_user_keys(data_set))
+    width = max(split.items.shape[1] for split in splits.values())  # the longest row may be one of any file
+    return RowsOfFolder(titles, {file: resize(split, width) for file, split in splits.items()}, read_user_keys(data_set))
 
 
 def read_user_keys(folder: Path) -> dict[str, str]:
@@ -105,12 +108,13 @@ def read_user_keys(folder: Path) -> dict[str, str]:
 
 
 def fingerprint_of_sources(folder: Path, rows: RowsOfFolder, options: EvidenceOptions) -> str:
-    """SHA-256 of all that evidence is made of."""
+    """SHA-256 of all that evidence and its figures are made of."""
+    files = [folder / "planted.csv", *([folder / "title_vectors.safetensors"] if options.use_titles else [])]
     parts = [VERSION, options.noise_share, options.replace_all, options.seed, fingerprint_of_catalogue(rows.titles)]
-    vectors = [folder / "title_vectors.safetensors"] if options.use_titles else []
-    parts += [[file, row_fingerprint(file, split)] for file, split in rows.splits.items()]
-    parts += [[] if split.noise_prob is None else digest_of(split.noise_prob) for split in rows.splits.values()]
-    parts += [fingerprint_of_files([folder / "planted.csv", *vectors])]
+    parts += [fingerprint_of_files(files), sorted(rows.keys_of_users.items())]
+    for file, split in rows.splits.items():
+        arrays = (split.mask, split.clean, split.places, split.times, split.noise_prob)
+        parts += [file, row_fingerprint(file, split), *(None if array is None else digest_of(array) for array in arrays)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -197,23 +201,34 @@ def check_rows_can_teach(data: DataSet, keys: list[str]) -> None:
 
 
 def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet) -> GivenScores | None:
-    """What a language model said of all rows and of planted windows, as log-odds; None where it read only some of them."""
+    """What a language model said of all rows and of planted windows, as log-odds; None, and why, where that is not all there.
+
+    Planted windows are of users that fine-tuning never saw, the log's own windows of all users. What an adapter memorised of the
+    users that it was trained on lowers their r; nothing here takes that out.
+    """
     path = folder / "planted.csv"
-    if not path.exists() or any(split.noise_prob is None for split in rows.splits.values()):
+    if not path.exists():
+        return None  # no adapter
+    unread = [file for file, split in rows.splits.items() if split.noise_prob is None]
+    if unread:
+        print(f"no evidence of the kind llm: the language model did not read {', '.join(unread)}")
         return None
-    planted = read_split(path, rows.titles, maxlen=None, columns="needed")
-    train_row = pd.read_csv(path, usecols=["train_row"])["train_row"].to_numpy()
-    row, column = np.nonzero(planted.mask == 2)
-    if len(row) != len(train_row) or train_row.max() >= len(data.train):
-        raise InputError(f"{path}: expected one planted item (mask 2) in each row, and rows of the train file")
-    offset = data.train.shape[1] - planted.items.shape[1]
-    interactions = data.train[train_row, column + offset]
+    planted = resize(read_split(path, rows.titles, maxlen=None, columns="needed"), data.train.shape[1])
+    train_row = pd.read_csv(path, usecols=["train_row"])["train_row"].to_numpy()  # (M,)
+    row, column = np.nonzero(planted.mask == PLANTED_MARK)
+    train = rows.splits["train"]
+    if len(row) != len(train_row) or train_row.max() >= len(train.items):
+        raise InputError(f"{path}: expected one planted item (mask {PLANTED_MARK}) in each row, and numbers of train rows")
+    differs = planted.items != train.items[train_row]  # (M, W)
+    if (differs.sum(1) != 1).any() or not differs[row, column].all():
+        print(f"no evidence of the kind llm: {path} was made from other train rows than {train.path}")
+        return None
     return GivenScores(
-        train=mean_by_interaction(data, log_odds(rows.splits["train"].noise_prob)),
+        train=mean_by_interaction(data, log_odds(train.noise_prob)),
         histories={file: log_odds(split.noise_prob[:, :-1]) for file, split in rows.evaluated.items()},
-        planted=Planted(interactions, planted.items[row, column]),
+        planted=Planted(data.train[train_row, column], planted.items[row, column]),
         planted_scores=log_odds(planted.noise_prob[row, column]),
-        by_popularity=planted.drawn == "popularity",
+        by_popularity=planted.drawn == BY_POPULARITY,
     )
 
 

@@ -63,7 +63,7 @@ def context_of_interactions(data: DataSet, windows: TrainWindows, rows: np.ndarr
     shares = np.take_along_axis(shares, nearest, 1)
     other_rows = np.clip(rows[:, None] + nearest - (width - 1), 0, len(table) - 1)
     held = shares > 0
-    clean = np.ones(shares.shape) if noise is None else 1 - noise[other_rows]
+    clean = np.ones(shares.shape) if noise is None else 1 - np.nan_to_num(noise[other_rows])
     return Context(
         users=table.users[rows],
         others=np.where(held, table.items[other_rows], 0),

@@ -80,8 +80,3 @@ def noisy_name(dataset: str) -> str:
     """Toy_denoise_user0.1_5000_2000 -> Toy_noise_user0.1."""
     name, denoised_mark, rest = dataset.rpartition("_denoise_")
     return f"{name}_noise_{rest.split('_')[0]}" if denoised_mark else dataset
-
-
-def scored(folder: Path) -> bool:
-    """Whether a language model scored the folder's planted windows: without those its scores cannot be calibrated."""
-    return (folder / "planted.csv").exists()

@@ -2,7 +2,6 @@
 
 import ast
 import json
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,12 +47,6 @@ class Split:
         return editable
 
 
-def pick(split: Split, rows: np.ndarray) -> Split:
-    """The split with these rows only."""
-    arrays = {name: value[rows] for name, value in vars(split).items() if isinstance(value, np.ndarray)}
-    return replace(split, **arrays)
-
-
 def resize(split: Split, width: int) -> Split:
     """The split with the last `width` places of each window, or with more padding on the left."""
     names = {"items": 0, "mask": 0, "clean": 0, "noise_prob": np.nan, "places": -1}
@@ -67,12 +60,6 @@ def last_columns(array: np.ndarray, width: int, fill) -> np.ndarray:
     missing = max(width - array.shape[1], 0)
     padded = np.pad(array, ((0, 0), (missing, 0)), constant_values=fill)
     return padded[:, padded.shape[1] - width :]
-
-
-def half_of(users: np.ndarray) -> np.ndarray:
-    """0 or 1 (N,) for each user: two halves, the same wherever a user is met."""
-    names, inverse = np.unique(users.astype(str), return_inverse=True)
-    return np.array([zlib.crc32(name.encode()) & 1 for name in names], dtype=np.int64)[inverse]
 
 
 def is_train(path: Path) -> bool:
