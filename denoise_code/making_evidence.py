@@ -1,7 +1,8 @@
 """The last act of stage 2: evidence and replacements for all rows of a data set, into files that stage 3 reads.
 
 Reads rows and catalogue of a data set folder and, from the denoised folder, what there is of title vectors, of the language model's
-scores and of the windows that were planted for it. It can be made later for a finished folder; made before, it is left as it is.
+scores and of the windows that were planted for it. It can be made later for a finished folder; evidence that was made of the same
+inputs is kept.
 """
 
 import hashlib
@@ -39,8 +40,8 @@ from denoise_code.replacement import NothingToReplaceFrom, fit_ranker, replace_i
 PLANTED_MARK = 2  # in the column mask of planted.csv
 VERSION = 1  # of what is made: evidence of another version is made anew
 MOST_SHARE = 0.1  # of noise that is assumed where nothing is said, less where the bound is lower
-REPLACED_AT_MOST = 500_000  # interactions and history places that all get a replacement; of more those above LEAST_PROBABILITY
-LEAST_PROBABILITY = 0.02
+REPLACED_AT_MOST = 500_000  # up to so many interactions and history places all get a replacement, beyond it those above
+LEAST_PROBABILITY = 0.02  # of noise
 
 
 class NoEvidence(ValueError):
@@ -61,7 +62,7 @@ class RowsOfFolder:
 
 
 def make_evidence(folder: Path, data_set: Path, options: EvidenceOptions) -> dict | None:
-    """Make evidence in the denoised folder for its rows and, where it has none, those of the data set; left as it is where it is there.
+    """Make evidence in the denoised folder, of its rows and, where it has none, of the data set's. Evidence of the same inputs is kept.
 
     Returns evidence.json, None where there can be none, and says which of these happened.
     """
@@ -135,15 +136,14 @@ def evidence_of(folder: Path, rows: RowsOfFolder, options: EvidenceOptions) -> S
     )
     keys = [rows.keys_of_users.get(name, name) for name in data.interactions.user_names]
     check_rows_can_teach(data, keys)
-    # 2. what each kind says of each interaction
+    # 2. r of every interaction, by each kind
     vectors = read_vectors(folder, rows.titles) if options.use_titles else None
     scores = given_scores(folder, rows, data)
     kinds = {"detector": detector.learn_for_halves(data, vectors, keys, options.seed, detector.DetectorSettings())}
     evidence = learn_evidence(data, vectors, scores, kinds, keys, options.seed)
-    bound = evidence.kinds[FUSED].share_bound
-    share = min(MOST_SHARE, bound) if options.noise_share is None else options.noise_share
-    # 3. what would stand there instead
     fused = evidence.kinds[FUSED]
+    share = min(MOST_SHARE, fused.share_bound) if options.noise_share is None else options.noise_share
+    # 3. one replacement for each
     fitted = fit_ranker(data, vectors, data.interactions.halves(keys), options.seed)
     n_places = int(data.interactions.in_train.sum()) + sum(int((part.histories != 0).sum()) for part in data.evaluated.values())
     least = 0.0 if options.replace_all or n_places <= REPLACED_AT_MOST else LEAST_PROBABILITY

@@ -1,7 +1,7 @@
 """A data set as a table of interactions and windows over it. Knows nothing of files, of models and of what noise is.
 
 An interaction is (user, place in the user's sequence, item). A window is a run of rows of the table, so that an interaction has one
-row number in all windows that hold it. Three rules keep the table from telling what must not be known (DESIGN, section 2):
+row number in all windows that hold it. Three rules keep the table from telling what must not be known:
 
 - The last cell of a valid or test row is the true item, whatever later histories hold in its place. It is no evidence.
 - Only train windows teach: `Interactions.reach` says which places, and which pairs of places, a train window holds.
@@ -84,8 +84,8 @@ class Interactions:
 
     users (n,) int64: codes 0..U-1, `user_names` (U,) str are the file's; places (n,) int64; items, masks, true_items (n,) int64;
     times (n,) float64: of targets those of their rows, of others that of the next known one of the user, else NaN.
-    reach (n,) int64: the last place of the train windows that start at or before this place of the user, -1 where there is none.
-    Places p <= q of a user are in one train window just where q <= reach at p.
+    reach (n,) int64: places p <= q of a user are in one train window just where q <= reach at p. It is the last place of the train
+    windows that start at p or before, -1 where there is none: with train windows of places 0-2 and 1-3 it is 2, 3, 3, 3.
     """
 
     users: np.ndarray

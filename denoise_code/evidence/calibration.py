@@ -4,6 +4,7 @@ Planted interactions need no labels: another item stands in a train interaction'
 interactions they give r = log(f_planted / f_log). With a share pi of noise in the log, P(noise) = min(1, pi exp(r)) (positive and
 unlabelled data: Elkan and Noto 2008), and pi is at most min over t of P_log(r > t) / P_planted(r > t) (Blanchard et al. 2010; Garg et
 al. 2021).
+P(noise) is computed from r in `denoise_code.data_set.evidence_files.noise_probability`, as stage 3 needs it too.
 """
 
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from denoise_code.evidence.features import Planted, row_chunks
 
 MOST_DRAWS = 1000  # before planting gives up
 BINS = 40  # of scores, as many planted ones in each
-KEEP_ORDER = 1e-3  # slope of r beyond and within bins of equal ratios: r orders
+KEEP_ORDER = 1e-3  # a small slope, so that r still ranks interactions within one bin
 THRESHOLDS = 100  # among which the bound looks for the best
-CHOOSE_WITH = 0.9999  # confidence by which it looks: else chance in the few highest values would choose
+CHOOSING_CONFIDENCE = 0.9999  # in choosing the threshold; with less, chance among the few highest values would choose it
 
 
 class CannotPlant(ValueError):
@@ -85,8 +86,8 @@ def items_in_windows(data: DataSet, rows: np.ndarray) -> np.ndarray:
 def items_as_popular(counts: Cooccurrence, size: int, rng: np.random.Generator) -> np.ndarray:
     """Items (size,) that other users hold as often as the other users hold what stands at random train interactions.
 
-    An interaction's own user is left out of its count as of all features: who draws interactions themselves plants items that are more
-    popular by one, and on sparse data (Toy) rarity alone then has an AUC of 0.44.
+    All features leave an interaction's own user out of counts, and so does this: who draws items from the interactions as they
+    stand plants items that are more popular by one count, and on sparse data (Toy) rarity alone then has an AUC of 0.44.
     """
     drawn = rng.integers(len(counts.items), size=size)
     popularity = counts.items_of_others(counts.users[drawn], counts.items[drawn])
@@ -101,8 +102,8 @@ def items_as_popular(counts: Cooccurrence, size: int, rng: np.random.Generator) 
 class LogRatio:
     """r = log(f_planted / f_log) of a score: offset + weights times terms, `polynomial_terms` of features in units of their deviation.
 
-    mean, deviation (F,) of the features; weights (T,) of standardised terms, term_deviation (T,). scores, ratios (B,) ascending: what the
-    score should have been where it was so high, see `counted_ratios`.
+    mean, deviation (F,) of the features; weights (T,) of standardised terms, term_deviation (T,). scores, ratios (B,)
+    ascending: knots of a monotone curve from the regression's sum to the ratio that was counted there, see `counted_ratios`.
     """
 
     mean: np.ndarray
@@ -162,7 +163,7 @@ def fit_log_ratio(of_planted: np.ndarray, of_log: np.ndarray) -> LogRatio:
 def counted_ratios(scores: np.ndarray, planted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean score and log(share of planted / share of log) in each of BINS bins of scores (N,), both ascending; planted (N,) bool.
 
-    A sum of terms has no end, but r has one: where all that is found is noise it is log(1 / share of noise). Counted in bins, made
+    The regression's sum grows without end, r does not: where all that is found is noise it is log(1 / share of noise). Counted in bins, made
     ascending by isotonic regression, P(noise) is half as far from the truth (MovieLens 10 %: 0.009 -> 0.004).
     """
     from sklearn.isotonic import IsotonicRegression
@@ -188,7 +189,7 @@ def share_bound(r_of_log: np.ndarray, r_of_planted: np.ndarray, rng: np.random.G
         np.array_split(rng.permutation(values), 2) for values in (r_of_log, r_of_planted)
     )
     thresholds = np.quantile(choose_planted, np.linspace(0, 1, THRESHOLDS, endpoint=False))
-    best = np.argmin(ratio_bound(choose_log, choose_planted, thresholds, CHOOSE_WITH))
+    best = np.argmin(ratio_bound(choose_log, choose_planted, thresholds, CHOOSING_CONFIDENCE))
     return float(min(1, ratio_bound(check_log, check_planted, thresholds[best : best + 1], confidence)[0]))
 
 

@@ -1,7 +1,7 @@
 """How often items, and pairs of items, stand in one train window: counted by lags of the table of interactions. Knows nothing of noise.
 
 A pair of interactions counts once, however many windows hold both. What is said of a user comes from the other users' counts. A
-user's own pairs are counted anew for the few users of a chunk: a table of all users' pairs would be larger than the log by W - 1.
+user's own pairs are counted anew for the few users of a chunk: a table of all users' pairs would be W - 1 times as large as the log.
 """
 
 from dataclasses import dataclass

@@ -30,22 +30,23 @@ def detection_figures(data: DataSet, evidence: Evidence, share: float) -> dict:
     """
     test = next((file for file in data.evaluated if file.startswith("test")), None)
     return {
-        "planted": aucs_of_planted(data, evidence, evidence.planted.by_popularity, wanted=False),
-        "auc_context": aucs_of_planted(data, evidence, evidence.planted.by_popularity, wanted=True),
+        "planted": aucs_of_planted(data, evidence, by_popularity=False),
+        "auc_context": aucs_of_planted(data, evidence, by_popularity=True),
         "injected": None if test is None else injected_noise(data, evidence, test, share),
     }
 
 
-def aucs_of_planted(data: DataSet, evidence: Evidence, by_popularity: np.ndarray, wanted: bool) -> dict[str, dict]:
-    """{kind: AUC and 95 % interval} of planted interactions with items drawn so, on which nothing was fitted; users are drawn.
+def aucs_of_planted(data: DataSet, evidence: Evidence, by_popularity: bool) -> dict[str, dict]:
+    """{kind: AUC and 95 % interval} of planted interactions, on which nothing was fitted, against the log's own; users are drawn.
 
-    A kind that reads what a language model said has planted interactions of its own; others have {}.
+    by_popularity: of items planted as popular as the log's, else of those drawn uniformly. A kind without such planted interactions
+    has no entry.
     """
     table = data.interactions
     unfitted = table.in_train & ~evidence.log_to_fit
     figures = {}
     for kind, said in evidence.kinds.items():
-        planted = ~np.isnan(said.planted) & (by_popularity == wanted) & ~evidence.planted.to_fit
+        planted = ~np.isnan(said.planted) & (evidence.planted.by_popularity == by_popularity) & ~evidence.planted.to_fit
         log = unfitted & ~np.isnan(said.train)
         if not planted.any() or not log.any():
             continue

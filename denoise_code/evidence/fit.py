@@ -163,7 +163,7 @@ def draw_log(data: DataSet, rng: np.random.Generator) -> np.ndarray:
 def contrast_in_histories(data: DataSet, kinds: dict[str, FeatureKind], rng) -> dict[str, tuple[np.ndarray, np.ndarray] | None]:
     """{kind: features (R, F) of planted places of single histories, and of the same places as they are}; None where a kind cannot tell.
 
-    Empty where no valid or test row asks for it.
+    None for all kinds where there are no valid or test rows.
     """
     if not any(len(rows.users) for rows in data.evaluated.values()):
         return dict.fromkeys(kinds)
