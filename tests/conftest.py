@@ -339,6 +339,19 @@ def denoised(tmp_path_factory):
     return write_denoised(tmp_path_factory.mktemp("evidence"), rows=(400, 80, 200), seed=3)
 
 
+@pytest.fixture
+def quick_evidence(monkeypatch):
+    """Evidence in a second or two: fewer planted interactions, a small detector that learns for few steps."""
+    from functools import partial
+
+    from denoise_code.evidence import detector, fit
+
+    settings = partial(detector.DetectorSettings, width=16, layers=1, heads=2, steps=25, batch_size=64)
+    monkeypatch.setattr(detector, "DetectorSettings", settings)
+    for name, count in (("PLANTED_TO_FIT", 600), ("PLANTED_TO_BOUND", 600), ("PLANTED_BY_POPULARITY", 300)):
+        monkeypatch.setattr(fit, name, count)
+
+
 SPLITS = ("train", "valid", "test")
 
 

@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import experiment
 import export
@@ -249,12 +250,15 @@ def test_bad_options(tmp_path, capsys):
     for kind in ("raw", "oracle"):
         with_share = sasrec_command(tmp_path, *everything, kind, "--noise_share", 0.1)
         sasrec_refused(capsys, with_share, f"--noise_share changes nothing with --evidence {kind}")
-    sasrec_refused(capsys, sasrec_command(tmp_path, "--noise_share", 0), "0.0 is not in")
+    sasrec_refused(capsys, sasrec_command(tmp_path, "--noise_share", 0), "--noise_share: 0 is not in")
     for kind in ("collaborative+semantic", "mark"):
         sasrec_refused(capsys, sasrec_command(tmp_path, *everything, kind), f"invalid choice: '{kind}'")
     sasrec_refused(capsys, sasrec_command(tmp_path, "--replace_with", "neighbours"), "unrecognized arguments: --replace_with")
     unread = sasrec_command(tmp_path, *everything, "collaborative", name="Y_noise_user0.1")
     sasrec_refused(capsys, unread, "Y_noise_user0.1: no evidence.json")
+    with pytest.raises(SystemExit):
+        sweep.main(sasrec_command(tmp_path, "--evidence", "raw", "--noise_share", 0.1))
+    assert "--noise_share changes nothing with --evidence raw" in capsys.readouterr().err
     (tmp_path / "w.safetensors").write_bytes(b"junk")
     sasrec_refused(capsys, sasrec_command(tmp_path, "--state_dict_path", tmp_path / "w.safetensors"), "does not fit this model")
     with pytest.raises(SystemExit):
@@ -277,7 +281,7 @@ def test_stage_3_fits_nothing_about_noise(denoised):
         "print([name for name in sys.modules if name.startswith('denoise_code.') or name == 'sklearn'])"
     )
     options = sasrec_command(denoised.parent, "--denoise_category", "all", "--evidence", "fused", epochs=1)
-    folder = os.path.dirname(experiment.__file__)
+    folder = Path(experiment.__file__).parent
     done = subprocess.run([sys.executable, "-c", script, *options], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     modules = json.loads(done.stdout.splitlines()[-1].replace("'", '"'))
