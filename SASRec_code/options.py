@@ -310,8 +310,9 @@ def check_filter(parser, args: argparse.Namespace) -> argparse.Namespace:
     """Refuse what contradicts itself before anything is read."""
     if args.clean and args.denoise_category != "none":
         parser.error("--clean has nothing to denoise: use it with --denoise_category none")
-    if args.noise_share is not None and args.evidence in ("raw", "oracle"):
-        parser.error(f"--noise_share changes nothing with --evidence {args.evidence}")
+    kinds = [args.evidence] if isinstance(args.evidence, str) else args.evidence
+    if args.noise_share is not None and set(kinds) <= {"raw", "oracle"}:
+        parser.error(f"--noise_share changes nothing with --evidence {' '.join(kinds)}")
     return with_limits(args) if isinstance(args.evidence, str) else args
 
 

@@ -262,11 +262,15 @@ def train_refused(capsys, args, message):
 
 
 def write_denoised(root, name="Z_denoise_user0.1_8_1", n_items=30, rows=(120, 40, 40), seed=0, denoised=True):
-    """Windows of a noisy cycle (item i is followed by i + 1) with injected noise and suspects that mostly hit it."""
+    """Windows of a noisy cycle (item i is followed by i + 1) with injected noise and suspects that mostly hit it.
+
+    denoised: with what a language model said, and with evidence by hand (hand_evidence.py).
+    """
     import json
 
     import numpy as np
     import pandas as pd
+    from hand_evidence import write_evidence_by_hand
 
     rng, folder = np.random.default_rng(seed), root / name
     folder.mkdir(parents=True)
@@ -304,6 +308,8 @@ def write_denoised(root, name="Z_denoise_user0.1_8_1", n_items=30, rows=(120, 40
                 }
             records.append(record)
         pd.DataFrame(records).to_csv(folder / f"{split}.csv", index=False)
+    if denoised:
+        write_evidence_by_hand(folder)
     return folder
 
 
@@ -329,21 +335,21 @@ def sasrec_refused(capsys, options, message):
 
 @pytest.fixture(scope="module")
 def denoised(tmp_path_factory):
-    """A denoised data set by hand: noise_prob is high at noise, windows follow a cycle, and title vectors lie on a circle."""
-    import numpy as np
-    import pandas as pd
-    from safetensors.numpy import save_file
+    """A denoised data set with evidence of every kind by hand: noise_prob and all probabilities are high at noise."""
+    return write_denoised(tmp_path_factory.mktemp("evidence"), rows=(400, 80, 200), seed=3)
 
-    root = tmp_path_factory.mktemp("evidence")
-    folder = write_denoised(root, rows=(400, 80, 200), seed=3)
-    table = pd.read_csv(folder / "train.csv")
-    table["mask"] = table["mask"].map(lambda text: text.replace("1", "2"))
-    keep = table["mask"].str.contains("2")
-    planted = table[keep].assign(drawn=np.resize(["uniform", "uniform", "popularity"], keep.sum()))
-    planted.to_csv(folder / "planted.csv", index=False)
-    angle = 2 * np.pi * np.arange(1, 31) / 30
-    save_file({"vectors": np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float16)}, folder / "title_vectors.safetensors")
-    return folder
+
+@pytest.fixture
+def quick_evidence(monkeypatch):
+    """Evidence in a second or two: fewer planted interactions, a small detector that learns for few steps."""
+    from functools import partial
+
+    from denoise_code.evidence import detector, fit
+
+    settings = partial(detector.DetectorSettings, width=16, layers=1, heads=2, steps=25, batch_size=64)
+    monkeypatch.setattr(detector, "DetectorSettings", settings)
+    for name, count in (("PLANTED_TO_FIT", 600), ("PLANTED_TO_BOUND", 600), ("PLANTED_BY_POPULARITY", 300)):
+        monkeypatch.setattr(fit, name, count)
 
 
 SPLITS = ("train", "valid", "test")

@@ -1,6 +1,10 @@
 """Made-up logs and data sets of their windows, for tests of interactions and of evidence."""
 
+import json
+
 import numpy as np
+import pandas as pd
+from safetensors.numpy import save_file
 
 from denoise_code.data_set.interactions import build_data_set, rows_from_lists
 
@@ -99,3 +103,44 @@ def title_vectors():
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors[0] = 0
     return vectors.astype(np.float16)
+
+
+def write_grouped_folder(folder, seed=0, change_targets=False, change_truth=False, width=WIDTH, **options):
+    """The folder of a data set of `grouped_logs`: train, valid_5000 and test_5000 by time; all targets of valid and test rows, or all
+    masks and true items, exchanged where asked. Train items are what they are, whatever is exchanged."""
+    logs, masks = grouped_logs(seed, **options)
+    rows, starts = sliding(logs, width)
+    marks = [mark for _, _, mark in sliding(masks, width)[0]]
+    order = sorted(range(len(rows)), key=lambda row: (rows[row][1], row))
+    bounds = [0, int(len(order) * 0.7), int(len(order) * 0.85), len(order)]
+    folder.mkdir(parents=True)
+    titles = {str(item): f"Item {item} of group {item % GROUPS}" for item in range(1, N_ITEMS + 1)}
+    (folder / "id2name4Rec.json").write_text(json.dumps(titles))
+    for file, first, end in zip(("train", "valid_5000", "test_5000"), bounds, bounds[1:]):
+        lines = []
+        for row in order[first:end]:
+            user, time, items = rows[row]
+            mask = list(marks[row])
+            if file != "train":
+                mask[-1] = 0
+            true_items = [1 + item % N_ITEMS if mark else item for item, mark in zip(items, mask)]
+            if change_targets and file != "train":
+                items = [*items[:-1], 1 + (items[-1] + 6) % N_ITEMS]
+                true_items = [*true_items[:-1], items[-1]]
+            if change_truth:
+                true_items = [1 + (item + 11) % N_ITEMS for item in items]
+                mask = [1 - mark for mark in mask]
+                if file != "train":
+                    true_items[-1], mask[-1] = items[-1], 0  # a target is the true item
+            line = {"user_id": user, "item_ids": items, "mask": mask, "item_titles": [], "replaced_item_titles": []}
+            line |= {"timestamp": time, "start": starts[row], "true_item_ids": true_items}
+            lines.append({name: json.dumps(cell) if isinstance(cell, list) else cell for name, cell in line.items()})
+        pd.DataFrame(lines).to_csv(folder / f"{file}.csv", index=False)
+    return folder
+
+
+def write_title_vectors(folder, vectors=None):
+    """title_vectors.safetensors of a denoised folder."""
+    vectors = title_vectors() if vectors is None else vectors
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({"vectors": np.ascontiguousarray(vectors[1:])}, folder / "title_vectors.safetensors")

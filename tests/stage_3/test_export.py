@@ -28,9 +28,10 @@ def rows_of(folder, split):
     return [(user, [*map(int, history.split()), int(target)]) for user, history, target in cells]
 
 
-@pytest.mark.parametrize(
-    "options", [[], ["--denoise_category", "all", "--test_noise_filter_threshold", "0.6", "--edit", "delete"]]
-)
+RAW = ["--denoise_category", "all", "--test_noise_filter_threshold", "0.6", "--edit", "delete"]
+
+
+@pytest.mark.parametrize("options", [[], RAW, ["--denoise_category", "all", "--evidence", "fused"]])
 def test_the_same_windows_that_sasrec_trains_on(tmp_path, options):
     from experiment import read_rows
     from options import FilterOptions, RowsOptions
@@ -38,7 +39,8 @@ def test_the_same_windows_that_sasrec_trains_on(tmp_path, options):
     write_denoised(tmp_path)
     args = sasrec.parse_args(sasrec_command(tmp_path, *options))
     rows = read_rows(RowsOptions.from_arguments(args), FilterOptions.from_arguments(args))
-    splits, n_items, windows = rows.splits, rows.n_items, rows.edited()
+    splits, n_items = rows.loaded.splits, rows.loaded.n_items
+    windows = {split: edits.windows for split, edits in rows.edited().items()}
     folder = exported(tmp_path, *options)
     for split, items in windows.items():
         exported_rows = rows_of(folder, split)

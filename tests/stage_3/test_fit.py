@@ -29,7 +29,8 @@ def test_learns_a_cycle(tmp_path):
 
 def test_selection_never_reads_test(tmp_path):
     write_denoised(tmp_path)
-    splits, n_items = rows.load(RowsOptions.from_arguments(sasrec_arguments(tmp_path)))
+    loaded = rows.load(RowsOptions.from_arguments(sasrec_arguments(tmp_path)))
+    splits, n_items = loaded.splits, loaded.n_items
     without_test = {name: splits[name] for name in ("train", "valid")}
     selection = threshold_filter.selection_windows(without_test, {}, "valid", clean=False)
     assert (selection == splits["valid"].items).all() and (selection != splits["valid"].clean).any()

@@ -5,9 +5,10 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
+import experiment
 import export
-import filter as threshold_filter
 import main as sasrec
 import pytest
 import rows
@@ -15,10 +16,9 @@ import sweep
 import torch
 import training
 from conftest import sasrec_command, sasrec_refused, write_denoised, write_rows
+from hand_evidence import KINDS, write_evidence_by_hand
 from options import RowsOptions
 from safetensors.torch import load_file
-
-from denoise_code.evidence import window_features as features
 
 
 def test_the_commands_of_the_release(tmp_path, root):
@@ -57,7 +57,7 @@ def test_runs_repeat_and_weights_reload(tmp_path, capsys):
 def test_edits_of_histories_choose_no_epoch(tmp_path, capsys):
     """The epoch is chosen with the histories as they are: one training serves all edits of valid and test histories."""
     write_denoised(tmp_path, rows=(200, 60, 60))
-    base = ["--evidence", "collaborative", "--edit", "delete", "--test_noise_filter_threshold", 0.05]
+    base = ["--evidence", "collaborative", "--edit", "delete", "--test_noise_filter_threshold", 0.2]
     noisy = sasrec.main(sasrec_command(tmp_path, epochs=4))
     capsys.readouterr()
     edited = sasrec.main(sasrec_command(tmp_path, *base, "--denoise_category", "test", epochs=4))
@@ -102,28 +102,56 @@ def test_weights_are_kept_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("script", [sasrec, sweep, export])
-def test_missing_replacements_are_refused_before_anything_is_learned(tmp_path, capsys, monkeypatch, script):
-    """--evidence fused of rows that no language model read: that they hold no suggestions is known before a minute's fit."""
+def test_absent_evidence_is_refused_before_anything_is_learned(tmp_path, capsys, script):
+    """A folder without evidence gets one line with the command that makes it, before anything is written."""
     write_denoised(tmp_path, "Y_noise_user0.1", denoised=False, rows=(60, 20, 20))
-
-    def fitted(*_):
-        raise AssertionError("something was learned first")
-
-    monkeypatch.setattr(threshold_filter, "Evidence", fitted)
-    options = ["--dataset", "Y_noise_user0.1", "--data_root", str(tmp_path), "--output_root", str(tmp_path / "out")]
+    options = ["--dataset", "Y_denoise_user0.1_0", "--data_root", str(tmp_path), "--output_root", str(tmp_path / "out")]
     options += ["--evidence", "fused"] + ([] if script is sweep else ["--denoise_category", "all"])
     with pytest.raises(SystemExit):
         script.main(options)
-    assert "train.csv: suggests no replacements; use --replace_with neighbours" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    command = f"python generate_denoised.py --noise_dataset_path {tmp_path / 'Y_noise_user0.1'} makes it"
+    assert "Y_denoise_user0.1_0: no evidence.json; " in error and command in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
-def test_absent_evidence_is_refused_before_anything_is_learned(tmp_path, capsys, monkeypatch):
+def test_what_needs_no_evidence_reads_none(tmp_path):
+    """Noisy and clean rows, raw scores and an oracle that deletes: folders of before have these alone."""
+    write_denoised(tmp_path, rows=(60, 20, 20))
+    for path in (tmp_path / "Z_denoise_user0.1_8_1").glob("evidence.*"):
+        path.unlink()
+    everything = ["--denoise_category", "all", "--evidence"]
+    oracle = [*everything, "oracle", "--edit", "delete"]
+    for options in ([], ["--evidence", "fused"], ["--clean"], [*everything, "raw"], oracle):
+        assert sasrec.main(sasrec_command(tmp_path, *options, epochs=1))["rows"]["train"] == 60
+
+
+def test_a_kind_that_stage_2_has_not_made_is_refused(tmp_path, capsys):
     write_denoised(tmp_path, "Y_noise_user0.1", denoised=False, rows=(60, 20, 20))
-    monkeypatch.setattr(threshold_filter, "Evidence", None)
-    several = ["--evidence", "collaborative", "semantic", "--edit", "delete"]
+    (tmp_path / "Y_denoise_user0.1_0").mkdir()
+    write_evidence_by_hand(tmp_path / "Y_denoise_user0.1_0", tmp_path / "Y_noise_user0.1", kinds=("collaborative", "fused"))
+    options = sasrec_command(tmp_path, "--denoise_category", "all", "--evidence", "semantic", name="Y_denoise_user0.1_0")
+    sasrec_refused(capsys, options, "--evidence semantic: stage 2 made collaborative, fused for this folder")
+    several = ["--evidence", "collaborative", "llm"]
     with pytest.raises(SystemExit):
-        sweep.main(sasrec_command(tmp_path, *several, name="Y_noise_user0.1"))
-    assert "--evidence semantic: no title_vectors.safetensors" in capsys.readouterr().err
+        sweep.main(sasrec_command(tmp_path, *several, name="Y_denoise_user0.1_0"))
+    assert "--evidence llm: stage 2 made collaborative, fused" in capsys.readouterr().err
+    of_noisy_rows = sasrec_command(tmp_path, "--denoise_category", "all", "--evidence", "fused", name="Y_denoise_user0.1_0")
+    assert sasrec.main(of_noisy_rows)["edits"][0]["train"]["flagged"] > 0
+
+
+def test_evidence_of_other_rows_is_refused(tmp_path, capsys):
+    folder = write_denoised(tmp_path, rows=(60, 20, 20))
+    text = (folder / "test_5000.csv").read_text()
+    options = sasrec_command(tmp_path, "--denoise_category", "all", "--evidence", "fused")
+    for file in ("train", "test_5000"):
+        path = folder / f"{file}.csv"
+        text = path.read_text()
+        first = text[text.index('"[') + 2 : text.index(",", text.index('"['))]
+        path.write_text(text.replace(f'"[{first},', f'"[{1 + int(first) % 30},', 1))
+        sasrec_refused(capsys, options, f"made for other rows than {file}.csv has now; remove it, python generate_denoised.py")
+        path.write_text(text)
+    sasrec.main(options)
 
 
 def test_busy_cores_are_said(monkeypatch, capsys, tmp_path):
@@ -156,7 +184,7 @@ OPTIONS = {
     "--dropout_rate": 0.1, "--weight_decay": 0.1, "--maxlen": 4, "--seed": 7, "--loss": "ce",
     "--denoise_category": "train", "--train_noise_filter_threshold": 0.5, "--test_noise_filter_threshold": 0.5,
     "--train_max_denoise_num": 1, "--test_max_denoise_num": 1, "--threshold_from": "split", "--evidence": "collaborative",
-    "--edit": "delete", "--replace_with": "neighbours", "--model": "GRU4Rec",
+    "--edit": "delete", "--model": "GRU4Rec",
 }  # fmt: skip
 
 
@@ -183,6 +211,13 @@ def test_every_option_changes_something(option_base, option):
     given = [option] if OPTIONS[option] is None else [option, OPTIONS[option]]
     after = sasrec.main(sasrec_command(root, *base, *given))
     assert after["per_seed"] != before["per_seed"] or after["fits"][0]["epochs"] != before["fits"][0]["epochs"]
+
+
+def test_a_share_of_noise_changes_something(option_base):
+    root, _, _ = option_base
+    fused = ["--denoise_category", "all", "--evidence", "fused"]
+    results = [sasrec.main(sasrec_command(root, *fused, *more)) for more in ([], ["--noise_share", 0.06])]
+    assert results[0]["per_seed"] != results[1]["per_seed"]
 
 
 def test_patience_selection_and_clean(option_base):
@@ -212,9 +247,18 @@ def test_bad_options(tmp_path, capsys):
     sasrec_refused(capsys, sasrec_command(tmp_path, "--model", "BERT4Rec"), "--model BERT4Rec predicts masked items")
     sasrec_refused(capsys, sasrec_command(tmp_path, "--device", "nowhere"), "--device nowhere: ")
     everything = ["--denoise_category", "all", "--evidence"]
-    sasrec_refused(capsys, sasrec_command(tmp_path, *everything, "random"), "--evidence random edits other places than")
+    for kind in ("raw", "oracle"):
+        with_share = sasrec_command(tmp_path, *everything, kind, "--noise_share", 0.1)
+        sasrec_refused(capsys, with_share, f"--noise_share changes nothing with --evidence {kind}")
+    sasrec_refused(capsys, sasrec_command(tmp_path, "--noise_share", 0), "--noise_share: 0 is not in")
+    for kind in ("collaborative+semantic", "mark"):
+        sasrec_refused(capsys, sasrec_command(tmp_path, *everything, kind), f"invalid choice: '{kind}'")
+    sasrec_refused(capsys, sasrec_command(tmp_path, "--replace_with", "neighbours"), "unrecognized arguments: --replace_with")
     unread = sasrec_command(tmp_path, *everything, "collaborative", name="Y_noise_user0.1")
-    sasrec_refused(capsys, unread, "train.csv: suggests no replacements; use --replace_with neighbours")
+    sasrec_refused(capsys, unread, "Y_noise_user0.1: no evidence.json")
+    with pytest.raises(SystemExit):
+        sweep.main(sasrec_command(tmp_path, "--evidence", "raw", "--noise_share", 0.1))
+    assert "--noise_share changes nothing with --evidence raw" in capsys.readouterr().err
     (tmp_path / "w.safetensors").write_bytes(b"junk")
     sasrec_refused(capsys, sasrec_command(tmp_path, "--state_dict_path", tmp_path / "w.safetensors"), "does not fit this model")
     with pytest.raises(SystemExit):
@@ -225,10 +269,24 @@ def test_bad_options(tmp_path, capsys):
 def test_main_uses_every_kind(denoised):
     root, results = denoised.parent, {}
     base = ["--denoise_category", "all", "--train_noise_filter_threshold", 0.3, "--test_noise_filter_threshold", 0.3]
-    for kind in ("raw", *features.FEATURES, "collaborative+semantic", "fused", "oracle"):
-        edit = "delete" if kind == "oracle" else "replace"
-        results[kind] = sasrec.main(sasrec_command(root, *base, "--evidence", kind, "--edit", edit))["per_seed"]["test"]
-    assert len({json.dumps(value) for value in results.values()}) == 7
+    for kind in ("raw", *KINDS, "random", "oracle"):
+        results[kind] = sasrec.main(sasrec_command(root, *base, "--evidence", kind))["per_seed"]["test"]
+    assert len({json.dumps(value) for value in results.values()}) == 8
+
+
+def test_stage_3_fits_nothing_about_noise(denoised):
+    """Main.py with evidence imports nothing of what evidence is made by."""
+    script = (
+        "import sys, main; main.main(sys.argv[1:]); "
+        "print([name for name in sys.modules if name.startswith('denoise_code.') or name == 'sklearn'])"
+    )
+    options = sasrec_command(denoised.parent, "--denoise_category", "all", "--evidence", "fused", epochs=1)
+    folder = Path(experiment.__file__).parent
+    done = subprocess.run([sys.executable, "-c", script, *options], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    modules = json.loads(done.stdout.splitlines()[-1].replace("'", '"'))
+    assert "denoise_code.data_set.evidence_files" in modules
+    assert {name.split(".")[1] for name in modules if name != "sklearn"} == {"common", "data_set"} and "sklearn" not in modules
 
 
 def test_no_history_is_cut_unsaid(tmp_path, capsys):
@@ -239,7 +297,7 @@ def test_no_history_is_cut_unsaid(tmp_path, capsys):
     windows = [[(start + step) % 40 + 1 for step in range(width)] for start, width in enumerate([21, 5, 2] * 8)]
     for split, longest in (("train", 21), ("valid", 15), ("test", 15)):
         write_rows(folder / f"{split}.csv", [window[-longest:] for window in windows])
-    splits, _ = rows.load(RowsOptions(folder.name, tmp_path))
+    splits = rows.load(RowsOptions(folder.name, tmp_path)).splits
     assert splits["train"].items.shape == (24, 21) and splits["train"].items[0].tolist() == windows[0]
     run = sasrec.main(sasrec_command(tmp_path, name=folder.name))
     assert run["arguments"]["maxlen"] == 20 and run["users"] == {"train": 5, "valid": 5, "test": 5}

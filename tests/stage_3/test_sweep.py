@@ -30,7 +30,7 @@ def run(tmp_path, *options):
 
 def test_sweep(tmp_path):
     write_denoised(tmp_path, rows=(200, 60, 60))
-    compared = ["--evidence", "collaborative", "--edit", *EDITS, "--replace_with", "neighbours"]
+    compared = ["--evidence", "collaborative", "--edit", *EDITS]
     result, folder = run(tmp_path, *compared)
     table = pd.read_csv(folder / "sweep.csv")
     names = [f"collaborative, {edit}{places}" for edit in EDITS for places in ("", " at random places")]
@@ -54,17 +54,19 @@ def test_sweep(tmp_path):
     assert all(row["rows"] in (folder / "report.md").read_text() for row in result["report"])
 
 
-def test_a_row_of_a_sweep_is_a_run_of_main(tmp_path, monkeypatch):
-    """Each row but the oracle's: the same settings given to main.py train the same models, whose epochs noisy histories chose."""
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_row_of_a_sweep_is_a_run_of_main(tmp_path, monkeypatch, edit):
+    """Each row, the oracle's too: the same settings given to main.py train the same models, whose epochs noisy histories chose."""
     write_denoised(tmp_path, rows=(200, 60, 60))
     monkeypatch.setattr(bench, "grid", lambda *of_part, grid=bench.grid: grid(*of_part)[1:])  # something is edited
-    shared = ["--evidence", "fused", "--edit", "delete", "--lr", 0.01]
-    report, _ = run(tmp_path, *shared, "--train_thresholds", 0.1, "--test_thresholds", 0.05, "--test_caps", 5)
+    shared = ["--evidence", "fused", "--edit", edit, "--lr", 0.01]
+    report, _ = run(tmp_path, *shared, "--train_thresholds", 0.25, "--test_thresholds", 0.2, "--test_caps", 5)
     rows = {row["rows"]: row for row in report["report"]}
     anew = ["--seeds", 2, "--lr", 0.01, "--output_root", tmp_path / "anew"]
-    of_main = {"noisy": [], "clean": ["--clean"]}
-    for name, kind in (("fused, delete", "fused"), ("fused, delete at random places", "random")):
-        options = ["--denoise_category", "all", "--evidence", kind, "--edit", "delete"]
+    of_oracle = ["--denoise_category", "all", "--evidence", "oracle", "--edit", edit]
+    of_main = {"noisy": [], "clean": ["--clean"], f"oracle, {edit}": of_oracle}
+    for name, kind in ((f"fused, {edit}", "fused"), (f"fused, {edit} at random places", "random")):
+        options = ["--denoise_category", "all", "--evidence", kind, "--edit", edit]
         options += [part for key, value in report["chosen"]["SASRec"][name].items() for part in (f"--{key}", value)]
         of_main[name] = options
     for name, options in of_main.items():
@@ -101,12 +103,12 @@ def test_shares_of_test_are_counted_in_valid(tmp_path):
     assert chosen["test_noise_filter_threshold"] == 0.5, "choose other rows: valid must prefer to edit"
     options = ["--denoise_category", "test", "--test_noise_filter_threshold", 0.5, "--test_max_denoise_num", 2]
     rows = read_rows(*options_of(sasrec_arguments(tmp_path, *options)))
-    expected = rows.edited()["test"]
+    expected = rows.edited()["test"].windows
     tried = make_bench(rows, sasrec_arguments(tmp_path, *options))
     arm = bench.Arm("raw, replace", rows.filtering, [rows.probabilities])
     limits = EditLimits(chosen["test_noise_filter_threshold"], chosen["test_max_denoise_num"])
     (edited,) = tried.windows("test", arm, limits)
-    assert (edited.numpy() == expected).all() and (expected != rows.splits["test"].items).any()
+    assert (edited.numpy() == expected).all() and (expected != rows.loaded.splits["test"].items).any()
 
 
 def options_of(args):
@@ -115,13 +117,13 @@ def options_of(args):
 
 def make_bench(rows, args, grids=None, first_seed=None, n_seeds=None):
     """A bench of SASRec for these arguments."""
-    args = sweep.with_settings(args, maxlen=rows.splits["train"].items.shape[1] - 1)
+    args = sweep.with_settings(args, maxlen=rows.loaded.splits["train"].items.shape[1] - 1)
     recommender, training = RecommenderOptions.from_arguments(args, "SASRec"), TrainingOptions.from_arguments(args)
     models = args.output_root / args.dataset / "models"
-    trainer = Trainer(rows.n_items, recommender, training, torch.device("cpu"), models)
+    trainer = Trainer(rows.loaded.n_items, recommender, training, torch.device("cpu"), models)
     first_seed = first_seed or args.seed
     seeds = range(first_seed, first_seed + (n_seeds or args.seeds))
-    return bench.Bench(rows.splits, trainer, seeds, grids, {})
+    return bench.Bench(rows.loaded, trainer, seeds, grids, {})
 
 
 def test_each_seed_has_its_own_random_places(tmp_path):
@@ -129,9 +131,10 @@ def test_each_seed_has_its_own_random_places(tmp_path):
     write_denoised(tmp_path, rows=(200, 60, 60))
     args = sasrec_arguments(tmp_path, "--denoise_category", "all", "--seeds", 2, "--num_epochs", 2, "--edit", "delete")
     rows = read_rows(*options_of(args))
-    weights = {name: np.where(split.editable, 1 / (2 + split.items), np.nan) for name, split in rows.splits.items()}
+    splits = rows.loaded.splits
+    weights = {name: np.where(split.editable, 1 / (2 + split.items), np.nan) for name, split in splits.items()}
     draws = [
-        {name: threshold_filter.shuffle_probabilities(rows.splits[name], prob, draw) for name, prob in weights.items()}
+        {name: threshold_filter.shuffle_probabilities(rows.loaded, name, prob, draw) for name, prob in weights.items()}
         for draw in (0, 1)
     ]
     limits, no_edits = EditLimits(0.05, 3), EditLimits(1.0, 0)
@@ -151,7 +154,7 @@ def test_each_seed_has_its_own_random_places(tmp_path):
     for place, alone_arm in enumerate(alone_arms):
         (valid,) = of_both.windows("valid", alone_arm, limits)
         (noisy_train,), (noisy_valid,) = (of_both.windows(name, alone_arm, no_edits) for name in ("train", "valid"))
-        assert (noisy_train.numpy() == rows.splits["train"].items).all()
+        assert (noisy_train.numpy() == splits["train"].items).all()
         ranks += of_both.ranks(noisy_train, noisy_valid, [valid], args.seed + place)
     assert record["valid NDCG@20"] == pytest.approx(np.mean([ranking.ndcg_per_row(of_seed).mean() for of_seed in ranks]))
     edits_alone = bench.Grids([limits], [limits])  # unedited is best here
@@ -181,10 +184,22 @@ def test_shares_and_probabilities_do_not_mix(tmp_path, capsys):
 
 def test_rows_without_scores_are_refused(tmp_path, capsys):
     write_denoised(tmp_path, name="Y_noise_user0.1", denoised=False)
-    for kinds in (["raw"], ["collaborative", "llm"]):
+    for kinds, message in ((["raw"], "no column 'noise_prob'"), (["collaborative", "llm"], "no evidence.json")):
         with pytest.raises(SystemExit):
             sweep.main(sasrec_command(tmp_path, "--evidence", *kinds, name="Y_noise_user0.1"))
-        assert "no column 'noise_prob'" in capsys.readouterr().err
+        assert message in capsys.readouterr().err
+
+
+def test_grids_that_nobody_gives(tmp_path):
+    """Shares and the release's caps of raw scores; probabilities without a cap of all others."""
+    for kind, thresholds, caps in (("raw", [0.5, 0.7, 0.9], [1, 3]), ("fused", [0.1, 0.2, 0.3, 0.5], [10**6])):
+        args = sweep.parse_args(["--dataset", "Z", "--evidence", kind])
+        assert (args.train_thresholds, args.test_thresholds, args.train_caps, args.test_caps) == (
+            thresholds,
+            thresholds,
+            caps,
+            caps,
+        )
 
 
 def test_settings_are_copied_not_shared(tmp_path):

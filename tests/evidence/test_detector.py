@@ -1,0 +1,147 @@
+"""denoise_code/evidence/detector.py: it learns to mark what was planted, from other users, and nothing where there is nothing."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from made_up_logs import N_ITEMS, WIDTH, grouped_data, grouped_logs, rows_of, sliding, title_vectors
+
+from denoise_code.data_set.interactions import build_data_set
+from denoise_code.evidence import detector
+from denoise_code.evidence.detection import auc
+from denoise_code.evidence.detector import DetectorSettings, learn_detector, learn_for_halves, plant_items, planted_log_odds
+
+SETTINGS = DetectorSettings(width=32, layers=1, heads=2, dropout=0.1, steps=300, batch_size=64)
+FEW_STEPS = dataclasses.replace(SETTINGS, steps=5)
+
+
+def windows_of(seed, users=100, noise=0.0, width=WIDTH, length=20):
+    """(N, W) items of the sliding windows of users who want one of four groups."""
+    logs, _ = grouped_logs(seed, users=users, noise=noise, length=length)
+    return np.array([items for _, _, items in sliding(logs, width)[0]])
+
+
+def planted_in(windows, seed=0):
+    """Windows with planted items, uniformly drawn, and where they stand."""
+    rng = np.random.default_rng(seed)
+    truth = rng.random(windows.shape) < 0.12
+    return np.where(truth, rng.integers(1, N_ITEMS + 1, windows.shape), windows), truth
+
+
+def auc_of_planted(learned, seed=9):
+    """On users whom it never saw."""
+    windows, truth = planted_in(windows_of(seed))
+    return auc(truth.ravel(), planted_log_odds(learned, windows).ravel())
+
+
+@pytest.mark.parametrize("vectors", [None, title_vectors()], ids=["items", "titles"])
+def test_it_finds_what_was_planted_among_other_users(vectors):
+    """A quarter of what is planted is of the same group by chance: 0.875 is the most there is."""
+    learned = learn_detector(windows_of(0), N_ITEMS, vectors, SETTINGS)
+    assert auc_of_planted(learned) > 0.75
+
+
+def test_labels_at_random_teach_nothing(monkeypatch):
+    """Nothing is planted, and any place is called so: what then is found would be found in any log."""
+
+    def mark_at_random(windows, pools, settings, rng):
+        return windows, (torch.rand(windows.shape, generator=rng) < settings.planted_share) & (windows != 0)
+
+    monkeypatch.setattr(detector, "plant_items", mark_at_random)
+    found = [auc_of_planted(learn_detector(windows_of(0), N_ITEMS, title_vectors(), SETTINGS, seed)) for seed in range(3)]
+    assert np.mean(found) == pytest.approx(0.5, abs=0.06)
+
+
+def test_titles_tell_of_items_that_were_never_seen():
+    """Items of the last third of the catalogue stand in no window that was learned from."""
+    windows = windows_of(0)
+    seen = np.where(windows > 40, windows - 20, windows)  # 20 is a multiple of the number of groups
+    evaluated, truth = planted_in(windows_of(9))
+    unseen = evaluated > 40
+    found = []
+    for vectors in (title_vectors(), None):
+        log_odds = planted_log_odds(learn_detector(seen, N_ITEMS, vectors, SETTINGS), evaluated)
+        found.append(auc(truth[unseen], log_odds[unseen]))
+    assert found[0] > 0.75 and found[0] > found[1] + 0.1
+
+
+def test_the_same_bytes_at_each_run():
+    vectors, evaluated = title_vectors(), windows_of(3, users=10)
+    first, again, other = (
+        planted_log_odds(learn_detector(windows_of(0, users=20), N_ITEMS, vectors, FEW_STEPS, seed), evaluated)
+        for seed in (0, 0, 1)
+    )
+    assert first.dtype == np.float32 and first.tobytes() == again.tobytes() != other.tobytes()
+
+
+@pytest.mark.parametrize("width", [2, 60])
+@pytest.mark.parametrize("positions", [False, True])
+def test_windows_of_any_length(width, positions):
+    """One place left of the first item is padding: it has no log-odds, and none of its kind changes those of others."""
+    windows = windows_of(0, users=12, width=width, length=62)
+    windows[0, 0] = 0
+    settings = dataclasses.replace(FEW_STEPS, positions=positions)
+    learned = learn_detector(windows, N_ITEMS, title_vectors(), settings)
+    log_odds = planted_log_odds(learned, windows)
+    assert log_odds.shape == windows.shape and (np.isnan(log_odds) == (windows == 0)).all() and np.isnan(log_odds).sum() == 1
+    in_parts = planted_log_odds(learned, windows, tokens_at_once=width)
+    assert in_parts == pytest.approx(log_odds, abs=1e-5, nan_ok=True)
+    if not positions:
+        wider = np.pad(windows, ((0, 0), (5, 0)))
+        assert planted_log_odds(learned, wider)[:, 5:] == pytest.approx(log_odds, abs=1e-5, nan_ok=True)
+
+
+def test_an_item_twice_in_the_catalogue_of_one():
+    """Where every drawn item is in the window already, nothing is planted, and learning goes on."""
+    learned = learn_detector(np.ones((5, 3), dtype=np.int64), 1, None, FEW_STEPS)
+    assert np.isfinite(planted_log_odds(learned, np.ones((2, 3), dtype=np.int64))).all()
+
+
+def test_planting_by_the_settings():
+    windows = torch.from_numpy(windows_of(0))
+    windows[:50, :2] = 0
+    pools = (torch.tensor([7, 50]), torch.tensor([3]))  # uniform, by popularity
+    settings = DetectorSettings(planted_share=0.3, planted_by_popularity=0.25)
+    noisy, planted = plant_items(windows, pools, settings, torch.Generator().manual_seed(0))
+    assert not planted[windows == 0].any() and (noisy == windows)[~planted].all()
+    assert not ((noisy[:, :, None] == windows[:, None, :]).any(2) & planted).any()  # none that the window had
+    drawn = noisy[planted]
+    assert set(drawn.tolist()) == {3, 7, 50}
+    certain = ~(windows[:, :, None] == torch.tensor([3, 7, 50])).any(2).any(1)  # windows that hold none of the three
+    real = (windows != 0)[certain]
+    assert planted[certain].sum() / real.sum() == pytest.approx(0.3, abs=0.04)
+    assert (noisy[certain][planted[certain]] == 3).float().mean() == pytest.approx(0.25, abs=0.06)
+
+
+def data_of(logs):
+    rows, starts = sliding(logs, WIDTH)
+    return build_data_set(rows_of(rows, starts, width=WIDTH), {}, N_ITEMS)
+
+
+def test_a_user_is_judged_by_what_the_other_half_taught():
+    """Other items of all users of one half change what is said of the other half alone."""
+    logs, _ = grouped_logs(0, users=40)
+    data = data_of(logs)
+    halves = data.interactions.halves()
+    names = data.interactions.user_names.tolist()
+    changed = {
+        user: items if halves[names.index(user)] else [1 + item % N_ITEMS for item in items] for user, items in logs.items()
+    }
+    before, after = (learn_for_halves(part, title_vectors(), None, 0, FEW_STEPS) for part in (data, data_of(changed)))
+    windows, users = windows_of(5, users=4), np.arange(40)
+    for half, same in ((0, True), (1, False)):
+        user = users[halves == half][:1].repeat(len(windows))
+        assert (before.read_windows(user, windows).tobytes() == after.read_windows(user, windows).tobytes()) == same
+    assert before.columns == ("marked by the detector",)
+
+
+def test_halves_are_by_the_keys_of_the_log():
+    data = grouped_data(users=20)
+    keys = [f"key {number}" for number in range(20)]
+    by_names, by_keys = data.interactions.halves(), data.interactions.halves(keys)
+    user = np.flatnonzero(by_names != by_keys)[:1]
+    windows = windows_of(5, users=1)
+    kinds = [learn_for_halves(data, None, user_keys, 0, FEW_STEPS) for user_keys in (None, keys)]
+    said = [kind.read_windows(user.repeat(len(windows)), windows).tobytes() for kind in kinds]
+    assert said[0] != said[1]
