@@ -58,7 +58,7 @@ BATCH_SIZE_CPU, BATCH_SIZE_GPU = 16, 128
 def parse_args(argv=None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
-    add("--denoise_model_path", type=Path, help="checkpoint of train_denoise_model.py (default: none, title vectors alone)")
+    add("--denoise_model_path", type=Path, help="checkpoint of train_denoise_model.py (default: none, no rows are read)")
     add("--noise_dataset_path", type=Path, required=True, help="data set folder <Name>_noise_user<rate>")
     add(
         "--denoise_data",
@@ -195,7 +195,10 @@ def generate(args: argparse.Namespace) -> None:
     warn_of_adapter(request)
 
     # 2. What the language model says: of windows with an adapter, of titles always.
+    process_number = int(os.environ.get("RANK", 0))
     if args.language_model == "none":
+        if process_number > 0:
+            return
         write_folder_without_language_model(request)
     elif not read_with_language_model(request, args.overwrite):
         return  # the process that is last goes on
@@ -205,12 +208,15 @@ def generate(args: argparse.Namespace) -> None:
         print("no evidence: --limit and --users read a part of the rows, and stage 3 needs evidence of all")
     else:
         make_evidence(request.output, request.rows.noise_dataset_path, request.evidence)
+    if request.output.parent != Path(os.path.abspath(request.rows.noise_dataset_path)).parent:  # noqa: PTH100  links stay
+        print(f"stage 3 reads noisy rows beside it: link {request.rows.noise_dataset_path} into {request.output.parent}")
 
 
 def write_folder_without_language_model(request: Request) -> None:
     """A denoised folder without title vectors: the title maps and run.json."""
     from denoise_code.reading.assembling import copy_title_maps
 
+    read_catalogue(request.rows.noise_dataset_path)  # refuses what is no data set before a folder is made
     request.output.mkdir(parents=True, exist_ok=True)
     copy_title_maps(request.rows.noise_dataset_path, request.output)
     if not (request.output / "run.json").exists():
@@ -295,7 +301,7 @@ def read_request(args: argparse.Namespace) -> Request:
             max_new_tokens=args.max_new_tokens,
             batch_size=batch_size,
         ),
-        EvidenceOptions(args.noise_share, args.replace_all, use_titles=args.language_model != "none"),
+        EvidenceOptions(args.noise_share, args.replace_all),
         adapter_run,
         (args.output_root or data_set.parent) / name,
     )

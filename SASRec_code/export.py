@@ -5,7 +5,7 @@ Writes  SASRec_code/output/<dataset>/recbole_<settings>/: <name>/<name>.{train,v
         target), <name>/<name>.item (every item and its title), <name>.yaml
 
     python export.py --dataset ML100K_noise_user0.1
-    python export.py --dataset ML100K_noise_user0.1 --denoise_category all --evidence collaborative --edit delete \
+    python export.py --dataset ML100K_denoise_user0.1_0 --denoise_category all --evidence collaborative --edit delete \
         --train_noise_filter_threshold 0.3 --test_noise_filter_threshold 0.3
 
 No times are written: RecBole keeps them as float32, which puts neighbours in one moment, and a row carries its order.

@@ -107,7 +107,11 @@ def edit_split(rows: LoadedRows, name: str, prob: np.ndarray, options: FilterOpt
 
 
 def flag(splits: dict[str, Split], name: str, prob: np.ndarray, options: FilterOptions) -> np.ndarray:
-    """Positions (N, W) bool of the split `name` that are suspected enough to be edited."""
+    """Positions (N, W) bool of the split `name` to edit.
+
+    raw: the row's first suspects above the percentile `threshold`, at all their occurrences (paper). Other evidence: the row's highest
+    P(noise) above `threshold`.
+    """
     limits = options.limits_of(name)
     if options.evidence != "raw":
         return flag_probable(prob, limits.threshold, limits.max_edits)

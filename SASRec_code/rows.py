@@ -10,7 +10,7 @@ from options import RowsOptions
 
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.catalogue import read_titles
-from denoise_code.data_set.evidence_files import ARRAYS, StoredEvidence, check_rows, read_evidence
+from denoise_code.data_set.evidence_files import RECORD, StoredEvidence, check_catalogue, check_rows, read_evidence
 from denoise_code.data_set.folder import SPLITS, find_split, noisy_name
 from denoise_code.data_set.padded_rows import Split, last_columns, read_split, resize
 
@@ -110,6 +110,7 @@ def load(options: RowsOptions) -> LoadedRows:
         splits[split] = read_split(path, titles, None, "needed" if is_read_by_model else "ignored")
     stored = read_evidence(options.folder) if options.reads_evidence else None
     if stored:
+        check_catalogue(options.folder, stored, titles)
         check_kinds(options, stored)
         check_replacements(options, stored)
     evidence = {name: row_evidence(options, stored, name, splits[name]) for name in options.filtered if stored}
@@ -134,11 +135,12 @@ def check_kinds(options: RowsOptions, stored: StoredEvidence) -> None:
 
 
 def check_replacements(options: RowsOptions, stored: StoredEvidence) -> None:
-    """Refuse the control at random places where only probable noise has replacements: it would delete nearly all."""
+    """Refuse controls at any place where only probable noise has replacements: they would delete nearly all."""
     least = stored.record["replacements"]["least_probability"]
-    if "random" in options.evidence and "replace" in options.edits and least > 0:
+    controls = [kind for kind in options.evidence if kind in ("random", "oracle")]
+    if controls and "replace" in options.edits and least > 0:
         raise InputError(
-            f"--evidence random: {options.folder} has replacements above a probability of {least} alone; "
+            f"--evidence {controls[0]}: {options.folder} has replacements above a probability of {least} alone; "
             "generate_denoised.py --replace_all makes one for every place"
         )
 
@@ -175,8 +177,9 @@ def rows_fingerprint(options: RowsOptions) -> str:
     """SHA-256 of all files that a result depends on."""
     paths = [*find_files(options).values()]
     paths += [folder / "id2name4Rec.json" for folder in sorted({path.parent for path in paths})]
-    paths += [options.folder / ARRAYS] if options.reads_evidence else []
     digest = hashlib.sha256()
+    if options.reads_evidence and (options.folder / RECORD).exists():
+        digest.update(read_evidence(options.folder).record["sources"].encode())
     for path in paths:
         if path.exists():
             digest.update(path.read_bytes())

@@ -15,14 +15,16 @@ import numpy as np
 import pandas as pd
 
 from denoise_code.common.errors import InputError
-from denoise_code.common.files import fingerprint_of_files, peak_resident_gib, read_json
+from denoise_code.common.files import fingerprint_of_files, peak_resident_gib
 from denoise_code.common.text_table import text_table
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_titles
 from denoise_code.data_set.evidence_files import (
     RECORD,
+    VERSION,
     StoredEvidence,
     fingerprint_of_rows,
     noise_probability,
+    read_evidence,
     write_evidence,
 )
 from denoise_code.data_set.folder import SPLITS, files_of_split
@@ -38,7 +40,6 @@ from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.replacement import NothingToReplaceFrom, fit_ranker, replace_in_histories, replace_interactions
 
 PLANTED_MARK = 2  # in the column mask of planted.csv
-VERSION = 1  # of what is made: evidence of another version is made anew
 MOST_SHARE = 0.1  # of noise that is assumed where nothing is said, less where the bound is lower
 REPLACED_AT_MOST = 500_000  # up to so many interactions and history places all get a replacement, beyond it those above
 LEAST_PROBABILITY = 0.02  # of noise
@@ -69,9 +70,14 @@ def make_evidence(folder: Path, data_set: Path, options: EvidenceOptions) -> dic
     started = time.perf_counter()
     rows = read_rows(folder, data_set)
     sources = fingerprint_of_sources(folder, rows, options)
-    if (folder / RECORD).exists() and read_json(folder / RECORD).get("sources") == sources:
-        print(f"the evidence in {folder} is complete")
-        return read_json(folder / RECORD)
+    if (folder / RECORD).exists():
+        try:
+            stored = read_evidence(folder).record
+        except InputError:  # damaged, or of another version: made anew
+            stored = {}
+        if stored.get("sources") == sources:
+            print(f"the evidence in {folder} is complete")
+            return stored
     try:
         evidence = evidence_of(folder, rows, options)
     except (NoEvidence, CannotPlant, NothingToReplaceFrom) as error:
@@ -110,7 +116,7 @@ def read_user_keys(folder: Path) -> dict[str, str]:
 
 def fingerprint_of_sources(folder: Path, rows: RowsOfFolder, options: EvidenceOptions) -> str:
     """SHA-256 of all that evidence and its figures are made of."""
-    files = [folder / "planted.csv", *([folder / "title_vectors.safetensors"] if options.use_titles else [])]
+    files = [folder / "planted.csv", folder / "title_vectors.safetensors"]
     parts = [VERSION, options.noise_share, options.replace_all, options.seed, fingerprint_of_catalogue(rows.titles)]
     parts += [fingerprint_of_files(files), sorted(rows.keys_of_users.items())]
     for file, split in rows.splits.items():
@@ -137,7 +143,7 @@ def evidence_of(folder: Path, rows: RowsOfFolder, options: EvidenceOptions) -> S
     keys = [rows.keys_of_users.get(name, name) for name in data.interactions.user_names]
     check_rows_can_teach(data, keys)
     # 2. r of every interaction, by each kind
-    vectors = read_vectors(folder, rows.titles) if options.use_titles else None
+    vectors = read_vectors(folder, rows.titles)
     scores = given_scores(folder, rows, data)
     kinds = {"detector": detector.learn_for_halves(data, vectors, keys, options.seed, detector.DetectorSettings())}
     evidence = learn_evidence(data, vectors, scores, kinds, keys, options.seed)
@@ -217,10 +223,11 @@ def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet) -> GivenScores
     train_row = pd.read_csv(path, usecols=["train_row"])["train_row"].to_numpy()  # (M,)
     row, column = np.nonzero(planted.mask == PLANTED_MARK)
     train = rows.splits["train"]
-    if len(row) != len(train_row) or train_row.max() >= len(train.items):
-        raise InputError(f"{path}: expected one planted item (mask {PLANTED_MARK}) in each row, and numbers of train rows")
-    differs = planted.items != train.items[train_row]  # (M, W)
-    if (differs.sum(1) != 1).any() or not differs[row, column].all():
+    if len(row) != len(train_row):
+        raise InputError(f"{path}: expected one planted item (mask {PLANTED_MARK}) in each row")
+    known = train_row < len(train.items)
+    differs = planted.items[known] != train.items[train_row[known]]  # (M, W)
+    if not known.all() or (differs.sum(1) != 1).any() or not differs[row, column].all():
         print(f"no evidence of the kind llm: {path} was made from other train rows than {train.path}")
         return None
     return GivenScores(
@@ -258,7 +265,8 @@ def print_evidence(record: dict) -> None:
         context = figures["auc_context"].get(kind)
         line = [kind, f"{record['share_bound'][kind]:.1%}", f"{context['auc']:.3f}" if context else "-"]
         if injected:
-            line += [f"{injected['by kind'][kind][name]:.3f}" for name in ("AUC", "AP")]
+            found = (injected["by kind"][kind][name] for name in ("AUC", "AP"))
+            line += ["-" if value is None else f"{value:.3f}" for value in found]
         lines.append(line)
     print(text_table(header, lines))
     if injected:

@@ -1,4 +1,5 @@
-"""One replacement for an interaction: what goes with the others of its windows. Knows nothing of files and thresholds.
+"""One replacement for an interaction: what goes with the others of its windows. Ours; the paper's way, in which the language model
+names one, is `denoise_code/reading/suggesting.py`.
 
 Candidates are neighbours of these others, by co-occurrence and by title vectors. A conditional logit ranks them, fitted on train items that
 are held out, all others counting alike; in use an item counts by 1 - P(noise). What is done to a valid or test row reads its history alone.
@@ -272,8 +273,8 @@ def replace_interactions(data: DataSet, ranker: Ranker, noise: np.ndarray, least
     """(n,) int64: one replacement for each train interaction whose P(noise) of noise (n,) is `least` or more; 0 elsewhere, and where
     none is left.
 
-    It is no item of a train window that holds the interaction, nor what one less than a window away received: the most probable noise
-    chooses first.
+    It is no item of a train window that holds the interaction, nor what another interaction within a window's length was given: the
+    most probable noise chooses first.
     """
     table, windows = data.interactions, TrainWindows(data.train)
     width, received = windows.width, np.zeros(len(table), dtype=np.int64)

@@ -16,9 +16,15 @@ import numpy as np
 
 from denoise_code.common.errors import InputError
 from denoise_code.common.files import read_json, write_atomically, write_json
+from denoise_code.data_set.catalogue import fingerprint_of_catalogue
 from denoise_code.data_set.folder import noisy_name
 
 ARRAYS, RECORD = "evidence.safetensors", "evidence.json"
+VERSION = 1  # of both files and of what they are made by: others are made anew
+KEYS_OF_RECORD = (
+    "version", "kinds", "files", "rows", "catalogue", "noise_share", "share_bound", "features", "coefficients", "replacements",
+    "detection", "sources",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,19 +58,24 @@ class StoredEvidence:
 
 def noise_probability(r: np.ndarray, share: float) -> np.ndarray:
     """P(noise) = min(1, share exp(r)); NaN where r is (positive and unlabelled data: Elkan and Noto 2008)."""
-    return np.minimum(share * np.exp(np.minimum(r, 700)), 1)  # exp(710) is no number any more
+    return np.minimum(share * np.exp(np.minimum(r, 80)), 1)  # exp(89) is no float32 any more
 
 
 def fingerprint_of_rows(users: Iterable, items: np.ndarray) -> str:
-    """SHA-256 of the rows of a file: users (N,) and items (N, W), 0 left of a row's first; the same in noisy and denoised folders."""
+    """SHA-256 of the rows of a file: users (N,) and items (N, W), 0 left of a row's first.
+
+    The same in noisy and denoised folders, and however much padding there is.
+    """
+    is_item = items != 0
     digest = hashlib.sha256("\n".join(map(str, users)).encode())
-    digest.update(np.ascontiguousarray(items, dtype=np.int64).tobytes())
-    digest.update(str(items.shape).encode())
+    digest.update(is_item.sum(1).astype(np.int64).tobytes())
+    digest.update(items[is_item].astype(np.int64).tobytes())
     return digest.hexdigest()
 
 
 def write_evidence(folder: Path, evidence: StoredEvidence) -> None:
     """Both files, the record last: where it stands, the arrays are complete and its own."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     tensors = {
@@ -77,10 +88,14 @@ def write_evidence(folder: Path, evidence: StoredEvidence) -> None:
     for file, kinds in evidence.histories.items():
         tensors |= {f"{file}/{kind}": r.astype(np.float32) for kind, r in kinds.items()}
         tensors[f"{file}/replacement"] = evidence.history_replacements[file].astype(np.int32)
-    (folder / RECORD).unlink(missing_ok=True)
-    with write_atomically(folder / ARRAYS) as partial:
-        save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, partial)
-    write_json(folder / RECORD, evidence.record)
+    try:
+        (folder / RECORD).unlink(missing_ok=True)
+        with write_atomically(folder / ARRAYS) as partial:
+            save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, partial)
+            partial.chmod(0o644)  # the library gives nobody else the right to read
+        write_json(folder / RECORD, evidence.record)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{folder}: evidence cannot be written ({' '.join(str(error).split())[:120]})") from None
 
 
 def read_evidence(folder: Path) -> StoredEvidence:
@@ -89,9 +104,12 @@ def read_evidence(folder: Path) -> StoredEvidence:
     from safetensors.numpy import load_file
 
     if not (folder / RECORD).exists():
-        raise InputError(f"{folder}: no {RECORD}; {command_for(folder)} makes it")
+        raise InputError(f"{folder}: no {RECORD}; {how_to_make(folder)}")
     try:
         record, tensors = read_json(folder / RECORD), load_file(folder / ARRAYS)
+        absent = [key for key in KEYS_OF_RECORD if key not in record]
+        if absent:
+            raise KeyError(f"no {absent[0]}")
         kinds, files = record["kinds"], record["files"]
         evidence = StoredEvidence(
             windows=tensors["train/rows"],
@@ -106,14 +124,30 @@ def read_evidence(folder: Path) -> StoredEvidence:
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         problem = " ".join(str(error).split())[:120]
         raise InputError(
-            f"{folder}: {RECORD} and {ARRAYS} are not what generate_denoised.py wrote ({problem}); remove {RECORD} and make them again"
+            f"{folder}: {RECORD} and {ARRAYS} are not what generate_denoised.py wrote ({problem}); remove {RECORD}, then "
+            f"{how_to_make(folder)}"
         ) from None
+    if record["version"] != VERSION:
+        raise InputError(f"{folder}/{RECORD}: of version {record['version']}, this code reads {VERSION}; {how_to_make(folder)}")
     return evidence
 
 
-def command_for(folder: Path) -> str:
-    """The command that makes the evidence of a denoised folder, or of the data set whose name it has."""
-    return f"python generate_denoised.py --noise_dataset_path {folder.parent / noisy_name(folder.name)}"
+def how_to_make(folder: Path) -> str:
+    """What makes the evidence of a folder, for messages."""
+    noisy = folder.parent / noisy_name(folder.name)
+    command = f"python generate_denoised.py --noise_dataset_path {noisy}"
+    if folder.name.endswith("_0") or folder == noisy:
+        name = noisy.name.replace("_noise_", "_denoise_") + "_0"
+        return f"{command} makes it, in {name} (--language_model none: without a language model)"
+    return f"{command} with the --denoise_model_path of this folder makes it"
+
+
+def check_catalogue(folder: Path, evidence: StoredEvidence, titles: list[str]) -> None:
+    """Refuse evidence that was made for other items. titles (n_items + 1,)."""
+    if evidence.record["catalogue"] != fingerprint_of_catalogue(titles):
+        raise InputError(
+            f"{folder}/{RECORD}: made for another catalogue than the rows have now; remove it, {how_to_make(folder)}"
+        )
 
 
 def check_rows(folder: Path, evidence: StoredEvidence, file: str, users: Iterable, items: np.ndarray) -> None:
@@ -121,8 +155,6 @@ def check_rows(folder: Path, evidence: StoredEvidence, file: str, users: Iterabl
     expected = evidence.record["rows"].get(file)
     if expected is None:
         files = ", ".join(evidence.record["rows"])
-        raise InputError(f"{folder}/{RECORD}: made for {files}, not for {file}.csv; {command_for(folder)} makes it anew")
+        raise InputError(f"{folder}/{RECORD}: made for the rows of {files}, not for {file}.csv")
     if fingerprint_of_rows(users, items) != expected:
-        raise InputError(
-            f"{folder}/{RECORD}: made for other rows than {file}.csv has now; remove it, {command_for(folder)} makes it anew"
-        )
+        raise InputError(f"{folder}/{RECORD}: made for other rows than {file}.csv has now; remove it, {how_to_make(folder)}")

@@ -34,11 +34,6 @@ class Rows:
     times: np.ndarray
     starts: np.ndarray | None = None
 
-    @property
-    def lengths(self) -> np.ndarray:
-        """(N,) how many items each row has."""
-        return (self.items != 0).sum(1)
-
 
 def rows_from_lists(
     users: Sequence,

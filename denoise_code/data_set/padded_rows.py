@@ -190,10 +190,9 @@ def restore(path: Path, table: pd.DataFrame, items: list, mask: list, titles: li
     if "replaced_item_titles" not in table.columns:
         return items
     ids = {title: item for item, title in reversed(list(enumerate(titles))) if item}
-    clean, unknown = list(items), 0
+    clean, unknown, cells = list(items), 0, table["replaced_item_titles"].tolist()
     for row in [row for row, marks in enumerate(mask) if any(marks)]:
-        cell = table["replaced_item_titles"].iat[row]
-        replaced = parse_list(path, row + 1, "replaced_item_titles", cell, (str,))
+        replaced = parse_list(path, row + 1, "replaced_item_titles", cells[row], (str,))
         places = [place for place, mark in enumerate(mask[row]) if mark == 1]
         if len(places) == len(replaced):  # else they are not given
             clean[row] = list(items[row])

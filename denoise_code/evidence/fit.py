@@ -103,7 +103,8 @@ def learn_evidence(
     of_histories = {name: {file: kind.of_histories(data, file) for file in data.evaluated} for name, kind in kinds.items()}
     contrasts = contrast_in_histories(data, kinds, np.random.default_rng([seed, 4]))
     log_to_fit = draw_log(data, np.random.default_rng([seed, 2]))
-    parts = {name: [name] for name in kinds} | {FUSED: list(kinds)}
+    of_every_kind = [name for name in kinds if name != "llm"]  # planted interactions of our own, as many as are wanted
+    parts = {name: [name] for name in kinds} | {FUSED: of_every_kind}
     fitted = {
         name: fit_kind(
             columns=tuple(column for part in names for column in kinds[part].columns),
@@ -112,13 +113,44 @@ def learn_evidence(
             histories={file: np.concatenate([of_histories[part][file] for part in names], axis=2) for file in data.evaluated},
             contrast=joined_contrast([contrasts[part] for part in names]),
             planted=planted,
-            usable=planted.given == ("llm" in names),
+            usable=planted.given == (name == "llm"),
             log_to_fit=log_to_fit,
             rng=np.random.default_rng([seed, 3]),
         )
         for name, names in parts.items()
     }
+    if llm is not None:
+        fitted[FUSED] = fuse_with_language_model(fitted[FUSED], features["llm"], of_histories["llm"], planted, log_to_fit, seed)
     return Evidence(fitted, counts, planted, log_to_fit)
+
+
+def fuse_with_language_model(
+    fused: KindOfEvidence,
+    scores: tuple[np.ndarray, np.ndarray],
+    scores_of_histories: dict[str, np.ndarray],
+    planted: PlantedSplit,
+    log_to_fit: np.ndarray,
+    seed: int,
+) -> KindOfEvidence:
+    """r of `fused` and the language model's score as two features of one more regression.
+
+    A language model reads few planted windows, hundreds where the other kinds have thousands: a regression over all features would
+    learn less from these than it loses. scores: (n, 1) of the log, (M, 1) of planted; scores_of_histories {file: (N, H, 1)}.
+    """
+    of_log, of_planted = scores
+    return fit_kind(
+        columns=("all other evidence", "noise_prob"),
+        of_log=np.concatenate([fused.train[:, None], of_log], axis=1),
+        of_planted=np.concatenate([fused.planted[:, None], of_planted], axis=1),
+        histories={
+            file: np.concatenate([r[:, :, None], scores_of_histories[file]], axis=2) for file, r in fused.histories.items()
+        },
+        contrast=None,
+        planted=planted,
+        usable=planted.given,
+        log_to_fit=log_to_fit,
+        rng=np.random.default_rng([seed, 3]),
+    )
 
 
 def semantic_kind(data: DataSet, vectors: np.ndarray, user_keys: Sequence[str] | None, seed: int) -> Semantic:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class EvidenceOptions:
     """noise_share: the share of noise pi in the log, None: the smaller of 0.1 and the bound. replace_all: a replacement for every
-    place, however many there are. use_titles: whether title vectors that the folder has are read."""
+    place, however many there are."""
 
     noise_share: float | None = None
     replace_all: bool = False
-    use_titles: bool = True
     seed: int = 0

@@ -13,7 +13,7 @@ import pandas as pd
 from denoise_code.common.errors import InputError
 from denoise_code.common.files import read_json, write_atomically, write_json
 from denoise_code.common.text_table import text_table
-from denoise_code.data_set.planting import PLANTED
+from denoise_code.data_set.planting import BY_POPULARITY, PLANTED
 from denoise_code.evidence.detection import measure, planted_detection
 from denoise_code.language_model.title_vectors import save_tensors
 from denoise_code.reading.grounding import Grounder
@@ -101,7 +101,7 @@ def detection_figures(split: str, table: pd.DataFrame, noise_probs: list[list[fl
     if split != PLANTED:
         return measure(table["mask"], noise_probs, INJECTED)
     is_planted = [[int(value == PLANTED_ITEM) for value in mask] for mask in table["mask"]]
-    return planted_detection(is_planted, noise_probs, table["drawn"] == "popularity")
+    return planted_detection(is_planted, noise_probs, table["drawn"] == BY_POPULARITY)
 
 
 def add_columns(table: pd.DataFrame, records: list[Record], catalogue: list[str]) -> pd.DataFrame:

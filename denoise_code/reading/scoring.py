@@ -119,7 +119,7 @@ class Scorer:
         return ReadTexts(reader, questions, scores)
 
     def first_token_scores(self, texts: list[Text], log_probs: torch.Tensor) -> list[list[float]]:
-        """The paper's score: the log-probability of the first token of each title, in context.
+        """The paper's score: the log-probability that the answer, after the noise cue, begins with the title's first token.
 
         log_probs (N, V): of the next token after each question.
         """
