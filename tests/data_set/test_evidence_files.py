@@ -7,10 +7,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from denoise_code.common.errors import InputError
+from denoise_code.data_set.catalogue import fingerprint_of_catalogue
 from denoise_code.data_set.evidence_files import (
     ARRAYS,
+    KEYS_OF_RECORD,
     RECORD,
+    VERSION,
     StoredEvidence,
+    check_catalogue,
     check_rows,
     fingerprint_of_rows,
     read_evidence,
@@ -24,7 +28,8 @@ def some_evidence():
     """Two train rows over five interactions, and one history of two places."""
     r = np.array([0.5, -1, np.nan, 2, 0], dtype=np.float32)
     history = np.array([[np.nan, 0.25]], dtype=np.float32)
-    record = {
+    record = dict.fromkeys(KEYS_OF_RECORD, {}) | {
+        "version": VERSION,
         "kinds": ["collaborative", "fused"],
         "files": ["test_5000"],
         "rows": {"train": fingerprint_of_rows(USERS, ITEMS), "test_5000": fingerprint_of_rows(["a"], np.array([[0, 3]]))},
@@ -61,8 +66,11 @@ def test_a_folder_without_evidence_names_the_command(tmp_path):
     folder.mkdir()
     with pytest.raises(InputError) as error:
         read_evidence(folder)
-    data_set = tmp_path / "Toy_noise_user0.1"
-    assert str(error.value) == f"{folder}: no {RECORD}; python generate_denoised.py --noise_dataset_path {data_set} makes it"
+    command = f"python generate_denoised.py --noise_dataset_path {tmp_path / 'Toy_noise_user0.1'}"
+    assert str(error.value) == f"{folder}: no {RECORD}; {command} with the --denoise_model_path of this folder makes it"
+    for name in ("Toy_denoise_user0.1_0", "Toy_noise_user0.1"):  # a run without an adapter makes it
+        with pytest.raises(InputError, match="makes it, in Toy_denoise_user0.1_0"):
+            read_evidence(tmp_path / name)
 
 
 def truncate(folder):
@@ -102,7 +110,29 @@ def test_a_damaged_file_is_one_line(tmp_path, damage):
         read_evidence(tmp_path)
     message = str(error.value)
     assert message.startswith(f"{tmp_path}: {RECORD} and {ARRAYS} are not what generate_denoised.py wrote")
-    assert f"remove {RECORD} and make them again" in message and "\n" not in message
+    assert f"remove {RECORD}, then python generate_denoised.py" in message and "\n" not in message
+
+
+def test_a_record_of_another_version_or_without_a_key_is_refused(tmp_path):
+    evidence = some_evidence()
+    evidence.record["version"] = VERSION + 1
+    write_evidence(tmp_path, evidence)
+    with pytest.raises(InputError, match=f"of version {VERSION + 1}"):
+        read_evidence(tmp_path)
+    for key in KEYS_OF_RECORD:
+        evidence = some_evidence()
+        del evidence.record[key]
+        write_evidence(tmp_path, evidence)
+        with pytest.raises(InputError, match=f"no {key}"):
+            read_evidence(tmp_path)
+
+
+def test_another_catalogue_is_refused(tmp_path):
+    evidence = some_evidence()
+    evidence.record["catalogue"] = fingerprint_of_catalogue(["", "Heat"])
+    check_catalogue(tmp_path, evidence, ["", "Heat"])
+    with pytest.raises(InputError, match="another catalogue"):
+        check_catalogue(tmp_path, evidence, ["", "Cold"])
 
 
 def test_the_record_stands_only_beside_its_own_arrays(tmp_path, monkeypatch):
@@ -126,14 +156,15 @@ def test_rows_that_evidence_was_made_for(tmp_path):
     check_rows(folder, evidence, "test_5000", np.array(["a"]), np.array([[0, 3]], dtype=np.int32))
     other = ITEMS.copy()
     other[1, 1] = 9
-    command = f"python generate_denoised.py --noise_dataset_path {tmp_path / 'Toy_noise_user0.1'} makes it anew"
+    command = f"python generate_denoised.py --noise_dataset_path {tmp_path / 'Toy_noise_user0.1'} makes it, in {folder.name}"
     for users, items in ((USERS, other), (["b", "a"], ITEMS), (USERS[:1], ITEMS[:1]), (USERS, ITEMS[:, 1:])):
         with pytest.raises(InputError) as error:
             check_rows(folder, evidence, "train", users, items)
-        assert str(error.value) == f"{folder}/{RECORD}: made for other rows than train.csv has now; remove it, {command}"
+        message = f"{folder}/{RECORD}: made for other rows than train.csv has now; remove it, {command}"
+        assert str(error.value).startswith(message)
     with pytest.raises(InputError) as error:
         check_rows(folder, evidence, "test", ["a"], np.array([[0, 3]]))
-    assert str(error.value) == f"{folder}/{RECORD}: made for train, test_5000, not for test.csv; {command}"
+    assert str(error.value) == f"{folder}/{RECORD}: made for the rows of train, test_5000, not for test.csv"
 
 
 def test_fingerprints_tell_users_from_items():

@@ -184,8 +184,6 @@ def test_it_is_made_later_and_again_only_where_its_sources_change(tmp_path, monk
     assert (folder / ARRAYS).read_bytes() == arrays and again["sources"] == first["sources"]
     write_title_vectors(folder)
     assert make_evidence(folder, data_set, EvidenceOptions())["kinds"] == ["collaborative", "semantic", "detector", "fused"]
-    without = make_evidence(folder, data_set, EvidenceOptions(use_titles=False))
-    assert without["kinds"] == first["kinds"] and (folder / ARRAYS).read_bytes() == arrays
 
 
 def refuse():
