@@ -4,8 +4,9 @@ set -euo pipefail
 usage() {
     cat >&2 <<TEXT
 ./denoise.sh                                        MovieLens-100k with the adapter in this repository: noise probabilities,
-                                                    SASRec on noisy and denoised rows, a report
-./denoise.sh --quick                                the same in minutes: the language model reads the rows of 25 users only
+                                                    evidence, SASRec on noisy and denoised rows, a report
+./denoise.sh --quick                                the same in minutes: evidence from the interactions alone, and beside it the
+                                                    language model reads the rows of 25 users
 ./denoise.sh DENOISE_MODEL_PATH NOISE_DATASET_PATH [OPTION ...]
                                                     train, valid_5000 and test_5000 of any data set; options of
                                                     generate_denoised.py may follow
@@ -45,6 +46,10 @@ else
     options=(--denoise_model_path "save_denoise_model/$data/batch4_sample2400_epoch1/checkpoint-600"
         --noise_dataset_path "data/$data" --output_root "$root" --unit interaction --score likelihood --suggest catalogue
         --min_percentile 0.9 "${part[@]}")  # a tenth of the items is noise
+    if [ "$default" = quick ]; then
+        echo "== evidence from the interactions alone"
+        $python generate_denoised.py --noise_dataset_path "data/$data" --language_model none --output_root "$root"
+    fi
     echo "== noise probabilities and replacements by the language model"
 fi
 
@@ -56,14 +61,12 @@ launch=("$python")
 "${launch[@]}" "$here/generate_denoised.py" "${options[@]}"
 [ -n "$default" ] || exit 0
 
-# What it is worth: all rows, noisy and filtered. What the language model did not read is judged by co-occurrence.
-made=$(basename "$($python generate_denoised.py "${options[@]}" --where)")
-rows=$made
-[ "$default" = quick ] && rows=$data
+# What it is worth: all rows, noisy and filtered by the evidence. In the quick form that is made without a language model.
+rows=$(basename "$($python generate_denoised.py "${options[@]}" --where)")
+[ "$default" = quick ] && rows=ML100K_denoise_user0.1_0
 cd SASRec_code
 run=(main.py --dataset "$rows" --data_root "../$root" "${trained[@]}" --loss ce --batchsize 1024 --lr 0.002 --patience 1)
-filter=(--denoise_category all --edit replace --replace_with neighbours
-    --train_noise_filter_threshold 0.1 --test_noise_filter_threshold 0.3 --train_max_denoise_num 6 --test_max_denoise_num 6)
+filter=(--denoise_category all --train_noise_filter_threshold 0.3 --test_noise_filter_threshold 0.5)
 echo "== SASRec on noisy rows"
 "$python" "${run[@]}"
 echo "== SASRec on rows in which what is suspected is replaced"
@@ -75,4 +78,4 @@ where() { "$python" "$@" --where | tail -n 1; }
 runs=("$(where "${run[@]}")" "$(where "${run[@]}" "${filter[@]}" --evidence fused)"
     "$(where "${run[@]}" "${filter[@]}" --evidence random)")
 "$python" compare.py "${runs[@]}"
-"$python" report.py --dataset "$made" --data_root "../$root" --runs "${runs[@]}"
+"$python" report.py --dataset "$rows" --data_root "../$root" --runs "${runs[@]}"

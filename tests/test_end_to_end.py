@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import CARS, FRUIT, write_tiny_data
+from made_up_logs import write_grouped_folder
 
 import generate_denoised as generate
 import train_denoise_model as train
@@ -38,7 +39,7 @@ def command(*words, cwd=None, **environment):
 
 
 def test_pipeline_from_csv_to_ndcg(root, tiny_models, tmp_path, capsys):
-    """prepare -> train -> generate -> SASRec and report, each reading what the one before wrote."""
+    """prepare -> train -> generate, with evidence -> SASRec and report, each reading what the one before wrote."""
     rng, rows = np.random.default_rng(0), []
     for user in range(60):
         genre = list(range(12)) if user % 2 else list(range(12, 40))
@@ -56,7 +57,7 @@ def test_pipeline_from_csv_to_ndcg(root, tiny_models, tmp_path, capsys):
     adapter = tmp_path / "adapters/Mini_noise_user0.1/batch16_sample64_epoch1/checkpoint-4"
     inference = ["--denoise_model_path", adapter, "--noise_dataset_path", data / "Mini_noise_user0.1", "--planted", 100]
     out = command(python, root / "generate_denoised.py", *inference, "--max_new_tokens", 8)
-    assert "Mini_denoise_user0.1_64_4" in out and "noise told by noise_prob" in out
+    assert "Mini_denoise_user0.1_64_4" in out and "noise told by noise_prob" in out and "noise at most" in out
     sasrec = [
         "--data_root",
         data,
@@ -68,11 +69,43 @@ def test_pipeline_from_csv_to_ndcg(root, tiny_models, tmp_path, capsys):
         "Mini_denoise_user0.1_64_4",
     ]
     assert "NDCG@20" in command(python, root / "SASRec_code/main.py", *sasrec)
-    for extra in (["--train_noise_filter_threshold", 0.7], ["--evidence", "fused", "--edit", "delete"]):
-        main.main([str(word) for word in (*sasrec, "--denoise_category", "all", *extra)])
+    for extra in (["--train_noise_filter_threshold", 0.7], ["--evidence", "fused"], ["--evidence", "llm", "--edit", "delete"]):
+        run = main.main([str(word) for word in (*sasrec, "--denoise_category", "all", *extra)])
         assert "NDCG@20" in capsys.readouterr().out
+    assert run["evidence"]["kind"] == "llm" and run["evidence"]["features"] == ["noise_prob"]
     reported = ["--dataset", "Mini_denoise_user0.1_64_4", "--data_root", data]
     assert "report.html" in command(python, root / "SASRec_code/report.py", *reported)
+
+
+def test_pipeline_without_a_language_model(root, tmp_path):
+    """generate_denoised.py --language_model none makes real evidence in its own process; main.py, sweep.py and report.py read it."""
+    data_set = write_grouped_folder(tmp_path / "Log_noise_user0.1", users=60)
+    python, name = sys.executable, "Log_denoise_user0.1_0"
+    making = [python, root / "generate_denoised.py", "--noise_dataset_path", data_set, "--language_model", "none"]
+    out = command(*making)
+    assert "noise at most" in out and "share of noise taken" in out
+    folder = tmp_path / name
+    made = {"evidence.safetensors", "evidence.json", "id2name4Rec.json", "id2name.json", "run.json"}
+    assert {path.name for path in folder.iterdir()} - {"id2name.json"} == made - {"id2name.json"}
+    before = (folder / "evidence.safetensors").stat().st_mtime_ns
+    assert "is complete" in command(*making) and (folder / "evidence.safetensors").stat().st_mtime_ns == before
+    record = json.loads((folder / "evidence.json").read_text())
+    assert record["kinds"] == ["collaborative", "detector", "fused"] and record["noise_share"] <= 0.1
+
+    places = ["--dataset", name, "--data_root", tmp_path, "--output_root", tmp_path / "out", "--num_epochs", 2]
+    results = {}
+    for kind in ("fused", "detector", "random"):
+        options = ["--denoise_category", "all", "--evidence", kind, "--train_noise_filter_threshold", 0.3]
+        results[kind] = main.main([str(word) for word in (*places, *options)])
+        assert results[kind]["evidence"]["coefficients"] == record["coefficients"]["fused" if kind == "random" else kind]
+        assert results[kind]["evidence"]["sources"] == record["sources"]
+    found, at_random = (results[kind]["edits"][0]["train"] for kind in ("fused", "random"))
+    assert found["interactions"] == at_random["interactions"] > 0
+    assert results["fused"]["per_seed"] != results["random"]["per_seed"]
+    grids = ["--train_thresholds", 0.3, "--test_thresholds", 0.5, "--seeds", 1]
+    swept = command(python, root / "SASRec_code/sweep.py", *places, "--evidence", "collaborative", "fused", *grids)
+    assert "collaborative, replace at random places" in swept and "oracle, replace" in swept
+    assert "report.html" in command(python, root / "SASRec_code/report.py", "--dataset", name, "--data_root", tmp_path)
 
 
 def test_denoise_sh_with_the_call_of_the_release(root, tiny_adapters, tmp_path):
@@ -108,11 +141,13 @@ def documented_commands(root):
 
 
 def test_documented_commands_have_options_that_exist(root):
+    import export
     import prepare_noise_data
+    import report
     import sweep
 
     parsers = {"prepare_noise_data": prepare_noise_data, "train_denoise_model": train, "generate_denoised": generate}
-    parsers |= {"main": main, "sweep": sweep}
+    parsers |= {"main": main, "sweep": sweep, "report": report, "export": export}
     checked = set()
     for page, words in documented_commands(root):
         place = next(place for place, word in enumerate(words) if word.endswith(".py"))
@@ -124,6 +159,27 @@ def test_documented_commands_have_options_that_exist(root):
             parsers[script].parse_args(options)
             checked.add((page, script))
     assert len(checked) >= 10 and {script for _, script in checked} == set(parsers), checked
+
+
+def test_the_commands_of_denoise_sh_have_options_that_exist(root, tmp_path):
+    """What it trains: noisy rows, those that fused evidence filters, and as many edits at random places.
+
+    A shell that prints its commands in place of running them stands for Python.
+    """
+    script = (root / "denoise.sh").read_text()
+    body = script[script.index("cd SASRec_code") : script.index('echo "== what it is worth"')]
+    trained = "rows=ML100K_denoise_user0.1_0 root=data/quick trained=(--seeds 3) python=echo\n" + body.replace(
+        "cd SASRec_code", ""
+    )
+    done = subprocess.run(["bash", "-euc", trained], capture_output=True, text=True)
+    commands = [shlex.split(line)[1:] for line in done.stdout.splitlines() if line.startswith("main.py")]
+    runs = [main.parse_args(options) for options in commands]
+    assert [(run.denoise_category, run.evidence) for run in runs] == [("none", "raw"), ("all", "fused"), ("all", "random")]
+    limits = ("train_noise_filter_threshold", "test_noise_filter_threshold", "train_max_denoise_num")
+    assert all([getattr(run, name) for name in limits] == [0.3, 0.5, 10**6] and run.seeds == 3 for run in runs[1:])
+    quick = [shlex.split(line) for line in script.splitlines() if "--language_model none" in line]
+    assert len(quick) == 1 and "--language_model" in quick[0]
+    generate.parse_args([word.replace("$data", "x") for word in quick[0][2:]])
 
 
 def test_denoise_sh_explains_itself(root):
