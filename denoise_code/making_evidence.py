@@ -120,8 +120,10 @@ def fingerprint_of_sources(folder: Path, rows: RowsOfFolder, options: EvidenceOp
     parts = [VERSION, options.noise_share, options.replace_all, options.seed, fingerprint_of_catalogue(rows.titles)]
     parts += [fingerprint_of_files(files), sorted(rows.keys_of_users.items())]
     for file, split in rows.splits.items():
-        arrays = (split.mask, split.clean, split.places, split.times, split.noise_prob)
-        parts += [file, row_fingerprint(file, split), *(None if array is None else digest_of(array) for array in arrays)]
+        columns = slice(None) if file == "train" else slice(None, -1)  # no target has a part in it
+        cells = [array[:, columns] for array in (split.mask, split.clean, split.places, split.noise_prob) if array is not None]
+        times = [] if split.times is None else [split.times]
+        parts += [file, row_fingerprint(file, split), *(digest_of(array) for array in cells + times)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

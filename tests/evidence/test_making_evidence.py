@@ -130,7 +130,9 @@ def test_an_interaction_has_one_probability_and_one_replacement(tmp_path):
     """Through stage 3's own reading, in all windows that hold it; a replacement is no item of any of these."""
     folder, data_set = write_folders(tmp_path)
     make_evidence(folder, data_set, EvidenceOptions())
-    loaded = rows_of_stage_3.load(RowsOptions(folder.name, tmp_path, None, ("fused",), ("train", "valid", "test")))
+    loaded = rows_of_stage_3.load(
+        RowsOptions(folder.name, tmp_path, None, ("collaborative", "detector", "fused"), ("train", "valid", "test"))
+    )
     split, evidence = loaded.splits["train"], loaded.evidence["train"]
     said, items = {}, {}
     for row, column in np.argwhere(split.items != 0):
