@@ -27,6 +27,7 @@ from denoise_code.data_set.evidence_files import (
 from denoise_code.data_set.folder import SPLITS, files_of_split
 from denoise_code.data_set.interactions import DataSet, Rows, build_data_set
 from denoise_code.data_set.padded_rows import Split, read_split, read_vectors
+from denoise_code.data_set.planting import BY_POPULARITY
 from denoise_code.evidence import detector
 from denoise_code.evidence.calibration import CannotPlant
 from denoise_code.evidence.features import Planted
@@ -39,6 +40,7 @@ VERSION = 1  # of what is made: evidence of another version is made anew
 MOST_SHARE = 0.1  # of noise that is assumed where nothing is said, less where the bound is lower
 REPLACED_AT_MOST = 500_000  # interactions and history places that all get a replacement; of more those above LEAST_PROBABILITY
 LEAST_PROBABILITY = 0.02
+LEAST_PLANTED = 20  # uniformly, for a language model's scores to be calibrated on: half to fit, half for the bound
 
 
 class NoEvidence(ValueError):
@@ -64,12 +66,12 @@ def make_evidence(folder: Path, data_set: Path, options: EvidenceOptions) -> dic
     Returns evidence.json, None where there can be none, and says which of these happened.
     """
     started = time.perf_counter()
-    rows = read_rows(folder, data_set)
-    sources = fingerprint_of_sources(folder, rows, options)
-    if (folder / RECORD).exists() and read_json(folder / RECORD).get("sources") == sources:
-        print(f"the evidence in {folder} is complete")
-        return read_json(folder / RECORD)
     try:
+        rows = read_rows(folder, data_set)
+        sources = fingerprint_of_sources(folder, rows, options)
+        if (folder / RECORD).exists() and read_json(folder / RECORD).get("sources") == sources:
+            print(f"the evidence in {folder} is complete")
+            return read_json(folder / RECORD)
         evidence = evidence_of(folder, rows, options)
     except (NoEvidence, CannotPlant, NothingToReplaceFrom) as error:
         print(f"no evidence in {folder}, so stage 3 has the paper's noise_prob alone: {error}")
@@ -83,15 +85,19 @@ def make_evidence(folder: Path, data_set: Path, options: EvidenceOptions) -> dic
 
 
 def read_rows(folder: Path, data_set: Path) -> RowsOfFolder:
-    """The rows that stage 3 reads for the denoised folder: all train rows, and the files of valid and test rows."""
+    """The rows that stage 3 reads for the denoised folder: all train rows, and the files of valid and test rows that there are.
+
+    Raises NoEvidence where there are no train rows.
+    """
     titles = read_titles(data_set)
     splits = {}
     for split in SPLITS:
         candidates = [*files_of_split(folder, split), *files_of_split(data_set, split)]
         path = next((candidate for candidate in candidates if candidate.exists()), None)
-        if path is None:
-            raise InputError(f"{data_set}: no {split}.csv")
-        splits["train" if split == "train" else path.stem] = read_split(path, titles, maxlen=None, columns="optional")
+        if path is None and split == "train":
+            raise NoEvidence(f"{data_set} has no train.csv")
+        if path is not None:
+            splits["train" if split == "train" else path.stem] = read_split(path, titles, maxlen=None, columns="optional")
     return RowsOfFolder(titles, splits, read_user_keys(data_set))
 
 
@@ -197,7 +203,8 @@ def check_rows_can_teach(data: DataSet, keys: list[str]) -> None:
 
 
 def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet) -> GivenScores | None:
-    """What a language model said of all rows and of planted windows, as log-odds; None where it read only some of them."""
+    """What a language model said of all rows and of planted windows, as log-odds; None where it read only some of them, or so few
+    planted windows that nothing can be fitted, which is said."""
     path = folder / "planted.csv"
     if not path.exists() or any(split.noise_prob is None for split in rows.splits.values()):
         return None
@@ -206,6 +213,11 @@ def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet) -> GivenScores
     row, column = np.nonzero(planted.mask == 2)
     if len(row) != len(train_row) or train_row.max() >= len(data.train):
         raise InputError(f"{path}: expected one planted item (mask 2) in each row, and rows of the train file")
+    by_popularity = planted.drawn == BY_POPULARITY
+    n_uniform = int((~by_popularity).sum())
+    if n_uniform < LEAST_PLANTED:
+        print(f"no evidence llm: {path} has {n_uniform} uniformly planted windows, {LEAST_PLANTED} are needed (--planted)")
+        return None
     offset = data.train.shape[1] - planted.items.shape[1]
     interactions = data.train[train_row, column + offset]
     return GivenScores(
@@ -213,7 +225,7 @@ def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet) -> GivenScores
         histories={file: log_odds(split.noise_prob[:, :-1]) for file, split in rows.evaluated.items()},
         planted=Planted(interactions, planted.items[row, column]),
         planted_scores=log_odds(planted.noise_prob[row, column]),
-        by_popularity=planted.drawn == "popularity",
+        by_popularity=by_popularity,
     )
 
 
