@@ -52,17 +52,17 @@ def write_scores(folder, data_set):
     planted.to_csv(folder / "planted.csv", index=False)
 
 
-def without_columns(data_set, *columns):
-    """As released folders are: nothing tells where a row starts, nor what stood there before noise."""
+def as_released(data_set):
+    """Nothing tells where a row starts, nor what stood there before noise; and times are coarse, so that rows tie by them."""
     for file in FILES:
-        table = pd.read_csv(data_set / f"{file}.csv", dtype=str)
-        table.drop(columns=list(columns)).to_csv(data_set / f"{file}.csv", index=False)
+        table = pd.read_csv(data_set / f"{file}.csv", dtype=str).drop(columns=["start", "true_item_ids"])
+        table.assign(timestamp=0).to_csv(data_set / f"{file}.csv", index=False)
 
 
 def make_all_kinds(root, released=False, **log):
     folder, data_set = write_folders(root, **log)
     if released:
-        without_columns(data_set, "start", "true_item_ids")
+        as_released(data_set)
     write_title_vectors(folder, random_vectors())
     write_scores(folder, data_set)
     record = make_evidence(folder, data_set, EvidenceOptions())
