@@ -20,7 +20,7 @@ from denoise_code.reading.assembling import NEW_COLUMNS
 def test_two_processes_write_what_one_writes(tiny_adapters, data, tmp_path):
     adapter = tiny_adapters["gpt2"]
     one = csvs(run(adapter, data, out=tmp_path / "one"))
-    two = [*TWO_PROCESSES, generate.__file__, *arguments(adapter, data, out=tmp_path / "two")]
+    two = [*TWO_PROCESSES, generate.__file__, *arguments(adapter, data, "--limit", 1000, out=tmp_path / "two")]
     done = subprocess.run(two, capture_output=True, text=True, env=os.environ | ON_THE_CPU)
     assert done.returncode == 0, done.stderr[-2000:]
     assert csvs(tmp_path / "two" / DENOISED) == one
