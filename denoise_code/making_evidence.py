@@ -19,7 +19,6 @@ from denoise_code.common.files import fingerprint_of_files, peak_resident_gib
 from denoise_code.common.text_table import text_table
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_titles
 from denoise_code.data_set.evidence_files import (
-    RECORD,
     VERSION,
     StoredEvidence,
     fingerprint_of_rows,
@@ -43,6 +42,8 @@ PLANTED_MARK = 2  # in the column mask of planted.csv
 MOST_SHARE = 0.1  # of noise that is assumed where nothing is said, less where the bound is lower
 REPLACED_AT_MOST = 500_000  # up to so many interactions and history places all get a replacement, beyond it those above
 LEAST_PROBABILITY = 0.02  # of noise
+# Uniformly planted windows that a language model's scores are calibrated on at least: half to fit, half for the bound.
+LEAST_PLANTED = 20
 
 
 class NoEvidence(ValueError):
@@ -68,17 +69,13 @@ def make_evidence(folder: Path, data_set: Path, options: EvidenceOptions) -> dic
     Returns evidence.json, None where there can be none, and says which of these happened.
     """
     started = time.perf_counter()
-    rows = read_rows(folder, data_set)
-    sources = fingerprint_of_sources(folder, rows, options)
-    if (folder / RECORD).exists():
-        try:
-            stored = read_evidence(folder).record
-        except InputError:  # damaged, or of another version: made anew
-            stored = {}
+    try:
+        rows = read_rows(folder, data_set)
+        sources = fingerprint_of_sources(folder, rows, options)
+        stored = stored_record(folder)
         if stored.get("sources") == sources:
             print(f"the evidence in {folder} is complete")
             return stored
-    try:
         evidence = evidence_of(folder, rows, options)
     except (NoEvidence, CannotPlant, NothingToReplaceFrom) as error:
         print(f"no evidence in {folder}, so stage 3 has the paper's noise_prob alone: {error}")
@@ -91,16 +88,28 @@ def make_evidence(folder: Path, data_set: Path, options: EvidenceOptions) -> dic
     return evidence.record
 
 
+def stored_record(folder: Path) -> dict:
+    """evidence.json of a folder; {} where there is none, and where it is damaged or of another version: it is made anew."""
+    try:
+        return read_evidence(folder).record
+    except InputError:
+        return {}
+
+
 def read_rows(folder: Path, data_set: Path) -> RowsOfFolder:
-    """The rows that stage 3 reads for the denoised folder: all train rows, and the files of valid and test rows."""
+    """The rows that stage 3 reads for the denoised folder: all train rows, and the files of valid and test rows that there are.
+
+    Raises NoEvidence where there are no train rows.
+    """
     titles = read_titles(data_set)
     splits = {}
     for split in SPLITS:
         candidates = [*files_of_split(folder, split), *files_of_split(data_set, split)]
         path = next((candidate for candidate in candidates if candidate.exists()), None)
-        if path is None:
-            raise InputError(f"{data_set}: no {split}.csv")
-        splits["train" if split == "train" else path.stem] = read_split(path, titles, maxlen=None, columns="optional")
+        if path is None and split == "train":
+            raise NoEvidence(f"{data_set} has no train.csv")
+        if path is not None:
+            splits["train" if split == "train" else path.stem] = read_split(path, titles, maxlen=None, columns="optional")
     width = max(split.items.shape[1] for split in splits.values())  # the longest row may be one of any file
     return RowsOfFolder(titles, {file: resize(split, width) for file, split in splits.items()}, read_user_keys(data_set))
 
@@ -211,7 +220,7 @@ def check_rows_can_teach(data: DataSet, keys: list[str]) -> None:
 def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet) -> GivenScores | None:
     """What a language model said of all rows and of planted windows, as log-odds; None, and why, where that is not all there.
 
-    Planted windows are of users that fine-tuning never saw, the log's own windows of all users. What an adapter memorised of the
+    Too few planted windows to fit on are a reason, too. Planted windows are of users that fine-tuning never saw, the log's own windows of all users. What an adapter memorised of the
     users that it was trained on lowers their r; nothing here takes that out.
     """
     path = folder / "planted.csv"
@@ -232,12 +241,19 @@ def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet) -> GivenScores
     if not known.all() or (differs.sum(1) != 1).any() or not differs[row, column].all():
         print(f"no evidence of the kind llm: {path} was made from other train rows than {train.path}")
         return None
+    by_popularity = planted.drawn == BY_POPULARITY
+    n_uniform = int((~by_popularity).sum())
+    if n_uniform < LEAST_PLANTED:
+        print(
+            f"no evidence of the kind llm: {path} has {n_uniform} uniformly planted windows, {LEAST_PLANTED} are needed (--planted)"
+        )
+        return None
     return GivenScores(
         train=mean_by_interaction(data, log_odds(train.noise_prob)),
         histories={file: log_odds(split.noise_prob[:, :-1]) for file, split in rows.evaluated.items()},
         planted=Planted(data.train[train_row, column], planted.items[row, column]),
         planted_scores=log_odds(planted.noise_prob[row, column]),
-        by_popularity=planted.drawn == BY_POPULARITY,
+        by_popularity=by_popularity,
     )
 
 

@@ -200,10 +200,15 @@ def arguments(adapter, data, *extra, out=None):
     return [*map(str, options), *(["--output_root", str(out)] if out else []), *map(str, extra)]
 
 
-def run(adapter, data, *extra, out=None):
+def run(adapter, data, *extra, out=None, evidence=False):
+    """The folder that generate_denoised.py writes; without `evidence` its last act, which takes longest, is left out."""
     import generate_denoised as generate
+    from denoise_code import making_evidence
 
-    generate.main(arguments(adapter, data, *extra, out=out))
+    with pytest.MonkeyPatch.context() as patch:
+        if not evidence:
+            patch.setattr(making_evidence, "make_evidence", lambda *_: None)
+        generate.main(arguments(adapter, data, *extra, out=out))
     return (out or data.parent) / DENOISED
 
 

@@ -52,17 +52,17 @@ def write_scores(folder, data_set):
     planted.to_csv(folder / "planted.csv", index=False)
 
 
-def without_columns(data_set, *columns):
-    """As released folders are: nothing tells where a row starts, nor what stood there before noise."""
+def as_released(data_set):
+    """Nothing tells where a row starts, nor what stood there before noise; and times are coarse, so that rows tie by them."""
     for file in FILES:
-        table = pd.read_csv(data_set / f"{file}.csv", dtype=str)
-        table.drop(columns=list(columns)).to_csv(data_set / f"{file}.csv", index=False)
+        table = pd.read_csv(data_set / f"{file}.csv", dtype=str).drop(columns=["start", "true_item_ids"])
+        table.assign(timestamp=0).to_csv(data_set / f"{file}.csv", index=False)
 
 
 def make_all_kinds(root, released=False, **log):
     folder, data_set = write_folders(root, **log)
     if released:
-        without_columns(data_set, "start", "true_item_ids")
+        as_released(data_set)
     write_title_vectors(folder, random_vectors())
     write_scores(folder, data_set)
     record = make_evidence(folder, data_set, EvidenceOptions())
@@ -267,11 +267,28 @@ def test_title_vectors_of_another_catalogue_are_refused(tmp_path):
     assert not (folder / RECORD).exists()
 
 
-def test_a_data_set_without_rows_of_a_split_is_refused(tmp_path):
+def test_a_data_set_of_train_rows_alone(tmp_path, capsys):
+    """A log to be cleaned has no other: what a language model read before is not lost for want of them."""
     folder, data_set = write_folders(tmp_path)
-    (data_set / "valid_5000.csv").unlink()
-    with pytest.raises(InputError, match=r"Log_noise_user0.1: no valid.csv"):
-        make_evidence(folder, data_set, EvidenceOptions())
+    complete = make_evidence(folder, data_set, EvidenceOptions())
+    for file in FILES[1:]:
+        (data_set / f"{file}.csv").unlink()
+    record = make_evidence(folder, data_set, EvidenceOptions())
+    assert record["files"] == [] and record["kinds"] == complete["kinds"] and record["detection"]["injected"] is None
+    assert (read_evidence(folder).train_replacements > 0).any()
+    (data_set / "train.csv").unlink()
+    capsys.readouterr()
+    assert make_evidence(folder, data_set, EvidenceOptions()) is None
+    assert "Log_noise_user0.1 has no train.csv" in capsys.readouterr().out
+
+
+def test_few_planted_windows_calibrate_no_language_model(tmp_path, capsys):
+    folder, data_set = write_folders(tmp_path)
+    write_scores(folder, data_set)
+    planted = pd.read_csv(folder / "planted.csv", dtype=str)
+    planted.head(5).to_csv(folder / "planted.csv", index=False)
+    assert make_evidence(folder, data_set, EvidenceOptions())["kinds"] == ["collaborative", "detector", "fused"]
+    assert "planted.csv has 3 uniformly planted windows, 20 are needed (--planted)" in capsys.readouterr().out
 
 
 def test_log_odds_by_hand():

@@ -84,15 +84,16 @@ def test_stage_2_writes_them_and_keeps_them(tiny_adapters, data, tmp_path, monke
     assert torch.equal(load_file(again / "title_vectors.safetensors")["vectors"], vectors)
 
 
-def test_without_an_adapter(tiny_models, data, tmp_path):
-    """Vectors alone: no rows are written, stage 3 reads the noisy ones and filters by what titles say."""
+def test_without_an_adapter(tiny_models, data, tmp_path, quick_evidence):
+    """Vectors and evidence alone: no rows are written, stage 3 reads the noisy ones and filters by what titles say."""
     import main as sasrec
 
     model = str(tiny_models["llama"])
     generate.main(["--noise_dataset_path", str(data), "--base_model", model])
     folder = data.parent / "Hard_denoise_user0.1_0"
     made = {path.name for path in folder.iterdir() if path.is_file()}
-    assert made == {"title_vectors.safetensors", "id2name4Rec.json", "id2name.json", "run.json"}
+    evidence = {"evidence.safetensors", "evidence.json"}
+    assert made == {"title_vectors.safetensors", "id2name4Rec.json", "id2name.json", "run.json"} | evidence
     generate.main(["--noise_dataset_path", str(data), "--base_model", model])  # is complete
     options = ["--dataset", folder.name, "--data_root", str(data.parent), "--output_root", str(tmp_path), "--num_epochs", "1"]
     for kind in ("semantic", "fused"):

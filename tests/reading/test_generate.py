@@ -7,10 +7,12 @@ import subprocess
 import main as sasrec
 import numpy as np
 import pandas as pd
+import pytest
 from conftest import DENOISED, FRUIT, ON_THE_CPU, TITLES, TWO_PROCESSES, arguments, csvs, refused, run, write_tiny_data
 
 import generate_denoised as generate
 from denoise_code.data_set.catalogue import read_titles
+from denoise_code.data_set.evidence_files import read_evidence
 from denoise_code.data_set.padded_rows import read_split
 from denoise_code.reading.assembling import NEW_COLUMNS
 
@@ -18,7 +20,7 @@ from denoise_code.reading.assembling import NEW_COLUMNS
 def test_two_processes_write_what_one_writes(tiny_adapters, data, tmp_path):
     adapter = tiny_adapters["gpt2"]
     one = csvs(run(adapter, data, out=tmp_path / "one"))
-    two = [*TWO_PROCESSES, generate.__file__, *arguments(adapter, data, out=tmp_path / "two")]
+    two = [*TWO_PROCESSES, generate.__file__, *arguments(adapter, data, "--limit", 1000, out=tmp_path / "two")]
     done = subprocess.run(two, capture_output=True, text=True, env=os.environ | ON_THE_CPU)
     assert done.returncode == 0, done.stderr[-2000:]
     assert csvs(tmp_path / "two" / DENOISED) == one
@@ -84,6 +86,48 @@ def test_contract_with_sasrec(tiny_adapters, data, tmp_path):
     assert titles and all(title in TITLES for title in titles)
     planted = read_split(folder / "planted.csv", read_titles(folder), 10, "needed")
     assert planted.noise_prob.shape == (20, 11) and planted.suspects.max() <= 0  # only scored, to calibrate on
+
+
+def test_evidence_is_the_last_act(tiny_adapters, data, capsys, quick_evidence):
+    """Of the windows that the model read; made later for a finished folder, and left as it is where it is there."""
+    folder = run(tiny_adapters["llama"], data, "--planted", 60)
+    rows = csvs(folder)
+    assert not (folder / "evidence.json").exists()
+    run(tiny_adapters["llama"], data, "--planted", 60, evidence=True)
+    out = capsys.readouterr().out
+    record = read_evidence(folder).record
+    assert record["kinds"] == ["collaborative", "semantic", "detector", "llm", "fused"] and csvs(folder) == rows
+    assert f"{folder} is complete" in out and "noise at most" in out
+    run(tiny_adapters["llama"], data, "--planted", 60, "--noise_share", 0.02, evidence=True)
+    assert read_evidence(folder).noise_share == 0.02
+    run(tiny_adapters["llama"], data, "--planted", 60, "--noise_share", 0.02, evidence=True)
+    assert f"the evidence in {folder} is complete" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("part", [["--limit", 5], ["--users", 3]], ids=lambda part: part[0])
+def test_a_part_of_the_rows_has_no_evidence(tiny_adapters, data, capsys, part):
+    """It is said, and the rows of the paper stand and can be filtered by what the model said."""
+    folder = run(tiny_adapters["llama"], data, *part, evidence=True)
+    assert "no evidence: --limit and --users read a part of the rows" in capsys.readouterr().out
+    assert not list(folder.glob("evidence*")) and list(pd.read_csv(folder / "train.csv").columns)[-5:] == list(NEW_COLUMNS)
+    places = ["--dataset", DENOISED, "--data_root", str(data.parent), "--output_root", str(data.parent / "sasrec")]
+    assert sasrec.main([*places, "--denoise_category", "all", "--num_epochs", "1"])["rows"]["train"] < 90
+
+
+def test_evidence_that_cannot_be_made_leaves_the_rows(tiny_adapters, data, capsys):
+    table = pd.read_csv(data / "train.csv").assign(user_id=1)
+    table.to_csv(data / "train.csv", index=False)
+    folder = run(tiny_adapters["llama"], data, evidence=True)
+    assert "so stage 3 has the paper's noise_prob alone: its train rows are of too few users" in capsys.readouterr().out
+    assert {"train.csv", "valid_5000.csv", "test_5000.csv"} <= csvs(folder).keys() and not list(folder.glob("evidence*"))
+
+
+def test_options_without_an_adapter(data, tiny_adapters, capsys):
+    none = ["--noise_dataset_path", str(data), "--language_model", "none"]
+    refused(capsys, [*none, "--planted", "5"], "--planted needs --denoise_model_path")
+    refused(capsys, [*none, "--noise_share", "2"], "2 is not between 0 and 1")
+    contradiction = arguments(tiny_adapters["llama"], data, "--language_model", "none")
+    refused(capsys, contradiction, "--language_model none and --denoise_model_path contradict each other")
 
 
 def test_progress_and_figures_are_kept(tiny_adapters, data, capsys):

@@ -20,6 +20,7 @@ from denoise_code.reading.job import Job, deal, make_batches, pilot_stretches
 from denoise_code.reading.plan import Stretch, Text
 from denoise_code.reading.shards import Shards
 
+NO_EVIDENCE = ["--limit", 1000]  # more than there are: all rows are read, and the evidence, which takes longest, is left out
 ONCE = ["--unit", "interaction", "--score", "likelihood", "--suggest", "catalogue"]
 
 
@@ -32,7 +33,7 @@ def test_batches_ranks_and_merging_do_not_matter(tiny_adapters, data, tmp_path, 
         other = run(adapter, data, *mode, "--batch_size", size, out=tmp_path / f"size{size}")
         for name in one:
             same_but_rounding(tmp_path / "one" / DENOISED / name, other / name)
-    command = [sys.executable, generate.__file__, *arguments(adapter, data, *mode, out=tmp_path / "two")]
+    command = [sys.executable, generate.__file__, *arguments(adapter, data, *mode, *NO_EVIDENCE, out=tmp_path / "two")]
     ranks = [subprocess.Popen(command, env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2"}) for rank in range(2)]
     assert [process.wait() for process in ranks] == [0, 0]
     assert csvs(tmp_path / "two" / DENOISED) == one
@@ -54,7 +55,7 @@ def test_killed_again_and_again(tiny_adapters, data, tmp_path, unit):
     """SIGKILL at random moments, restarted each time: the same bytes as an undisturbed run."""
     adapter, mode, most = tiny_adapters["llama"], ["--batch_size", 2, *unit], 6
     expected = csvs(run(adapter, data, *mode, out=tmp_path / "calm"))
-    command = [sys.executable, generate.__file__, *arguments(adapter, data, *mode, out=tmp_path / "killed")]
+    command = [sys.executable, generate.__file__, *arguments(adapter, data, *mode, *NO_EVIDENCE, out=tmp_path / "killed")]
     rng, progress, kills = random.Random(0), [], 0
     work = tmp_path / "killed" / DENOISED / ".work"
     while kills < most:
