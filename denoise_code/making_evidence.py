@@ -220,8 +220,9 @@ def check_rows_can_teach(data: DataSet, keys: list[str]) -> None:
 def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet) -> GivenScores | None:
     """What a language model said of all rows and of planted windows, as log-odds; None, and why, where that is not all there.
 
-    Too few planted windows to fit on are a reason, too. Planted windows are of users that fine-tuning never saw, the log's own windows of all users. What an adapter memorised of the
-    users that it was trained on lowers their r; nothing here takes that out.
+    Too few planted windows to fit on are a reason, too. Planted windows are of users that fine-tuning never saw, the log's
+    own windows of all users. What an adapter memorised of the users that it was trained on lowers their r; nothing here takes
+    that out.
     """
     path = folder / "planted.csv"
     if not path.exists():
