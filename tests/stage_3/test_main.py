@@ -131,11 +131,11 @@ def test_a_kind_that_stage_2_has_not_made_is_refused(tmp_path, capsys):
     (tmp_path / "Y_denoise_user0.1_0").mkdir()
     write_evidence_by_hand(tmp_path / "Y_denoise_user0.1_0", tmp_path / "Y_noise_user0.1", kinds=("collaborative", "fused"))
     options = sasrec_command(tmp_path, "--denoise_category", "all", "--evidence", "semantic", name="Y_denoise_user0.1_0")
-    sasrec_refused(capsys, options, "--evidence semantic: stage 2 made collaborative, fused for this folder")
+    sasrec_refused(capsys, options, f"--evidence semantic: {tmp_path / 'Y_denoise_user0.1_0'} has collaborative, fused; ")
     several = ["--evidence", "collaborative", "llm"]
     with pytest.raises(SystemExit):
         sweep.main(sasrec_command(tmp_path, *several, name="Y_denoise_user0.1_0"))
-    assert "--evidence llm: stage 2 made collaborative, fused" in capsys.readouterr().err
+    assert f"--evidence llm: {tmp_path / 'Y_denoise_user0.1_0'} has collaborative, fused; " in capsys.readouterr().err
     of_noisy_rows = sasrec_command(tmp_path, "--denoise_category", "all", "--evidence", "fused", name="Y_denoise_user0.1_0")
     assert sasrec.main(of_noisy_rows)["edits"][0]["train"]["flagged"] > 0
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import report
 from conftest import write_denoised, write_rows
-from hand_evidence import KINDS, probabilities_by_hand, replacements_by_hand, write_evidence_by_hand
+from hand_evidence import KINDS, probabilities_by_hand, replacements_by_hand, write_evidence_by_hand, write_evidence_by_hand
 
 from denoise_code.common import files
 from denoise_code.data_set.catalogue import read_titles
@@ -24,6 +24,7 @@ def test_report_page(tmp_path):
     titles = json.loads((folder / "id2name4Rec.json").read_text())
     titles["5"] = '<script>alert("x")</script> & co'
     (folder / "id2name4Rec.json").write_text(json.dumps(titles))
+    write_evidence_by_hand(folder)  # for these titles
     result = report_of(folder, "--windows", "12")
     page = (folder / "report.html").read_text()
     assert "<script" not in page and "&lt;script&gt;" in page and "http" not in page
