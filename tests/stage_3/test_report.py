@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import report
 from conftest import write_denoised, write_rows
-from hand_evidence import KINDS, probabilities_by_hand, replacements_by_hand, write_evidence_by_hand, write_evidence_by_hand
+from hand_evidence import KINDS, probabilities_by_hand, replacements_by_hand, write_evidence_by_hand
 
 from denoise_code.common import files
 from denoise_code.data_set.catalogue import read_titles
