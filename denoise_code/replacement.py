@@ -17,10 +17,10 @@ from denoise_code.evidence.cooccurrence import Cooccurrence
 from denoise_code.evidence.features import TrainWindows, row_chunks
 
 NEIGHBOURS, CANDIDATES = 50, 50  # of an item, of a place, by each kind
-MOST_OTHERS = (
-    20  # items that a replacement is chosen by: all of the windows of 11 that hold an interaction; of longer ones the nearest
-)
-FIT_ON, RIDGE = 3000, 1e-4  # held-out items; keeps weights finite where few are found
+# Items that a replacement is chosen by: all of the windows of 11 that hold an interaction; of longer ones the nearest.
+MOST_OTHERS = 20
+FIT_ON = 3000  # held-out items
+RIDGE = 1e-4  # keeps weights finite where few are found
 AT_ONCE = 1000  # places
 COLUMNS = ("co-occurrence", "popularity", "largest similarity", "mean similarity")
 

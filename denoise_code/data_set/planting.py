@@ -22,9 +22,8 @@ def noise_pools(windows: list[list[int]], n_items: int) -> dict[str, np.ndarray]
 def draw_planted(items: list[int], pool: np.ndarray, rng: np.random.Generator, rate: float | None = None) -> dict[int, int]:
     """{position: random item} to put into a window: one position, or each with probability `rate` (at least one).
 
-    Positions are uniform; each item is a uniform draw from `pool` (P,), in which one may stand more than once, drawn again where
-    it is one of the window, since an item that is
-    in the window already could not be told from itself. Raises InputError where the pool has hardly any other item.
+    Positions are uniform. Each item is a uniform draw from `pool` (P,), in which an item may stand more than once. An item that the
+    window holds already could not be told from itself: it is drawn again. Raises InputError where the pool has hardly any other.
     """
     n_planted = 1 if rate is None else max(1, rng.binomial(len(items), rate))
     positions = rng.choice(len(items), size=n_planted, replace=False)  # (n_planted,) in random order

@@ -95,7 +95,7 @@ def learn_evidence(
     if vectors is not None:
         kinds["semantic"] = semantic_kind(data, vectors, user_keys, seed)
     kinds |= more_kinds or {}
-    planted = draw_planted(data, counts, llm, np.random.default_rng([seed, 1]))
+    planted = draw_planted_interactions(data, counts, llm, np.random.default_rng([seed, 1]))
     if llm is not None:
         kinds["llm"] = given_kind(llm, len(planted.planted))
 
@@ -168,7 +168,7 @@ def given_kind(llm: GivenScores, planted_count: int) -> GivenKind:
     return GivenKind(("noise_prob",), llm.train[:, None], scores, histories)
 
 
-def draw_planted(data: DataSet, counts, llm: GivenScores | None, rng: np.random.Generator) -> PlantedSplit:
+def draw_planted_interactions(data: DataSet, counts, llm: GivenScores | None, rng: np.random.Generator) -> PlantedSplit:
     """Our own planted interactions, then those that a language model read; of the uniform ones half to fit on, the rest for the bound."""
     uniform, _ = plant(data, counts, PLANTED_TO_FIT + PLANTED_TO_BOUND, 0.0, rng)
     popular, _ = plant(data, counts, PLANTED_BY_POPULARITY, 1.0, rng)
