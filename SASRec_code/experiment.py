@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from comparison import METRICS_OF_TABLES, summarise, table
-from filter import Edits, check_suggestions, edit_splits, selection_windows, weigh
-from options import FilterOptions, RowsOptions, link_or_copy
+from filter import Edits, check_suggestions, edit_splits, noise_share, selection_windows, weigh
+from options import FilterOptions, RowsOptions, link_or_copy, stored_kind
 from ranking import metrics, rank_targets
 from rows import LoadedRows, load
 from torch import Tensor
@@ -133,13 +133,13 @@ def describe_evidence(rows: Rows) -> dict | None:
     record, filtering = rows.loaded.record, rows.filtering
     if record is None or filtering.evidence in ("raw", "oracle"):
         return None
-    kind = "fused" if filtering.evidence == "random" else filtering.evidence
+    kind = stored_kind(filtering.evidence)
     return {
         "kind": kind,
         "features": record["features"][kind],
         "coefficients": record["coefficients"][kind],
         "share_bound": record["share_bound"][kind],
-        "noise_share": record["noise_share"] if filtering.noise_share is None else filtering.noise_share,
+        "noise_share": noise_share(rows.loaded, filtering),
         "noise_share_of_replacements": record["noise_share"],
         "sources": record["sources"],
     }

@@ -7,14 +7,12 @@ with item 0, the target last.
 from dataclasses import dataclass
 
 import numpy as np
-from options import FilterOptions
+from options import FilterOptions, stored_kind
 from rows import LoadedRows, RowEvidence
 
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.evidence_files import noise_probability
 from denoise_code.data_set.padded_rows import Split
-
-FUSED = "fused"  # the kind whose probabilities `random` permutes
 
 
 def weigh(rows: LoadedRows, options: FilterOptions) -> dict[str, np.ndarray]:
@@ -32,9 +30,12 @@ def suspicion(rows: LoadedRows, name: str, options: FilterOptions) -> np.ndarray
         return split.noise_prob
     if options.evidence == "oracle":
         return np.where(split.editable, split.mask == 1, np.nan)
-    kind = FUSED if options.evidence == "random" else options.evidence
-    share = rows.record["noise_share"] if options.noise_share is None else options.noise_share
-    return noise_probability(rows.evidence[name].r[kind], share)
+    return noise_probability(rows.evidence[name].r[stored_kind(options.evidence)], noise_share(rows, options))
+
+
+def noise_share(rows: LoadedRows, options: FilterOptions) -> float:
+    """The share of noise that P(noise) takes: --noise_share, else that of the evidence."""
+    return rows.record["noise_share"] if options.noise_share is None else options.noise_share
 
 
 def check_suggestions(rows: LoadedRows, options: FilterOptions) -> None:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from denoise_code.data_set.padded_rows import Split
+from denoise_code.data_set.planting import INJECTED
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.5, 0.7)
-INJECTED = 1  # in masks
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,11 @@ NO_CAP = 10**6  # edits in a row
 RAW_LIMITS, CALIBRATED_LIMITS = (0.9, 3), (0.5, NO_CAP)  # (threshold, most edits in a row)
 
 
+def stored_kind(evidence: str) -> str:
+    """The kind of evidence.safetensors that a calibrated kind of --evidence reads: `random` permutes what `fused` says."""
+    return "fused" if evidence == "random" else evidence
+
+
 @dataclass(frozen=True)
 class RowsOptions:
     """Which files are read, and how much of their rows: rows.py."""
@@ -66,8 +71,7 @@ class RowsOptions:
     @property
     def stored_kinds(self) -> list[str]:
         """Kinds of evidence.safetensors whose probabilities are needed: `random` permutes those of `fused`."""
-        kinds = ["fused" if kind == "random" else kind for kind in self.evidence if kind not in ("raw", "oracle")]
-        return list(dict.fromkeys(kinds))
+        return list(dict.fromkeys(stored_kind(kind) for kind in self.evidence if kind not in ("raw", "oracle")))
 
     @property
     def reads_evidence(self) -> bool:

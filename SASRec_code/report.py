@@ -64,11 +64,10 @@ def main(argv=None) -> dict:
 
 
 def read_findings(args: argparse.Namespace, compared: list[dict]):
-    from filter import FUSED
     from findings import Findings
     from rows import load
 
-    from denoise_code.data_set.evidence_files import noise_probability
+    from denoise_code.data_set.evidence_files import FUSED, noise_probability
 
     rows = load(RowsOptions(args.dataset, args.data_root, args.maxlen, (FUSED,), ("test",)))
     evidence = rows.evidence["test"]

@@ -10,7 +10,7 @@ from options import RowsOptions
 
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.catalogue import read_titles
-from denoise_code.data_set.evidence_files import RECORD, StoredEvidence, check_catalogue, check_rows, read_evidence
+from denoise_code.data_set.evidence_files import RECORD, StoredEvidence, check_catalogue, check_rows, read_evidence, read_record
 from denoise_code.data_set.folder import SPLITS, find_split, noisy_name
 from denoise_code.data_set.padded_rows import Split, last_columns, read_split, resize
 
@@ -114,7 +114,8 @@ def load(options: RowsOptions) -> LoadedRows:
         check_kinds(options, stored)
         check_replacements(options, stored)
     evidence = {name: row_evidence(options, stored, name, splits[name]) for name in options.filtered if stored}
-    width = (options.maxlen or choose_maxlen(paths, None)) + 1
+    longest = max(split.items.shape[1] for split in splits.values())  # the longest row, its target included
+    width = options.maxlen + 1 if options.maxlen else longest
     return LoadedRows(
         splits={name: resize(split, width) for name, split in splits.items()},
         n_items=len(titles) - 1,
@@ -179,7 +180,7 @@ def rows_fingerprint(options: RowsOptions) -> str:
     paths += [folder / "id2name4Rec.json" for folder in sorted({path.parent for path in paths})]
     digest = hashlib.sha256()
     if options.reads_evidence and (options.folder / RECORD).exists():
-        digest.update(read_evidence(options.folder).record["sources"].encode())
+        digest.update(read_record(options.folder)["sources"].encode())
     for path in paths:
         if path.exists():
             digest.update(path.read_bytes())

@@ -26,7 +26,6 @@ from preparation.log import Account, Log
 from preparation.sources import read_amazon, read_csv_log, read_ml_100k, read_movielens, read_recbole
 from preparation.titles import clean_titles
 from preparation.windows import (
-    INJECTED,
     count_duplicates,
     count_single_interactions,
     drop_low_ratings,
@@ -42,6 +41,7 @@ from preparation.windows import (
 from denoise_code.common.errors import InputError, Parser
 from denoise_code.common.files import fingerprint, peak_resident_gib, publish_folder, write_json
 from denoise_code.common.options import at_least, finite, probability_below_one
+from denoise_code.data_set.planting import INJECTED
 
 DATA_ROOT = Path(__file__).resolve().parent
 COLUMNS = {"user": "user", "item": "item", "time": "timestamp"}  # what they are called by default

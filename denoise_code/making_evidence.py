@@ -19,6 +19,7 @@ from denoise_code.common.files import fingerprint_of_files, peak_resident_gib
 from denoise_code.common.text_table import text_table
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_titles
 from denoise_code.data_set.evidence_files import (
+    FUSED,
     VERSION,
     StoredEvidence,
     fingerprint_of_rows,
@@ -29,16 +30,15 @@ from denoise_code.data_set.evidence_files import (
 from denoise_code.data_set.folder import SPLITS, files_of_split
 from denoise_code.data_set.interactions import DataSet, Rows, build_data_set
 from denoise_code.data_set.padded_rows import Split, read_split, read_vectors, resize
-from denoise_code.data_set.planting import BY_POPULARITY
+from denoise_code.data_set.planting import BY_POPULARITY, PLANTED_MARK
 from denoise_code.evidence import detector
 from denoise_code.evidence.calibration import CannotPlant
 from denoise_code.evidence.features import Planted
 from denoise_code.evidence.figures import detection_figures
-from denoise_code.evidence.fit import FUSED, GivenScores, learn_evidence
+from denoise_code.evidence.fit import GivenScores, learn_evidence
 from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.replacement import NothingToReplaceFrom, fit_ranker, replace_in_histories, replace_interactions
 
-PLANTED_MARK = 2  # in the column mask of planted.csv
 MOST_SHARE = 0.1  # of noise that is assumed where nothing is said, less where the bound is lower
 REPLACED_AT_MOST = 500_000  # up to so many interactions and history places all get a replacement, beyond it those above
 LEAST_PROBABILITY = 0.02  # of noise

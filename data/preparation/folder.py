@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from denoise_code.common.files import naming
+from denoise_code.data_set.planting import INJECTED
 from preparation.log import Log
-from preparation.windows import INJECTED
 
 TRAIN_SAMPLES = (1000, 5000)  # the samples that the release ships
 EVAL_SAMPLE = 5000

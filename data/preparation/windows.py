@@ -9,7 +9,6 @@ from denoise_code.common.errors import InputError
 from preparation.log import Log
 
 MIN_WINDOWS = 10  # an 8:1:1 split of fewer leaves a split empty
-INJECTED = 1  # mark of the column mask
 
 
 def drop_untitled(log: Log) -> Log:

@@ -1,6 +1,6 @@
 """What a run took: memory."""
 
-import resource
+from denoise_code.common.files import peak_resident_gib
 
 
 def peak_memory_gib() -> float:
@@ -9,4 +9,4 @@ def peak_memory_gib() -> float:
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return peak_resident_gib()

@@ -20,6 +20,7 @@ from denoise_code.data_set.catalogue import fingerprint_of_catalogue
 from denoise_code.data_set.folder import noisy_name
 
 ARRAYS, RECORD = "evidence.safetensors", "evidence.json"
+FUSED = "fused"  # the kind that joins all others
 VERSION = 1  # of both files and of what they are made by: others are made anew
 KEYS_OF_RECORD = (
     "version", "kinds", "files", "rows", "catalogue", "noise_share", "share_bound", "features", "coefficients", "replacements",
@@ -103,15 +104,11 @@ def read_evidence(folder: Path) -> StoredEvidence:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    if not (folder / RECORD).exists():
-        raise InputError(f"{folder}: no {RECORD}; {how_to_make(folder)}")
+    record = read_record(folder)
     try:
-        record, tensors = read_json(folder / RECORD), load_file(folder / ARRAYS)
-        absent = [key for key in KEYS_OF_RECORD if key not in record]
-        if absent:
-            raise KeyError(f"no {absent[0]}")
+        tensors = load_file(folder / ARRAYS)
         kinds, files = record["kinds"], record["files"]
-        evidence = StoredEvidence(
+        return StoredEvidence(
             windows=tensors["train/rows"],
             users=tensors["train/user"],
             places=tensors["train/place"],
@@ -122,14 +119,33 @@ def read_evidence(folder: Path) -> StoredEvidence:
             record=record,
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        problem = " ".join(str(error).split())[:120]
-        raise InputError(
-            f"{folder}: {RECORD} and {ARRAYS} are not what generate_denoised.py wrote ({problem}); remove {RECORD}, then "
-            f"{how_to_make(folder)}"
-        ) from None
-    if record["version"] != VERSION:
-        raise InputError(f"{folder}/{RECORD}: of version {record['version']}, this code reads {VERSION}; {how_to_make(folder)}")
-    return evidence
+        raise not_ours(folder, error) from None
+
+
+def read_record(folder: Path) -> dict:
+    """evidence.json alone; InputError as of `read_evidence`."""
+    if not (folder / RECORD).exists():
+        raise InputError(f"{folder}: no {RECORD}; {how_to_make(folder)}")
+    try:
+        record = read_json(folder / RECORD)
+        absent = [key for key in KEYS_OF_RECORD if key not in record]
+        if absent:
+            raise KeyError(f"no {absent[0]}")
+        version = record["version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise not_ours(folder, error) from None
+    if version != VERSION:
+        raise InputError(f"{folder}/{RECORD}: of version {version}, this code reads {VERSION}; {how_to_make(folder)}")
+    return record
+
+
+def not_ours(folder: Path, error: Exception) -> InputError:
+    """For files that are damaged or somebody else's."""
+    problem = " ".join(str(error).split())[:120]
+    return InputError(
+        f"{folder}: {RECORD} and {ARRAYS} are not what generate_denoised.py wrote ({problem}); remove {RECORD}, then "
+        f"{how_to_make(folder)}"
+    )
 
 
 def how_to_make(folder: Path) -> str:

@@ -9,10 +9,8 @@ import pandas as pd
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.folder import data_fingerprint, find_train_file
 from denoise_code.data_set.held_out import split_rows, split_single_rows
-from denoise_code.data_set.planting import DRAWN, draw_planted, noise_pools, put_planted
+from denoise_code.data_set.planting import DRAWN, PLANTED_MARK, draw_planted, noise_pools, put_planted
 from denoise_code.data_set.rows import read_windows
-
-PLANTED_MARK = 2  # in the mask, where an item was planted
 
 
 def planted_rows(folder: Path, catalogue: list[str], count: int, adapter_run: dict) -> pd.DataFrame:

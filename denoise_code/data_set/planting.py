@@ -5,6 +5,8 @@ import numpy as np
 from denoise_code.common.errors import InputError
 
 PLANTED = "planted"  # the name of planted.csv among the files of a data set
+# In the column mask: noise that an experiment injected, and an item that was planted to learn from.
+INJECTED, PLANTED_MARK = 1, 2
 UNIFORM, BY_POPULARITY = "uniform", "popularity"
 DRAWN = (UNIFORM, BY_POPULARITY)  # column `drawn` of planted.csv: how a planted item was drawn, in turn where both are measured
 MOST_DRAWS = 10_000  # before planting gives up

@@ -6,8 +6,9 @@ Beside every figure stands rarity, how few other users have an item: what a scor
 import numpy as np
 
 from denoise_code.common.statistics import interval
-from denoise_code.data_set.evidence_files import noise_probability
+from denoise_code.data_set.evidence_files import FUSED, noise_probability
 from denoise_code.data_set.interactions import DataSet
+from denoise_code.data_set.planting import INJECTED
 from denoise_code.evidence.detection import (
     auc,
     bootstrap_aucs,
@@ -16,9 +17,8 @@ from denoise_code.evidence.detection import (
     expected_calibration_error,
     precision_and_recall,
 )
-from denoise_code.evidence.fit import FUSED, Evidence
+from denoise_code.evidence.fit import Evidence
 
-INJECTED = 1  # in masks
 RARITY = "rarity"
 
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from denoise_code.data_set.evidence_files import FUSED
 from denoise_code.data_set.interactions import DataSet
 from denoise_code.evidence import cooccurrence
 from denoise_code.evidence.calibration import LogRatio, fit_log_ratio, plant, plant_in_histories, share_bound, term_names
 from denoise_code.evidence.features import FeatureKind, GivenKind, Planted
 from denoise_code.evidence.title_similarity import Semantic, learn_for_halves
 
-FUSED = "fused"
 PLANTED_TO_FIT, PLANTED_TO_BOUND, LOG_TO_FIT = 10_000, 10_000, 20_000
 PLANTED_BY_POPULARITY = 5_000  # for auc_context alone
 HISTORIES_TO_FIT = 20_000

@@ -13,7 +13,7 @@ import pandas as pd
 from denoise_code.common.errors import InputError
 from denoise_code.common.files import read_json, write_atomically, write_json
 from denoise_code.common.text_table import text_table
-from denoise_code.data_set.planting import BY_POPULARITY, PLANTED
+from denoise_code.data_set.planting import BY_POPULARITY, INJECTED, PLANTED, PLANTED_MARK
 from denoise_code.evidence.detection import measure, planted_detection
 from denoise_code.language_model.title_vectors import save_tensors
 from denoise_code.reading.grounding import Grounder
@@ -22,7 +22,6 @@ from denoise_code.reading.records import Record
 from denoise_code.reading.shards import FinishedBatch, Shards, lock
 
 NEW_COLUMNS = ["noise_prob", "noise_items", "noise_items_prob", "suggest_item_titles", "suggest_item_ids"]
-INJECTED, PLANTED_ITEM = 1, 2  # in the column mask
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def detection_figures(split: str, table: pd.DataFrame, noise_probs: list[list[fl
     """How well noise_prob tells injected noise, or what was planted; None where there is none."""
     if split != PLANTED:
         return measure(table["mask"], noise_probs, INJECTED)
-    is_planted = [[int(value == PLANTED_ITEM) for value in mask] for mask in table["mask"]]
+    is_planted = [[int(value == PLANTED_MARK) for value in mask] for mask in table["mask"]]
     return planted_detection(is_planted, noise_probs, table["drawn"] == BY_POPULARITY)
 
 
