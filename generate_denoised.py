@@ -29,7 +29,7 @@ from pathlib import Path
 from denoise_code.common.errors import InputError, Parser, input_errors
 from denoise_code.common.files import write_json
 from denoise_code.common.options import positive, share
-from denoise_code.data_set.catalogue import read_catalogue
+from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue
 from denoise_code.data_set.folder import output_name
 from denoise_code.data_set.planting import PLANTED
 from denoise_code.data_set.windows import keep_users, read_scored_windows
@@ -51,6 +51,7 @@ from denoise_code.reading.plan import Stretch, plan_parts
 # Options that say how windows are read: of no use without an adapter.
 NEED_AN_ADAPTER = (
     "denoise_data", "planted", "top_k", "score", "unit", "suggest", "ground", "min_percentile", "max_new_tokens", "limit", "users",
+    "any_catalogue",
 )  # fmt: skip
 BATCH_SIZE_CPU, BATCH_SIZE_GPU = 16, 128
 
@@ -135,6 +136,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         help="a replacement for every place, where there are more than half a million; --evidence random needs it",
     )
     add("--load_in_8bit", action="store_true", help="base model in 8 bit (CUDA and the package bitsandbytes)")
+    add("--any_catalogue", action="store_true", help="take an adapter that was trained on another catalogue (default: refuse it)")
     add("--overwrite", action="store_true", help="replace a denoised folder made with other options")
     add("--where", action="store_true", help="print the output folder and stop")
     args = parser.parse_args(argv)
@@ -192,10 +194,13 @@ def generate(args: argparse.Namespace) -> None:
     if args.where:
         print(request.output)
         return
-    warn_of_adapter(request)
+    process_number = int(os.environ.get("RANK", 0))
+    if request.model.denoise_model_path:
+        for warning in check_adapter_suits(request, args.any_catalogue):
+            if process_number == 0:
+                print(warning)
 
     # 2. What the language model says: of windows with an adapter, of titles always.
-    process_number = int(os.environ.get("RANK", 0))
     if args.language_model == "none":
         if process_number > 0:
             return
@@ -307,10 +312,27 @@ def read_request(args: argparse.Namespace) -> Request:
     )
 
 
-def warn_of_adapter(request: Request) -> None:
-    if request.reading.score == "likelihood" and request.adapter_run.get("arguments", {}).get("loss_on") == "answer":
-        adapter = request.model.denoise_model_path
-        print(f"{adapter} was trained with --loss_on answer: it did not learn how likely titles are")
+def check_adapter_suits(request: Request, any_catalogue: bool) -> list[str]:
+    """Warnings of an adapter whose probabilities may mean little here.
+
+    Raises InputError where it was trained on another catalogue, whose titles it takes to belong: unless any_catalogue.
+    """
+    adapter, run, data_set = request.model.denoise_model_path, request.adapter_run, request.rows.noise_dataset_path
+    arguments, warnings = run.get("arguments", {}), []
+    trained_on = run.get("catalogue_fingerprint")
+    if trained_on is None:
+        warnings.append(
+            f"{adapter}: its run.json does not say on which catalogue it was trained; "
+            f"on another one than that of {data_set.name} its probabilities mean little"
+        )
+    elif trained_on != fingerprint_of_catalogue(read_catalogue(data_set)):
+        problem = f"was trained on the catalogue of {arguments.get('dataset_name')}, and that of {data_set} is another one"
+        if not any_catalogue:
+            raise InputError(f"--denoise_model_path {adapter} {problem}: --any_catalogue takes it all the same")
+        warnings.append(f"{adapter} {problem}")
+    if request.reading.score == "likelihood" and arguments.get("loss_on") == "answer":
+        warnings.append(f"{adapter} was trained with --loss_on answer: it did not learn how likely titles are")
+    return warnings
 
 
 def read_splits(request: Request, catalogue: list[str]) -> dict:

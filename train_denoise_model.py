@@ -19,6 +19,7 @@ from denoise_code.common.errors import InputError, Parser, input_errors
 from denoise_code.common.files import read_json
 from denoise_code.common.options import positive, share
 from denoise_code.common.resources import peak_memory_gib
+from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue
 from denoise_code.data_set.folder import data_fingerprint
 from denoise_code.language_model.loading import (
     EMBEDDED_MODEL,
@@ -71,6 +72,7 @@ def train(options: TrainingOptions) -> None:
         cpu_only=cpu_only,
         examples=examples,
         data_fingerprint=fingerprint,
+        catalogue_fingerprint=fingerprint_of_catalogue(read_catalogue(options.data_folder)),
         n_windows=len(train_set),
         mean_tokens=sum(train_set["length"]) / len(train_set),
         first_step=read_json(checkpoint / "trainer_state.json")["global_step"] if checkpoint else 0,

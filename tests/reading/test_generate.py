@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 
 import main as sasrec
@@ -11,7 +12,7 @@ import pytest
 from conftest import DENOISED, FRUIT, ON_THE_CPU, TITLES, TWO_PROCESSES, arguments, csvs, refused, run, write_tiny_data
 
 import generate_denoised as generate
-from denoise_code.data_set.catalogue import read_titles
+from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue, read_titles
 from denoise_code.data_set.evidence_files import read_evidence
 from denoise_code.data_set.padded_rows import read_split
 from denoise_code.reading.assembling import NEW_COLUMNS
@@ -54,6 +55,39 @@ def test_options_change_something(tiny_adapters, data, tmp_path):
     )
     for option in [*options, ["--dtype", "bfloat16"], ["--denoise_data", "test_5000"]]:
         assert csvs(run(tiny_adapters["llama"], data, *option, out=tmp_path / option[0])) != base, option
+
+
+def adapter_of_catalogue(adapter, folder, fingerprint):
+    """A copy of an adapter whose run.json says on which catalogue it was trained."""
+    shutil.copytree(adapter, folder)
+    record = json.loads((folder / "run.json").read_text())
+    record["arguments"]["dataset_name"] = "Own_noise_user0.1"
+    (folder / "run.json").write_text(json.dumps(record | {"catalogue_fingerprint": fingerprint}))
+    return folder
+
+
+def test_an_adapter_of_another_catalogue_is_refused(tiny_adapters, data, tmp_path, capsys):
+    """Both are named, and nothing is written; --any_catalogue takes it and says so."""
+    adapter = adapter_of_catalogue(tiny_adapters["llama"], tmp_path / "run_sample40" / "checkpoint-7", "0" * 64)
+    few = ["--denoise_data", "test_5000", "--limit", 3, "--planted", 0]
+    problem = f"{adapter} was trained on the catalogue of Own_noise_user0.1, and that of {data} is another one"
+    refused(capsys, arguments(adapter, data, *few), f"--denoise_model_path {problem}: --any_catalogue takes it all the same")
+    assert not (data.parent / DENOISED).exists()
+    folder = run(adapter, data, *few, "--any_catalogue")
+    assert (folder / "test_5000.csv").exists() and problem in capsys.readouterr().out
+
+
+def test_an_adapter_of_the_same_catalogue_is_taken(tiny_adapters, data, tmp_path, capsys):
+    """One that does not say on which catalogue it was trained is taken too, with a warning."""
+    fingerprint = fingerprint_of_catalogue(read_catalogue(data))
+    adapter = adapter_of_catalogue(tiny_adapters["llama"], tmp_path / "run_sample40" / "checkpoint-7", fingerprint)
+    few = ["--denoise_data", "test_5000", "--limit", 3, "--planted", 0]
+    run(adapter, data, *few, out=tmp_path / "own")
+    assert "catalogue" not in capsys.readouterr().out
+    run(tiny_adapters["llama"], data, *few, out=tmp_path / "unknown")
+    assert "its run.json does not say on which catalogue it was trained" in capsys.readouterr().out
+    without_adapter = ["--noise_dataset_path", str(data), "--any_catalogue"]
+    refused(capsys, without_adapter, "--any_catalogue needs --denoise_model_path")
 
 
 def test_options_that_change_nothing_are_refused(tiny_adapters, data, capsys):
