@@ -91,9 +91,14 @@ class Reader:
         return torch.cat(list(self.forward(pieces, [1] * len(pieces)))).float().log_softmax(-1)
 
     def forward(self, pieces: list[list[int]], tails: list[int]):
-        """Read one more piece in each text; yields each text's logits (tail, V) after the last `tail` tokens of its piece.
+        """Read one more piece in each text; yields each text's logits (tail, V) after the last `tail` tokens of its piece."""
+        for texts, logits in self.forward_slices(pieces, tails):
+            yield from logits.split(tails[texts])
 
-        A few texts at a time; attention pads them to the longest row among them.
+    def forward_slices(self, pieces: list[list[int]], tails: list[int]):
+        """The same, some texts at a time: yields (the slice of them, their logits (K, V) in a line, K the sum of their tails).
+
+        Attention pads the texts of a slice to the longest row among them.
         """
         lengths = [len(piece) for piece in pieces]
         packed = self.pack(pieces, tails)
@@ -105,10 +110,8 @@ class Reader:
             # A token attends to what its text has read up to itself; columns behind it are its text's later tokens.
             is_seen = self.mask[packed.text[tokens]] & (columns <= packed.column[tokens, None])  # (n, T) bool
             in_tail = packed.is_in_tail[tokens].nonzero()[:, 0].to(self.mask.device)  # (K,) places in the n
-            logits = read_packed(
-                self.model, packed.ids[tokens], packed.row[tokens], packed.column[tokens], is_seen, self.buffers, in_tail
-            )
-            yield from logits.split(tails[texts])
+            row, column = packed.row[tokens], packed.column[tokens]
+            yield texts, read_packed(self.model, packed.ids[tokens], row, column, is_seen, self.buffers, in_tail)
 
     def pack(self, pieces: list[list[int]], tails: list[int]) -> "PackedTokens":
         """The tokens of all pieces in a line, and where each goes in the cache: behind all columns that there are, side by side.
