@@ -23,7 +23,7 @@ from denoise_code.reading.plan import Text
 # float32 0.00001, bfloat16 0.17. One of ten titles hidden: at least 0.78 at some end. In 8 bit the columns that are not
 # rounded depend on what is read together: 0.97 where that was simulated, so there only a plainly wrong reading is caught.
 READING_BOUNDS = {"float32": 0.01, "bfloat16": 0.4, "8 bit": 1.2}
-LOGITS_AT_ONCE = 256  # tokens whose logits are normalised: 50 MB in float32 with SmolLM2's vocabulary
+LOGITS_AT_ONCE = 64  # tokens whose logits are normalised: 13 MB in float32 with SmolLM2's vocabulary; on a CPU 256 take twice as long
 QUESTIONS_AT_ONCE = 1024  # tokenised, when it is found out what all of them begin with
 
 
