@@ -39,9 +39,12 @@ from denoise_code.language_model.loading import (
     check_adapter,
     check_base_model,
     choose_dtype,
+    choose_reading_dtype,
+    is_small,
     load_adapter_tokenizer,
     load_model,
     load_tokenizer,
+    products_in,
     quiet_libraries,
 )
 from denoise_code.language_model.prompt import Prompt, Titles
@@ -53,7 +56,11 @@ NEED_AN_ADAPTER = (
     "denoise_data", "planted", "top_k", "score", "unit", "suggest", "ground", "min_percentile", "max_new_tokens", "limit", "users",
     "any_catalogue",
 )  # fmt: skip
-BATCH_SIZE_CPU, BATCH_SIZE_GPU = 16, 128
+BATCH_SIZE_CPU, BATCH_SIZE_GPU, BATCH_SIZE_LARGE_MODEL = (
+    16,
+    1024,
+    128,
+)  # the last: on a GPU too, of SMALL_MODEL parameters and more
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -77,7 +84,8 @@ def parse_args(argv=None) -> argparse.Namespace:
     add(
         "--batch_size",
         default="auto",
-        help=f"windows at once (default: auto, {BATCH_SIZE_CPU} on a CPU and {BATCH_SIZE_GPU} on a GPU)",
+        help=f"windows at once (default: auto, {BATCH_SIZE_CPU} on a CPU, {BATCH_SIZE_GPU} on a GPU and "
+        f"{BATCH_SIZE_LARGE_MODEL} there with models of a billion parameters)",
     )
     add("--top_k", type=positive, default=3, help="suspects a window (default: 3)")
     add(
@@ -115,9 +123,10 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--output_root", type=Path, help="where the denoised folder goes (default: beside the data set)")
     add(
         "--dtype",
-        choices=["auto", "float32", "bfloat16"],
+        choices=["auto", "float32", "tf32", "bfloat16"],
         default="auto",
-        help="auto: bfloat16 on GPUs that have it, else float32 (default: auto)",
+        help="tf32: float32 with products rounded by the GPU; auto: tf32 on GPUs that have it, bfloat16 there with models of a "
+        "billion parameters, else float32 (default: auto)",
     )
     add(
         "--language_model",
@@ -269,7 +278,8 @@ def read_with_language_model(request: Request, overwrite: bool) -> bool:
 
     # 4. Scores and suggestions, batch by batch; the last process to finish grounds them, puts the rows together and reports.
     try:
-        n_batches = {part: denoise_part(part, stretches, denoiser, shards, process) for part, stretches in parts.items()}
+        with products_in(request.model.dtype):  # not of title vectors, nor of evidence
+            n_batches = {part: denoise_part(part, stretches, denoiser, shards, process) for part, stretches in parts.items()}
         is_written = assemble(job, shards, splits, n_batches, grounder)
     except FileNotFoundError:
         if not job.is_complete():  # else another process put everything together while this one was on its way
@@ -286,16 +296,17 @@ def read_request(args: argparse.Namespace) -> Request:
 
     if args.load_in_8bit and not torch.cuda.is_available():
         raise InputError("--load_in_8bit needs a CUDA device")
-    batch_size = BATCH_SIZE_GPU if torch.cuda.is_available() else BATCH_SIZE_CPU
-    if args.batch_size != "auto":
-        batch_size = int(args.batch_size)
     adapter = args.denoise_model_path
     adapter_run = check_adapter(adapter, args.base_model) if adapter else {"base_model": args.base_model or EMBEDDED_MODEL}
+    base_model, dtype = adapter_run["base_model"], args.dtype
+    if args.language_model != "none":
+        dtype = choose_reading_dtype(dtype, base_model, args.load_in_8bit)
+    batch_size = choose_batch_size(base_model, bool(adapter)) if args.batch_size == "auto" else int(args.batch_size)
     data_set = Path(os.path.abspath(args.noise_dataset_path))  # noqa: PTH100  links stay
     name = output_name(data_set.name, adapter and adapter.resolve(), adapter_run.get("arguments", {}).get("sample", 0))
     return Request(
         RowOptions(args.noise_dataset_path, args.denoise_data, args.planted, args.limit, args.users),
-        ModelOptions(adapter, adapter_run["base_model"], args.dtype, args.load_in_8bit),
+        ModelOptions(adapter, base_model, dtype, args.load_in_8bit),
         ReadingOptions(
             score=args.score,
             unit=args.unit,
@@ -310,6 +321,15 @@ def read_request(args: argparse.Namespace) -> Request:
         adapter_run,
         (args.output_root or data_set.parent) / name,
     )
+
+
+def choose_batch_size(base_model: str, reads_windows: bool) -> int:
+    """Windows at once: on a GPU so many that a small model does not wait for launches, and the cache of a large one fits."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return BATCH_SIZE_CPU
+    return BATCH_SIZE_GPU if reads_windows and is_small(base_model) else BATCH_SIZE_LARGE_MODEL
 
 
 def check_adapter_suits(request: Request, any_catalogue: bool) -> list[str]:

@@ -27,6 +27,7 @@ from denoise_code.language_model.loading import (
     Precision,
     add_adapter,
     check_base_model,
+    compile_layers,
     load_base_model,
     load_tokenizer,
     quiet_libraries,
@@ -144,13 +145,16 @@ def load_trainable_model(options: TrainingOptions, longest: int):
     check_base_model(options.base_model, longest, options.adapter.target_modules)
     set_seed(options.seed)
     base = load_base_model(options.base_model, options.precision.dtype, options.precision.load_in_8bit)
-    return add_adapter(
+    model = add_adapter(
         base,
         options.base_model,
         options.adapter,
         load_in_8bit=options.precision.load_in_8bit,
         checkpointing=options.optimiser.gradient_checkpointing,
     )
+    if not trains_on_cpu() and not options.precision.load_in_8bit:
+        compile_layers(model)
+    return model
 
 
 def run_training(model, tokenizer, train_set, eval_set, run: TrainingRun, checkpoint: Path | None):

@@ -13,6 +13,14 @@ from transformers import AttentionInterface
 
 from denoise_code.language_model.batches import slices
 
+MOST_LOGITS = 4 * 2**30  # bytes on a GPU, of one pass
+
+
+def tokens_at_once(model) -> int:
+    """How many tokens a GPU reads in a pass: many, as passes of a small model wait for launches, but their logits must fit."""
+    logits_of_a_token = model.config.get_text_config().vocab_size * model.dtype.itemsize  # bytes
+    return min(16_384, MOST_LOGITS // logits_of_a_token)
+
 
 class Reader:
     """What the model has read so far, for a batch of texts: its key-value cache and which of its columns each text has read.
@@ -30,7 +38,7 @@ class Reader:
         self.model, self.buffers = model, buffers
         self.rows, self.mask = rows, mask
         self.copy_buffers = None  # the buffers that `copies` of this text are read in
-        self.tokens_at_once = 4096 if mask.is_cuda else 1536  # about; more are no faster and their logits take memory
+        self.tokens_at_once = tokens_at_once(model) if mask.is_cuda else 1536  # about; on a CPU more are no faster
 
     @classmethod
     def start(cls, model, prefix: list[int]) -> "Reader":

@@ -20,10 +20,13 @@ from denoise_code.reading.plan import Text
 
 # How far a text read beside others may be from the same text read alone: the mean over the vocabulary of the difference of
 # next-token log-probabilities, at the end of any title. Measured with SmolLM2-135M on MovieLens windows, largest of 264 ends:
-# float32 0.00001, bfloat16 0.17. One of ten titles hidden: at least 0.78 at some end. In 8 bit the columns that are not
-# rounded depend on what is read together: 0.97 where that was simulated, so there only a plainly wrong reading is caught.
-READING_BOUNDS = {"float32": 0.01, "bfloat16": 0.4, "8 bit": 1.2}
-LOGITS_AT_ONCE = 64  # tokens whose logits are normalised: 13 MB in float32 with SmolLM2's vocabulary; on a CPU 256 take twice as long
+# float32 0.00001, bfloat16 0.17. TF32 keeps three bits more than bfloat16, so an eighth of that. One of ten titles hidden: at
+# least 0.78 at some end. In 8 bit the columns that are not rounded depend on what is read together: 0.97 where that was
+# simulated, so there only a plainly wrong reading is caught.
+READING_BOUNDS = {"float32": 0.01, "tf32": 0.1, "bfloat16": 0.4, "8 bit": 1.2}
+LOGITS_AT_ONCE = (
+    64  # tokens whose logits are normalised: 13 MB in float32 with SmolLM2's vocabulary; on a CPU 256 take twice as long
+)
 QUESTIONS_AT_ONCE = 1024  # tokenised, when it is found out what all of them begin with
 
 
@@ -45,7 +48,7 @@ class Scorer:
     def __init__(self, model, titles: Titles, is_causal: bool, load_in_8bit: bool, tokens: Counter):
         """is_causal: score by likelihood, else by first token. tokens: counts under "score" what is read."""
         self.model, self.titles, self.is_causal, self.tokens = model, titles, is_causal, tokens
-        self.bound = READING_BOUNDS["8 bit" if load_in_8bit else str(model.dtype).removeprefix("torch.")]
+        self.load_in_8bit = load_in_8bit
         self.shared: list[int] = []  # the tokens that all questions begin with
         self.start: Reader | None = None  # which has read them, once for all texts
 
@@ -87,6 +90,7 @@ class Scorer:
         They are compared where each title ends and where the question does: a title that is not seen as it should be moves
         what the model expects after it, and often hardly what it expects many titles later.
         """
+        bound = self.reading_bound()
         pieces = [question.ids[len(self.shared) :] for question in questions]
         reader = self.start.copies(len(pieces), room=max(map(len, pieces)))
         logits_of_pieces = reader.forward(pieces, tails=[len(piece) for piece in pieces])
@@ -97,11 +101,19 @@ class Scorer:
             ids = torch.tensor([question.ids], device=logits.device)  # (1, T)
             alone = self.model(input_ids=ids, logits_to_keep=places).logits[0].float().log_softmax(-1)  # (n + 1, V)
             largest = (packed - alone).abs().mean(-1).max().item()
-            if not largest < self.bound:  # nor where it is no number
+            if not largest < bound:  # nor where it is no number
                 raise InputError(
                     f"stage 2 cannot read with {type(self.model.get_base_model()).__name__}: packing changes its answers "
-                    f"(log-probabilities by {largest:.3g}; up to {self.bound} is rounding)"
+                    f"(log-probabilities by {largest:.3g}; up to {bound} is rounding)"
                 )
+
+    def reading_bound(self) -> float:
+        """The one of READING_BOUNDS by what the model computes in."""
+        if self.load_in_8bit:
+            return READING_BOUNDS["8 bit"]
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        is_tf32 = dtype == "float32" and torch.get_float32_matmul_precision() == "high"
+        return READING_BOUNDS["tf32" if is_tf32 else dtype]
 
     def read(self, texts: list[Text]) -> ReadTexts:
         """Read the questions about some texts, and score their items. What was read before can no longer be read on."""

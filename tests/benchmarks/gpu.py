@@ -40,7 +40,9 @@ from denoise_code.language_model.loading import (  # noqa: E402
     check_adapter,
     choose_device,
     choose_dtype,
+    computes_in_bfloat16,
     load_adapter_tokenizer,
+    products_in,
     quiet_libraries,
 )
 from denoise_code.language_model.prompt import Prompt  # noqa: E402
@@ -277,6 +279,9 @@ def reading_request(setting: Setting, dtype: str):
 
 def measure_reading(setting: Setting, dtype: str) -> Iterator[dict]:
     """Windows a second of SmolLM2 with the adapter, and how far its probabilities are from those of float32."""
+    if dtype == "tf32" and not computes_in_bfloat16():
+        yield {"dtype": dtype, "skipped": "the device has no TF32"}
+        return
     request = reading_request(setting, dtype)
     model = generate.load_reading_model(request.model)
     records, figures = read_windows(setting, model, request, setting.sizes.read_windows)
@@ -288,7 +293,8 @@ def read_windows(setting: Setting, model, request, n_windows: int) -> tuple[list
     tokenizer, catalogue = load_adapter_tokenizer(setting.adapter), read_catalogue(setting.data_set)
     _, windows = read_scored_windows(setting.data_set, "test_5000", catalogue, n_windows, 0, request.adapter_run)
     prompt = Prompt.load(setting.adapter)
-    records, seconds, tokens = ours(model, tokenizer, prompt, catalogue, windows, request.reading)
+    with products_in(request.model.dtype):
+        records, seconds, tokens = ours(model, tokenizer, prompt, catalogue, windows, request.reading)
     n_tokens = sum(tokens.values())
     return records, {
         "windows": len(windows),
@@ -377,6 +383,7 @@ ROWS = {
     "training_cudnn": Row(measure_training, {"cudnn": True}, 90),
     "training_profile": Row(profile_training, {}, 60),
     "reading_float32": Row(measure_reading, {"dtype": "float32"}, 90),
+    "reading_tf32": Row(measure_reading, {"dtype": "tf32"}, 90),
     "reading_bfloat16": Row(measure_reading, {"dtype": "bfloat16"}, 90),
     "llama_training_16": Row(measure_llama_training, {"micro_batch": 16}, 90),
     "llama_training_32": Row(measure_llama_training, {"micro_batch": 32}, 90),

@@ -9,7 +9,16 @@ from conftest import arguments, refused
 
 from denoise_code.common.errors import InputError
 from denoise_code.language_model import loading
-from denoise_code.language_model.loading import check_attention, check_base_model, load_base_model, load_tokenizer, unpack
+from denoise_code.language_model.loading import (
+    check_attention,
+    check_base_model,
+    choose_dtype,
+    choose_reading_dtype,
+    load_base_model,
+    load_tokenizer,
+    products_in,
+    unpack,
+)
 
 
 @pytest.mark.parametrize("kind", ["Bloom", "DeepseekV3", "Lfm2", "Mamba", "Qwen3Next", "Bart", "GPT2", "Gemma2", "Qwen3", "OPT"])
@@ -125,3 +134,25 @@ def test_attention_plans_of_cudnn_are_off_on_a_gpu(tiny_models, monkeypatch):
             assert torch.backends.cuda.cudnn_sdp_enabled() is not has_gpu
     finally:
         torch.backends.cuda.enable_cudnn_sdp(before)
+
+
+def test_what_a_gpu_reads_in(tiny_models, monkeypatch):
+    """auto: TF32 for small models, bfloat16 for large ones and in 8 bit, float32 without a GPU that has both."""
+    model = str(tiny_models["llama"])
+    assert choose_reading_dtype("auto", model, False) == "float32" and choose_dtype("tf32") == torch.float32
+    with pytest.raises(InputError, match="--dtype tf32 needs a CUDA device"):
+        choose_reading_dtype("tf32", model, False)
+    monkeypatch.setattr(loading, "computes_in_bfloat16", lambda: True)
+    assert choose_reading_dtype("auto", model, False) == choose_reading_dtype("tf32", model, False) == "tf32"
+    assert choose_reading_dtype("auto", model, True) == "bfloat16"
+    assert choose_reading_dtype("float32", model, True) == "float32"
+    monkeypatch.setattr(loading, "SMALL_MODEL", 1000)
+    assert choose_reading_dtype("auto", model, False) == "bfloat16"
+
+
+def test_products_are_rounded_where_that_is_asked_alone():
+    for dtype, expected in (("tf32", "high"), ("float32", "highest"), ("bfloat16", "highest")):
+        with pytest.raises(KeyError), products_in(dtype):
+            assert torch.get_float32_matmul_precision() == expected
+            raise KeyError
+        assert torch.get_float32_matmul_precision() == "highest"

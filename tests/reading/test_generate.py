@@ -9,13 +9,16 @@ import main as sasrec
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import DENOISED, FRUIT, ON_THE_CPU, TITLES, TWO_PROCESSES, arguments, csvs, refused, run, write_tiny_data
 
 import generate_denoised as generate
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue, read_titles
 from denoise_code.data_set.evidence_files import read_evidence
 from denoise_code.data_set.padded_rows import read_split
+from denoise_code.language_model import loading
 from denoise_code.reading.assembling import NEW_COLUMNS
+from denoise_code.reading.job import describe_job
 
 
 def test_two_processes_write_what_one_writes(tiny_adapters, data, tmp_path):
@@ -212,6 +215,18 @@ def test_a_catalogue_as_large_as_a_window(tiny_adapters, tmp_path, capsys):
         assert set(suggested) == set(range(1, 13)) - set(items)
 
 
+def test_what_a_gpu_is_asked_for(tiny_adapters, data, monkeypatch):
+    """By the size of the model, and said in the description of the job; --where needs nothing of a GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    for small, dtype, described, batch_size in ((1e9, "tf32", "tf32", 1024), (1000, "bfloat16", "torch.bfloat16", 128)):
+        monkeypatch.setattr(loading, "SMALL_MODEL", small)
+        options = arguments(tiny_adapters["llama"], data, "--batch_size", "auto")
+        request = generate.read_request(generate.parse_args(options))
+        assert (request.model.dtype, request.reading.batch_size) == (dtype, batch_size)
+        assert describe_job(request.rows, request.model, request.reading)["dtype"] == described
+
+
 def test_bad_rows_and_options(tiny_adapters, data, tmp_path, capsys):
     adapter, row = tiny_adapters["llama"], '{user},"{items}","{mask}",[],[],5\n'
     original = (data / "test_5000.csv").read_text()
@@ -227,6 +242,8 @@ def test_bad_rows_and_options(tiny_adapters, data, tmp_path, capsys):
     refused(capsys, arguments(adapter, data, "--planted", 91), "--planted 91:")
     refused(capsys, arguments(adapter, data, "--batch_size", "many"), "--batch_size many")
     refused(capsys, arguments(adapter, data, "--min_percentile", 2), "2 is not between 0 and 1")
+    if not torch.cuda.is_available():
+        refused(capsys, arguments(adapter, data, "--dtype", "tf32"), "--dtype tf32 needs a CUDA device")
     refused(capsys, arguments(adapter, data, "--base_model", "gpt2"), "belongs to")
     (tmp_path / "file").write_text("")
     refused(capsys, arguments(adapter, data, out=tmp_path / "file"), "cannot write")
