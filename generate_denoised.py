@@ -38,14 +38,15 @@ from denoise_code.language_model.loading import (
     EMBEDDED_MODEL,
     check_adapter,
     check_base_model,
-    choose_dtype,
     choose_reading_dtype,
     is_small,
     load_adapter_tokenizer,
     load_model,
     load_tokenizer,
+    merge_adapter,
     products_in,
     quiet_libraries,
+    restore_base_weights,
 )
 from denoise_code.language_model.prompt import Prompt, Titles
 from denoise_code.reading.options import ModelOptions, ReadingOptions, RowOptions
@@ -272,7 +273,7 @@ def read_with_language_model(request: Request, overwrite: bool) -> bool:
         return False
 
     # 3. The model, once.
-    model = load_reading_model(request.model)
+    model, base_weights = load_reading_model(request.model)
     denoiser = Denoiser(model, titles, request.reading, request.model.load_in_8bit)
     grounder = Grounder(model, tokenizer, catalogue, data_set, request.model, request.reading.ground == "title_vectors")
 
@@ -280,6 +281,7 @@ def read_with_language_model(request: Request, overwrite: bool) -> bool:
     try:
         with products_in(request.model.dtype):  # not of title vectors, nor of evidence
             n_batches = {part: denoise_part(part, stretches, denoiser, shards, process) for part, stretches in parts.items()}
+        restore_base_weights(model, base_weights)
         is_written = assemble(job, shards, splits, n_batches, grounder)
     except FileNotFoundError:
         if not job.is_complete():  # else another process put everything together while this one was on its way
@@ -382,14 +384,12 @@ def check_parts(parts: dict[str, list[Stretch]], titles: Titles, options: Readin
     return longest
 
 
-def load_reading_model(options: ModelOptions):
-    """Base model and adapter on this process's device; in float32, where it costs no precision, the adapter is merged into it."""
-    import torch
-
+def load_reading_model(options: ModelOptions) -> tuple:
+    """(base model on this process's device with the adapter merged into it, what restores its weights); in 8 bit not merged."""
     model = load_model(options.denoise_model_path, options.base_model, options)
-    if options.denoise_model_path and choose_dtype(options.dtype) == torch.float32 and not options.load_in_8bit:
-        model.merge_adapter()
-    return model
+    if options.denoise_model_path and not options.load_in_8bit:
+        return model, merge_adapter(model)
+    return model, {}
 
 
 if __name__ == "__main__":

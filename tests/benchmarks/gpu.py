@@ -287,7 +287,7 @@ def measure_reading(setting: Setting, dtype: str) -> Iterator[dict]:
         yield {"dtype": dtype, "skipped": "the device has no TF32"}
         return
     request = reading_request(setting, dtype)
-    model = generate.load_reading_model(request.model)
+    model, _ = generate.load_reading_model(request.model)
     records, figures = read_windows(setting, model, request, setting.sizes.read_windows)
     yield {"dtype": dtype} | figures | differences(setting, records, dtype)
 

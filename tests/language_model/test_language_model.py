@@ -15,8 +15,11 @@ from denoise_code.language_model.loading import (
     choose_dtype,
     choose_reading_dtype,
     load_base_model,
+    load_model,
     load_tokenizer,
+    merge_adapter,
     products_in,
+    restore_base_weights,
     unpack,
 )
 
@@ -156,3 +159,27 @@ def test_products_are_rounded_where_that_is_asked_alone():
             assert torch.get_float32_matmul_precision() == expected
             raise KeyError
         assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_merged_adapter_is_taken_out_again(tiny_models, tiny_adapters, kind, dtype):
+    """Merged, the answers are about those with the adapter beside the weights; restored in bfloat16 they are the same bits."""
+    base_model, ids = str(tiny_models[kind]), torch.tensor([[5, 6, 7, 8, 9]])
+    base = load_base_model(base_model, dtype).eval()
+    model = load_model(tiny_adapters[kind], base_model, loading.Precision(dtype))
+    with torch.no_grad():
+        of_base, beside = base(ids).logits.float(), model(ids).logits.float()
+        base_weights = merge_adapter(model)
+        merged = model(ids).logits.float()
+        restore_base_weights(model, base_weights)
+        with model.disable_adapter():
+            restored = model(ids).logits.float()
+        again = model(ids).logits.float()
+    assert bool(base_weights) == (dtype == "bfloat16")
+    tolerance = 0.1 if dtype == "bfloat16" else 1e-5
+    assert (merged - beside).abs().mean() < tolerance * beside.std() < (beside - of_base).abs().mean()
+    if dtype == "bfloat16":
+        assert torch.equal(restored, of_base) and torch.equal(again, beside)
+    else:
+        assert torch.allclose(restored, of_base, atol=1e-4)
