@@ -1,117 +1,96 @@
-"""The page of report.py: figures, tables, windows as a person reads them.
+"""Pieces of a page for people: cards of figures, tables, folded parts, and the file that holds them all.
 
-Self-contained, without scripts: the filter of the windows is radio buttons and CSS. Titles are data from strangers and
-escaped everywhere.
+A page is one file that asks the network for nothing. A content security policy lets a browser run its own style and script and no
+others, so that titles, which are data from strangers, stay text. They are escaped all the same.
 """
 
+import base64
+import hashlib
 import html
+from numbers import Integral
 from pathlib import Path
-
-import numpy as np
 
 from denoise_code.common.files import write_atomically
 
-SHOWN = {"all": "all", "injected": "with injected noise", "miss": "with a miss", "alarm": "with a false alarm"}
 STYLE = """
-:root{color-scheme:light dark;--ink:#1c2330;--soft:#5b6472;--line:#dfe3e8;--page:#fff;--card:#f6f7f9;--good:#14653f;--red:209,73,91}
-@media(prefers-color-scheme:dark){:root{--ink:#e6e9ee;--soft:#a3adba;--line:#333b47;--page:#14181f;--card:#1c222c;--good:#6fd3a0}}
+:root{color-scheme:light dark;--ink:#1c2330;--soft:#5b6472;--line:#dfe3e8;--page:#fff;--card:#f6f7f9;--good:#14653f;--bad:#a3243b;
+--tint:#fbe3e6;--warn:#8a5a00}
+@media(prefers-color-scheme:dark){:root{--ink:#e6e9ee;--soft:#a3adba;--line:#333b47;--page:#14181f;--card:#1c222c;--good:#6fd3a0;
+--bad:#ff8fa0;--tint:#4a2029;--warn:#f0c060}}
+*{box-sizing:border-box}[hidden]{display:none!important}
 body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);margin:0 auto;max-width:1060px;padding:1rem}
-h1{font-size:1.4rem;line-height:1.25;overflow-wrap:anywhere}h2{font-size:1.1rem;margin-top:2.2rem}p{max-width:46rem}
-.answer{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,230px),1fr));gap:.8rem}
-.answer div{background:var(--card);border-radius:10px;padding:.8rem 1rem}.answer b{display:block;font-size:1.5rem}
-.answer span{color:var(--soft);font-size:.9rem}
+h1{font-size:1.4rem;line-height:1.25;margin:.5rem 0;overflow-wrap:anywhere}h2{font-size:1.15rem;margin:2.2rem 0 .5rem}
+p,ul{max-width:46rem;overflow-wrap:anywhere}p{margin:.5rem 0}ul{padding-left:1.3rem}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,220px),1fr));gap:.8rem;margin:1rem 0}
+.cards div{background:var(--card);border-radius:10px;padding:.8rem 1rem}.cards b{display:block;font-size:1.5rem}
+.cards span{color:var(--soft);font-size:.9rem}
+.verdict{border-left:5px solid var(--warn);background:var(--card);border-radius:0 10px 10px 0;padding:.5rem 1rem;margin:1rem 0}
+.verdict.good{border-color:var(--good)}.verdict.bad{border-color:var(--bad)}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-th,td{padding:.3rem .7rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
-th:first-child,td:first-child{text-align:left}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:1rem}
-.figures img{width:100%;height:auto;border-radius:8px;background:#fff}
-.window{border:1px solid var(--line);border-radius:8px;margin:1rem 0;padding:.6rem .8rem}
-.window h3{font-size:.85rem;font-weight:600;color:var(--soft);margin:0 0 .4rem}
-ol{margin:0;padding-left:1.6rem}li{padding:.12rem .4rem;border-radius:4px;overflow-wrap:anywhere}
-.prob{font-size:.8rem;color:var(--soft);margin-left:.5rem}.instead{color:var(--good);font-size:.9rem}
-span.injected::after{content:"injected";font-size:.7rem;background:var(--ink);color:var(--page);border-radius:3px;padding:0 .35rem;margin-left:.5rem}
-.target{color:var(--soft);font-style:italic}
-.choice label{display:inline-block;border:1px solid var(--line);border-radius:99px;padding:.15rem .8rem;margin:.2rem .3rem .2rem 0}
-.choice input{margin-right:.35rem}
-"""  # noqa: E501
-STYLE += "".join(f"body:has(#{kind}:checked) .window:not(.{kind}){{display:none}}" for kind in SHOWN if kind != "all")
+th,td{padding:.3rem .35rem .3rem 1rem;text-align:right;border-bottom:1px solid var(--line);vertical-align:bottom}
+@media(max-width:480px){th,td{padding-left:.5rem}}
+th:first-child,td:first-child{text-align:left;padding-left:0}
+details{margin:1rem 0}summary{cursor:pointer;padding:.3rem 0}
+"""
 
 
-def save_figure(figure, path: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    with write_atomically(path) as partial:
-        figure.savefig(partial, dpi=160, format="png")
-    plt.close(figure)
+def isolated(text: str) -> str:
+    """A text of strangers, escaped. Isolated too: one that is written from right to left does not turn the text around it."""
+    return f"<bdi>{html.escape(text)}</bdi>"
 
 
-def headline(lines: list[tuple[str, str]]) -> str:
-    """The page's first lines: (figure, what it is) side by side."""
-    cards = (f"<div><b>{html.escape(figure)}</b><span>{html.escape(text)}</span></div>" for figure, text in lines)
-    return f'<div class="answer">{"".join(cards)}</div>'
+def percent(share: float) -> str:
+    """`28%`, below a tenth with one digit more, `1.9%`; a share that is small and not 0 never reads as 0."""
+    if 0 < share < 0.0005:
+        return "less than 0.1%"
+    return f"{share:.1%}" if 0 < share < 0.1 else f"{share:.0%}"
+
+
+def cards(figures: list[tuple[str, str]]) -> str:
+    """Figures that a page opens with, (figure, what it is) side by side."""
+    boxes = (f"<div><b>{html.escape(figure)}</b><span>{html.escape(text)}</span></div>" for figure, text in figures)
+    return f'<div class="cards">{"".join(boxes)}</div>'
 
 
 def table(header: list[str], rows: list[list]) -> str:
-    """Texts, and numbers to three places; a dash for None, a figure that does not exist."""
-
-    def cell(value):
-        if value is None:
-            return "–"
-        return html.escape(value) if isinstance(value, str) else f"{value:.3f}"
-
+    """Texts, counts, and other numbers to three places; a dash for None, a figure that does not exist."""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
     body = "".join("<tr>" + "".join(f"<td>{cell(value)}</td>" for value in row) + "</tr>" for row in rows)
     return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 
 
-def escape(title: str) -> str:
-    """A title for people: what stands for a character in the data (`&amp;`) is that character, then all is escaped."""
-    return html.escape(html.unescape(title))
+def cell(value: str | int | float | None) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, str):
+        return html.escape(value)
+    return f"{value:,}" if isinstance(value, Integral) else f"{value:.3f}"
 
 
-def window(number: int, split, row: int, prob: np.ndarray, titles: list[str], replacement: np.ndarray, threshold: float) -> str:
-    """A window title by title: shaded by probability, its replacement beside the flagged, injected noise marked.
-
-    prob (N, W) float, NaN where nothing is scored; replacement (N, W) item ids, 0 where there is none.
-    """
-    lines, noise, scored = [], split.mask[row] == 1, ~np.isnan(prob[row])
-    flagged = prob[row] > threshold
-    for place in np.flatnonzero(split.items[row]):
-        title = escape(titles[split.items[row, place]])
-        if not scored[place]:
-            lines.append(f'<li class="target">{title} (next item)</li>')
-            continue
-        item = replacement[row, place] if flagged[place] else 0
-        lines.append(interaction(title, prob[row, place], noise[place], titles[item] if item else ""))
-    kinds = {"injected": noise & scored, "miss": noise & scored & ~flagged, "alarm": ~noise & flagged}
-    classes = " ".join(["window", *(kind for kind, places in kinds.items() if places.any())])
-    user = html.escape(str(split.users[row]))
-    return f'<div class="{classes}"><h3>window {number}, user {user}</h3><ol>{"".join(lines)}</ol></div>'
+def folded(summary: str, parts: list[str]) -> str:
+    """Parts that show when somebody opens them; nothing where there are none."""
+    return f"<details><summary>{html.escape(summary)}</summary>{''.join(parts)}</details>" if parts else ""
 
 
-def interaction(title: str, prob: float, is_noise: bool, replacement_title: str) -> str:
-    """A line of a window; title is escaped, that of the replacement is not."""
-    replaced_by = f' <span class="instead">→ {escape(replacement_title)}</span>' if replacement_title else ""
-    injected = ' class="injected"' if is_noise else ""
-    shade = f"background:rgba(var(--red),{0.6 * prob:.2f})"
-    return f'<li style="{shade}"><span{injected}>{title}</span><span class="prob">{prob:.2f}</span>{replaced_by}</li>'
-
-
-def buttons() -> str:
-    """The filter of the windows."""
-    inputs = (
-        f'<label><input type="radio" name="shown" id="{kind}"{" checked" if kind == "all" else ""}>{text}</label>'
-        for kind, text in SHOWN.items()
-    )
-    return f'<div class="choice">{"".join(inputs)}</div>'
-
-
-def page(name: str, parts: list[str]) -> str:
-    name = html.escape(name)
+def page(heading: str, parts: list[str], style: str = "", script: str = "") -> str:
+    """The whole file. heading is plain text; parts, style and script are as the browser reads them."""
+    heading, style = html.escape(heading), STYLE + style
+    policy = f"default-src 'none'; style-src {source_hash(style)}; script-src {source_hash(script)}"
+    end = f"<script>{script}</script>" if script else ""
     return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{name}</title><style>{STYLE}</style><h1>Noise found in {name}</h1>{''.join(parts)}</html>"
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{heading}</title><style>{style}</style></head><body><h1>{heading}</h1>{''.join(parts)}{end}</body></html>"
     )
+
+
+def write_page(path: Path, text: str) -> None:
+    """The file, whole or absent. Half of a surrogate pair, which JSON can hold and UTF-8 cannot, becomes a question mark."""
+    with write_atomically(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors="replace")
+
+
+def source_hash(source: str) -> str:
+    """What a content security policy calls a style or script that is allowed."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
