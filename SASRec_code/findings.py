@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from denoise_code.common.suspects import AROUND, Item, Suspect
+from denoise_code.common.suspects import AROUND, Item, SuspiciousInteraction
 from denoise_code.data_set.padded_rows import Split
 from denoise_code.data_set.planting import INJECTED
 
@@ -53,12 +53,12 @@ def true_items_found(findings: Findings) -> float | None:
     return float((findings.replacements[places] == findings.test.clean[places]).mean())
 
 
-def most_suspicious(findings: Findings, titles: list[str], threshold: float, count: int) -> list[Suspect]:
+def most_suspicious(findings: Findings, titles: list[str], threshold: float, count: int) -> list[SuspiciousInteraction]:
     """Up to `count` history places by P(noise), highest first. titles by item id."""
     return suspects_at(findings, titles, threshold, findings.scored, -findings.prob, count)
 
 
-def least_suspicious_noise(findings: Findings, titles: list[str], threshold: float, count: int) -> list[Suspect]:
+def least_suspicious_noise(findings: Findings, titles: list[str], threshold: float, count: int) -> list[SuspiciousInteraction]:
     """Up to `count` injected items that the threshold misses, by P(noise), lowest first."""
     missed = findings.is_injected & (findings.prob <= threshold)
     return suspects_at(findings, titles, threshold, missed, findings.prob, count)
@@ -66,7 +66,7 @@ def least_suspicious_noise(findings: Findings, titles: list[str], threshold: flo
 
 def suspects_at(
     findings: Findings, titles: list[str], threshold: float, places: np.ndarray, key: np.ndarray, count: int
-) -> list[Suspect]:
+) -> list[SuspiciousInteraction]:
     """The history places (N, W) bool in ascending order of key (N, W), each user with an item once, whatever rows hold them."""
     test = findings.test
     rows, columns = np.nonzero(places)
@@ -79,14 +79,14 @@ def suspects_at(
     return [suspect_at(findings, titles, threshold, row, column) for row, column in chosen.values()]
 
 
-def suspect_at(findings: Findings, titles: list[str], threshold: float, row: int, column: int) -> Suspect:
+def suspect_at(findings: Findings, titles: list[str], threshold: float, row: int, column: int) -> SuspiciousInteraction:
     test, prob = findings.test, float(findings.prob[row, column])
     window, replacement = test.items[row], int(findings.replacements[row, column])
 
     def as_items(item_ids) -> list[Item]:
         return [Item(str(item), titles[item]) for item in item_ids if item]  # 0 is padding
 
-    return Suspect(
+    return SuspiciousInteraction(
         location=f"row {row + 1}",
         user=str(test.users[row]),
         item=Item(str(window[column]), titles[window[column]]),

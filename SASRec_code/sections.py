@@ -132,6 +132,7 @@ def probabilities(findings: Findings) -> list[str]:
     injected = findings.record["detection"]["injected"]
     if injected is None:
         return []
-    columns = list(next(iter(injected["probability"].values())))
-    rows = [[name, *values.values()] for name, values in injected["probability"].items()]
-    return ["<h2>Are the probabilities right?</h2>", page.table(["", *columns], rows)]
+    figures_by_share = injected["probability"]  # {"with the share taken": {figure: value}, ...}
+    figures = next(iter(figures_by_share.values()))
+    rows = [[figure, *(values[figure] for values in figures_by_share.values())] for figure in figures]
+    return ["<h2>Are the probabilities right?</h2>", page.table(["", *figures_by_share], rows)]

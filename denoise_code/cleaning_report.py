@@ -9,7 +9,7 @@ from pathlib import Path
 
 from denoise_code.common import suspects
 from denoise_code.common.page import cards, folded, page, percent, table, write_page
-from denoise_code.common.suspects import Suspect
+from denoise_code.common.suspects import SuspiciousInteraction
 
 MOST_SUSPECTS = 500
 FEW_USERS = 5  # who have an item: fewer, and it is rare
@@ -106,7 +106,7 @@ class CleaningReport:
     share_bound: float
     threshold: float
     n_flagged: int
-    suspects: list[Suspect]
+    suspects: list[SuspiciousInteraction]
     self_test: SelfTest | None = None
     rarity: list[RarityRow] = field(default_factory=list)
     evidence: list[EvidenceRow] = field(default_factory=list)
@@ -148,7 +148,7 @@ def headlines(report: CleaningReport) -> list[tuple[str, str]]:
         (
             f"{percent(report.share_bound)} at most",
             f"of the judged lines are noise of the kind that is looked for ({report.confidence:.0%} confidence); the probabilities "
-            f"assume {percent(report.noise_share)}",
+            f"assume {percent(report.noise_share)} (--noise_share)",
         ),
         (f"{report.n_flagged:,} flagged", f"lines ({percent(flagged_share)}), {describe_rule(report)}; {deed} in cleaned.csv"),
     ]
@@ -167,26 +167,32 @@ def headlines(report: CleaningReport) -> list[tuple[str, str]]:
 def describe_rule(report: CleaningReport) -> str:
     """Which lines are flagged."""
     if report.drop_share is None:
-        return f"above a probability of {report.threshold:g}"
-    return f"the most suspicious {percent(report.drop_share)}, probabilities from {report.threshold:.2f}"
+        return f"above a probability of {report.threshold:g} (--threshold)"
+    return f"the most suspicious {percent(report.drop_share)} (--drop), probabilities from {report.threshold:.2f}"
 
 
 def verdict(test: SelfTest | None) -> tuple[str, str]:
-    """(class of the box, one plain sentence or two): whether to act on the flags."""
+    """(class of the box, a few plain sentences): whether to act on the flags."""
     if test is None:
         return "", "Not tested: there was no self-test on this log. Read each line before you leave it out."
-    if test.n_planted_flagged + test.n_others_flagged == 0:
-        return "", "Nothing is found at this threshold, not even noise that was planted. A lower threshold finds more."
+    if test.right is None:
+        return "", "In the self-test nothing is flagged, not even noise that was planted. A lower threshold finds more."
     if not test.tells_noise:
-        return "bad", "Do not clean by this list. Planted noise is hardly told from the rest of this log."
+        return "bad", "Do not clean by this list. In the self-test noise is hardly told from the rest of the log."
     if test.right < 0.5:
-        return "", "Read before you remove: most of what is flagged was not planted. The order still says where to look first."
-    if test.found < 0.5:
-        return (
-            "good",
-            "Most of what is flagged is noise, but most of the noise stays in. A lower threshold finds more, and errs more.",
+        return "", (
+            "Read each line before you leave it out. In the self-test most of what is flagged was not planted, but the order says "
+            "where to look first."
         )
-    return "good", "Most of the noise is found, and most of what is flagged is noise."
+    if test.found < 0.5:
+        return "good", (
+            "The flags are worth trusting, but they are not all. In the self-test most of what is flagged is noise, and most of the "
+            "noise stays in. A lower threshold finds more, and errs more."
+        )
+    return (
+        "good",
+        "The flags are worth trusting. In the self-test most of the noise is found, and most of what is flagged is noise.",
+    )
 
 
 def verdict_box(report: CleaningReport) -> str:
@@ -208,7 +214,7 @@ def describe_self_test(test: SelfTest) -> str:
     if test.right is not None:
         text += (
             f" So {percent(test.right)}{describe(test.right_interval)} of what is flagged was planted. The rest are wrong flags, or noise "
-            "that the log had before."
+            "that the log had before. In a log with less noise than was planted, more of the flags are wrong."
         )
     return text
 

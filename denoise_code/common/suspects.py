@@ -70,7 +70,7 @@ def is_visible(character: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Suspect:
+class SuspiciousInteraction:
     """One interaction of `user` with `item`.
 
     location: where the reader finds it, as "line 4711". probability: of noise, 0..1. is_flagged: whether it is edited.
@@ -89,7 +89,7 @@ class Suspect:
     is_noise: bool | None = None
 
 
-def suspects_section(heading: str, introduction: str, suspects: list[Suspect]) -> str:
+def suspects_section(heading: str, introduction: str, suspects: list[SuspiciousInteraction]) -> str:
     """All suspects in the order given, with a filter by text. heading and introduction are plain text."""
     parts = [f"<h2>{html.escape(heading)}</h2><p>{html.escape(introduction)}</p>"]
     if suspects:
@@ -102,11 +102,11 @@ def suspects_section(heading: str, introduction: str, suspects: list[Suspect]) -
     return f"<section>{''.join(parts)}</section>"
 
 
-def card_grid(suspects: list[Suspect]) -> str:
+def card_grid(suspects: list[SuspiciousInteraction]) -> str:
     return f'<div class="suspects">{"".join(map(suspect_card, suspects))}</div>'
 
 
-def suspect_card(suspect: Suspect) -> str:
+def suspect_card(suspect: SuspiciousInteraction) -> str:
     """The user's items from the oldest to the newest, the suspect marked, below it what would fit."""
     lines = [
         *map(neighbour_line, suspect.before),

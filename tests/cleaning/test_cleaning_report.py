@@ -9,7 +9,7 @@ import pytest
 
 from denoise_code.cleaning_report import CleaningReport, EvidenceRow, RarityRow, SelfTest, verdict, write_report
 from denoise_code.common.page import percent, table
-from denoise_code.common.suspects import OPEN, Item, Suspect, suspects_section
+from denoise_code.common.suspects import OPEN, Item, SuspiciousInteraction, suspects_section
 
 HOSTILE = [
     "<script>alert('x')</script>",
@@ -52,7 +52,7 @@ def suspect(title="Odd one", probability=0.9, **fields):
         "before": [],
         "after": [],
     } | fields
-    return Suspect("line 7", probability=probability, is_flagged=probability > 0.5, **fields)
+    return SuspiciousInteraction("line 7", probability=probability, is_flagged=probability > 0.5, **fields)
 
 
 REPORT = CleaningReport(
@@ -89,7 +89,7 @@ def test_the_figures_are_those_given(tmp_path):
     said = texts(written(tmp_path, REPORT))
     assert "20,000 lines of 1,234 users and 567 items" in said
     assert "17% at most" in said and "90% confidence" in said and "assume 10%" in said
-    assert "420 flaggedlines (2.1%), above a probability of 0.5; left out in cleaned.csv" in said
+    assert "420 flaggedlines (2.1%), above a probability of 0.5 (--threshold); left out in cleaned.csv" in said
     assert "2,000 random items were planted into a copy of this log (10% of its lines)" in said
     assert "28% (26% to 30%) of them are flagged, and 2.0% (1.8% to 2.2%) of all other lines" in said
     assert "So 61% (58% to 63%) of what is flagged was planted" in said
@@ -101,15 +101,15 @@ def test_the_figures_are_those_given(tmp_path):
 
 def test_what_is_done_with_flagged_lines_is_said(tmp_path):
     said = texts(written(tmp_path, replace(REPORT, is_replaced=True, drop_share=0.02, threshold=0.478)))
-    assert "the most suspicious 2.0%, probabilities from 0.48; exchanged in cleaned.csv" in said
+    assert "the most suspicious 2.0% (--drop), probabilities from 0.48; exchanged in cleaned.csv" in said
 
 
 @pytest.mark.parametrize(
     ("flagged", "intervals", "kind", "words"),
     [
-        ((1200, 360), ((0.58, 0.62), (0.01, 0.03)), "good", "Most of the noise is found"),
+        ((1200, 360), ((0.58, 0.62), (0.01, 0.03)), "good", "most of the noise is found"),
         ((560, 360), ((0.26, 0.3), (0.01, 0.03)), "good", "most of the noise stays in"),
-        ((560, 700), ((0.26, 0.3), (0.03, 0.05)), "", "Read before you remove"),
+        ((560, 700), ((0.26, 0.3), (0.03, 0.05)), "", "Read each line"),
         ((560, 360), ((0.01, 0.5), (0.01, 0.03)), "bad", "Do not clean"),  # few users: the difference may be chance
         ((190, 1000), (None, None), "bad", "Do not clean"),  # 9.5 % of planted, 5.6 % of others
         ((0, 0), (None, None), "", "A lower threshold"),
