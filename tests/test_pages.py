@@ -97,3 +97,11 @@ def test_the_tree_names_every_file_of_code():
     rooms = ("denoise_code", "SASRec_code", "data")
     files = [*ROOT.glob("*.py"), *(path for room in rooms for path in ROOT.glob(f"{room}/**/*.py"))]
     assert scripts_of_the_tree() == {str(path.relative_to(ROOT)) for path in files if path.name != "__init__.py"}
+
+
+def test_the_glossary_is_in_order_and_says_each_word_once():
+    text = (ROOT / "denoise_code/README.md").read_text()
+    lines = text[text.index("## Glossary") :].splitlines()[4:]
+    words = [line.split("|")[1].strip() for line in lines]
+    assert len(words) > 80 and len(set(words)) == len(words)
+    assert words == sorted(words, key=lambda word: word.lower().replace("-", " "))
