@@ -101,6 +101,7 @@ def main(argv=None) -> dict:
 def sweep(args: argparse.Namespace) -> dict:
     """Runs all arms of all models and returns what report.json holds."""
     from comparison import compare
+    from experiment import describe_evidence
     from rows import choose_maxlen, find_files, load, rows_fingerprint
     from training import choose_device, warn_of_busy_cores
 
@@ -117,10 +118,11 @@ def sweep(args: argparse.Namespace) -> dict:
     probabilities = suspect(args, rows)
 
     # 3. What each model makes of them
-    records, chosen, report = [], {}, []
+    records, chosen, edits, report = [], {}, {}, []
     for model in args.model:
         results = run_model(args, model, rows, probabilities, device)
         chosen[model] = {arm: setting.as_options() for arm, setting in results.settings.items()}
+        edits[model] = results.edits
         records += [{"model": model} | record for record in results.records]
         report += [{"model": model} | row for row in compare(rows.splits["test"].users, results.runs)]
 
@@ -128,7 +130,9 @@ def sweep(args: argparse.Namespace) -> dict:
     result = {
         "arguments": settings(args),
         "data_fingerprint": data_fingerprint,
+        "evidence": {kind: describe_evidence(rows, FilterOptions.from_arguments(args, evidence=kind)) for kind in args.evidence},
         "chosen": chosen,
+        "edits": edits,
         "seeds": list(range(args.seed, args.seed + args.seeds)),
         "report": report,
     }

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from denoise_code.data_set.interactions import DataSet
 from denoise_code.evidence.features import WindowKind
 
 
@@ -34,14 +33,13 @@ class DetectorSettings:
     most_passes: int = 60  # over the windows, where there are few
     batch_size: int = 128  # windows
     learning_rate: float = 2e-3
-    positions: bool = False  # whether the network is told where in a window an item stands
 
 
 class Detector(nn.Module):
     """Log-odds that each place of a window was planted. Windows may have any length; item 0 is padding."""
 
-    def __init__(self, n_items: int, title_vectors: Tensor | None, settings: DetectorSettings, longest: int):
-        """title_vectors (n_items + 1, D) float32, row 0 for padding, or None; longest: places of the longest window."""
+    def __init__(self, n_items: int, title_vectors: Tensor | None, settings: DetectorSettings):
+        """title_vectors (n_items + 1, D) float32, row 0 for padding, or None."""
         super().__init__()
         self.settings = settings
         self.free_vectors = nn.Embedding(n_items + 1, settings.width, padding_idx=0)
@@ -51,15 +49,21 @@ class Detector(nn.Module):
         self.register_buffer("title_vectors", title_vectors, persistent=False)
         if title_vectors is not None:
             self.title_map = nn.Linear(title_vectors.shape[1], settings.width, bias=False)
-        if settings.positions:
-            self.positions = nn.Embedding(longest, settings.width)
-            nn.init.normal_(self.positions.weight, std=0.1)
         self.input_norm = nn.LayerNorm(settings.width)
         layer = nn.TransformerEncoderLayer(
             settings.width, settings.heads, 4 * settings.width, settings.dropout, "gelu", batch_first=True, norm_first=True
         )
         self.encoder = nn.TransformerEncoder(layer, settings.layers, nn.LayerNorm(settings.width), enable_nested_tensor=False)
         self.output = nn.Linear(settings.width, 1)
+
+    def for_catalogue(self, n_items: int, title_vectors: Tensor | None) -> "Detector":
+        """The same for a catalogue that goes on behind the items it was learned from: new items have a free vector of zeros."""
+        state = self.state_dict()
+        known = state["free_vectors.weight"]
+        state["free_vectors.weight"] = nn.functional.pad(known, (0, 0, 0, n_items + 1 - len(known)))
+        extended = Detector(n_items, title_vectors, self.settings).to(known.device)
+        extended.load_state_dict(state)
+        return extended.eval()
 
     def embed(self, windows: Tensor) -> Tensor:
         """Item vectors (B, W, width) of windows (B, W) int64."""
@@ -71,9 +75,6 @@ class Detector(nn.Module):
                 keep = torch.rand(windows.shape, device=windows.device) >= self.settings.free_vector_dropout
                 free = free * keep[..., None]
             vectors = free + self.title_map(nn.functional.embedding(windows, self.title_vectors))
-        if self.settings.positions:
-            from_end = torch.arange(windows.shape[1] - 1, -1, -1, device=windows.device)
-            vectors = vectors + self.positions(from_end)
         return self.input_norm(vectors)
 
     def forward(self, windows: Tensor) -> Tensor:
@@ -107,7 +108,7 @@ def learn_detector(
     rng = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # dropout and first weights
     vectors = None if title_vectors is None else torch.from_numpy(title_vectors.astype(np.float32))
-    detector = Detector(n_items, vectors, settings, windows.shape[1]).to(device)
+    detector = Detector(n_items, vectors, settings).to(device)
     rows = torch.from_numpy(np.ascontiguousarray(windows))
     positions = rows[rows != 0]
     pools = (positions.unique(), positions)
@@ -148,23 +149,29 @@ def planted_log_odds(detector: Detector, windows: np.ndarray, tokens_at_once: in
     return result
 
 
-def learn_for_halves(
-    data: DataSet, title_vectors: np.ndarray | None, user_keys: Sequence[str] | None, seed: int, settings: DetectorSettings
-) -> WindowKind:
-    """The kind of evidence `detector`: of each user the log-odds by the detector that learned from the other half of the users."""
-    table = data.interactions
-    windows = np.where(data.train >= 0, table.items[data.train], 0)  # (N, W)
-    halves = table.halves(user_keys)  # (U,)
-    half_of_window = halves[table.users[data.train[:, -1]]]  # (N,)
+def learn_detectors(
+    windows: np.ndarray,
+    halves: np.ndarray,
+    n_items: int,
+    title_vectors: np.ndarray | None,
+    settings: DetectorSettings,
+    seed: int = 0,
+) -> list[Detector]:
+    """Two detectors: the first for the users of half 0, learned without them, the second for those of half 1.
+
+    windows (N, W) items of train rows, 0 where none; halves (N,): of their users; title_vectors (n_items + 1, D) or None.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    learned_without = [
-        learn_detector(windows[half_of_window != half], data.n_items, title_vectors, settings, seed, device) for half in (0, 1)
-    ]
+    return [learn_detector(windows[halves != half], n_items, title_vectors, settings, seed, device) for half in (0, 1)]
+
+
+def detector_kind(detectors: Sequence[Detector], halves: np.ndarray) -> WindowKind:
+    """The kind of evidence `detector`: each user is judged by the detector for its half; halves (U,) of the users of the table."""
 
     def read_windows(users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """(N, W, 1) of windows (N, W) of users (N,), codes of the table."""
         result = np.full((*items.shape, 1), np.nan, dtype=np.float32)
-        for half, detector in enumerate(learned_without):
+        for half, detector in enumerate(detectors):
             rows = halves[users] == half
             result[rows, :, 0] = planted_log_odds(detector, items[rows])
         return result
