@@ -1,9 +1,11 @@
 """The pages for people: links that lead somewhere, files and functions that exist, the tree of all files."""
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,3 +107,25 @@ def test_the_glossary_is_in_order_and_says_each_word_once():
     words = [line.split("|")[1].strip() for line in lines]
     assert len(words) > 80 and len(set(words)) == len(words)
     assert words == sorted(words, key=lambda word: word.lower().replace("-", " "))
+
+
+def python_blocks(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_python_on_a_page_imports_exists(page):
+    for block in python_blocks(page):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(node.module)
+                missing = [alias.name for alias in node.names if not hasattr(module, alias.name)]
+                assert not missing, (node.module, missing)
+
+
+def test_the_example_of_the_method_runs():
+    """200 users with one window of six items each: an r for each interaction."""
+    (block,) = python_blocks(ROOT / "denoise_code/README.md")
+    names = {}
+    exec(block, names)
+    assert names["r"].shape == (1200,) and np.isfinite(names["r"]).all()
