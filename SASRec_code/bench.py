@@ -10,7 +10,7 @@ from itertools import cycle, product
 import numpy as np
 import torch
 from comparison import AT_RANDOM
-from filter import denoise, selection_windows, shuffle_probabilities
+from filter import Edits, edit_splits, selection_windows, shuffle_probabilities
 from options import EditLimits, FilterOptions
 from ranking import ndcg_per_row, rank_targets
 from rows import LoadedRows
@@ -89,13 +89,21 @@ class Bench:
 
     def windows(self, split: str, arm: Arm, limits: EditLimits) -> list[Tensor]:
         """Windows (N, L + 1) of one split, edited within these limits, for each draw of the arm."""
+        return [self.to_device(edits.windows) for edits in self.edits(split, arm, limits)]
+
+    def edits(self, split: str, arm: Arm, limits: EditLimits) -> list[Edits]:
+        """The same, with how much was edited."""
         filtering = replace(arm.filtering, train=limits, test=limits)
-        windows = []
+        edits = []
         for probabilities in arm.draws:
             of_split = {name: prob for name, prob in probabilities.items() if name == split}
-            edited = denoise(self.rows, of_split, filtering)
-            windows.append(self.to_device(edited[split]))
-        return windows
+            edits.append(edit_splits(self.rows, of_split, filtering)[split])
+        return edits
+
+    def count_edits(self, arm: Arm, setting: Setting) -> list[dict[str, dict[str, int]]]:
+        """For each draw {split: how much was edited} at one setting."""
+        train, test = self.edits("train", arm, setting.train), self.edits("test", arm, setting.test)
+        return [{"train": of_train.counts(), "test": of_test.counts()} for of_train, of_test in zip(train, test)]
 
     def to_device(self, windows: np.ndarray) -> Tensor:
         return torch.from_numpy(windows).to(self.trainer.device)
@@ -165,28 +173,32 @@ class Bench:
 
 @dataclass(frozen=True)
 class Results:
-    """What all arms gave: records of `choose`, {arm: its setting}, {arm: ranks (S, N, 2) of test}."""
+    """What all arms gave: records of `choose`, {arm: its setting}, {arm: ranks (S, N, 2) of test}, {arm: `Bench.count_edits`}."""
 
     records: list[dict]
     settings: dict[str, Setting]
     runs: dict[str, np.ndarray]
+    edits: dict[str, list[dict]]
 
 
 def run_arms(bench: Bench, filtering: FilterOptions, evidence: list[str], edits: list[str]) -> Results:
     """Noisy rows; all arms, each at the setting that valid chose; where noise is marked, the oracle and clean rows."""
     untouched = Setting(NO_EDITS, NO_EDITS)
-    results = Results([], {}, {"noisy": bench.test(Arm("noisy", filtering, [{}]), untouched)})
+    results = Results([], {}, {"noisy": bench.test(Arm("noisy", filtering, [{}]), untouched)}, {})
     for arm in bench.arms_to_choose(filtering, evidence, edits):
         choice = bench.choose(arm)
         results.records.extend({"rows": arm.name} | record for record in choice.records)
         results.settings[arm.name] = choice.setting
         results.runs[arm.name] = bench.test(arm, choice.setting, choice.train_windows)
+        results.edits[arm.name] = bench.count_edits(arm, choice.setting)
     if "oracle" not in bench.probabilities:
         return results
     for edit in edits:
         oracle = bench.arm(filtering, "oracle", edit)
         if edit == "delete" or bench.rows.evidence:  # else there are no replacements
-            results.runs[oracle.name] = bench.test(oracle, Setting(EVERY_MARKED_ITEM, EVERY_MARKED_ITEM))
+            every_marked = Setting(EVERY_MARKED_ITEM, EVERY_MARKED_ITEM)
+            results.runs[oracle.name] = bench.test(oracle, every_marked)
+            results.edits[oracle.name] = bench.count_edits(oracle, every_marked)
     clean = Arm("clean", replace(filtering, clean=True), [{}])
     results.runs["clean"] = bench.test(clean, untouched)
     return results

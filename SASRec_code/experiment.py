@@ -109,7 +109,7 @@ def write_results(
         "rows": {name: len(split.items) for name, split in rows.loaded.splits.items()},
         "users": {name: len(np.unique(split.users)) for name, split in rows.loaded.splits.items()},  # that have rows
         "n_items": rows.loaded.n_items,
-        "evidence": describe_evidence(rows),
+        "evidence": describe_evidence(rows.loaded, rows.filtering),
         "edits": [outcome.edits for outcome in outcomes],
         "versions": {name: version(name) for name in ("torch", "numpy")},
         "device": str(device),
@@ -128,9 +128,9 @@ def write_results(
     return run
 
 
-def describe_evidence(rows: Rows) -> dict | None:
+def describe_evidence(loaded: LoadedRows, filtering: FilterOptions) -> dict | None:
     """What the evidence of a run rests on: features and weights, the share of noise that was taken, how it was made."""
-    record, filtering = rows.loaded.record, rows.filtering
+    record = loaded.record
     if record is None or filtering.evidence in ("raw", "oracle"):
         return None
     kind = stored_kind(filtering.evidence)
@@ -139,7 +139,7 @@ def describe_evidence(rows: Rows) -> dict | None:
         "features": record["features"][kind],
         "coefficients": record["coefficients"][kind],
         "share_bound": record["share_bound"][kind],
-        "noise_share": noise_share(rows.loaded, filtering),
+        "noise_share": noise_share(loaded, filtering),
         "noise_share_of_replacements": record["noise_share"],
         "sources": record["sources"],
     }

@@ -46,20 +46,13 @@ def check_suggestions(rows: LoadedRows, options: FilterOptions) -> None:
                 raise InputError(f"{rows.splits[name].path}: suggests no replacements; use other --evidence, or --edit delete")
 
 
-def denoise(
-    rows: LoadedRows, probabilities: dict[str, np.ndarray], options: FilterOptions, draw: int = 0
-) -> dict[str, np.ndarray]:
-    """{split: windows (N, W)} after the threshold filter, or before noise with --clean; prints what was edited.
-
-    probabilities: {split to filter: how strongly each position (N, W) is suspected}. draw: number of the draw of random places.
-    """
-    return {name: edits.windows for name, edits in edit_splits(rows, probabilities, options, draw).items()}
-
-
 def edit_splits(
     rows: LoadedRows, probabilities: dict[str, np.ndarray], options: FilterOptions, draw: int = 0
 ) -> dict[str, "Edits"]:
-    """The same with what was edited."""
+    """{split: its rows after the threshold filter, or before noise with --clean}; prints what was edited.
+
+    probabilities: {split to filter: how strongly each position (N, W) is suspected}. draw: number of the draw of random places.
+    """
     edits = {}
     for name, split in rows.splits.items():
         if name in probabilities:

@@ -1,4 +1,4 @@
-"""Compare kinds of evidence, edits and recommenders: settings chosen on valid, then each once on test beside noisy, random and clean.
+r"""Compare kinds of evidence, edits and recommenders: settings chosen on valid, then each once on test beside noisy, random and clean.
 
 Reads   data/<dataset>/: a data set folder, or one that generate_denoised.py made of it
 Writes  SASRec_code/output/<dataset>/sweep_<settings>/: sweep.csv (a row a setting, valid only), report.json, report.md,
@@ -55,19 +55,20 @@ DECIDED_HERE = (
 def parse_args(argv=None) -> argparse.Namespace:
     parser = make_parser(__doc__, several=True)
     parser.set_defaults(seeds=5)
+    parser.epilog = f"Decided by sweep.py, and refused where they are given: {', '.join(DECIDED_HERE)}."
     add, share, count = parser.add_argument, ranged(float, 0, 1), ranged(int, 1)
     for part in ("train", "test"):
         add(
             f"--{part}_thresholds",
             type=share,
             nargs="*",
-            help=f"grid for {part} rows; none given: not edited (default: 0.5 0.7 0.9 of raw, else 0.1 0.2 0.3 0.5)",
+            help=f"thresholds to try for {part} rows; no value: they stay as they are (default: 0.5 0.7 0.9 of raw, else 0.1 0.2 0.3 0.5)",
         )
         add(
             f"--{part}_caps",
             type=count,
             nargs="*",
-            help=f"grid of most edits in {part} rows (default: 1 3 of raw, else no limit)",
+            help=f"most edits in a row to try for {part} rows (default: 1 3 of raw, else no limit)",
         )
     args = parser.parse_args(argv)
     for model in args.model:
@@ -100,6 +101,7 @@ def main(argv=None) -> dict:
 def sweep(args: argparse.Namespace) -> dict:
     """Runs all arms of all models and returns what report.json holds."""
     from comparison import compare
+    from experiment import describe_evidence
     from rows import choose_maxlen, find_files, load, rows_fingerprint
     from training import choose_device, warn_of_busy_cores
 
@@ -116,10 +118,11 @@ def sweep(args: argparse.Namespace) -> dict:
     probabilities = suspect(args, rows)
 
     # 3. What each model makes of them
-    records, chosen, report = [], {}, []
+    records, chosen, edits, report = [], {}, {}, []
     for model in args.model:
         results = run_model(args, model, rows, probabilities, device)
         chosen[model] = {arm: setting.as_options() for arm, setting in results.settings.items()}
+        edits[model] = results.edits
         records += [{"model": model} | record for record in results.records]
         report += [{"model": model} | row for row in compare(rows.splits["test"].users, results.runs)]
 
@@ -127,7 +130,9 @@ def sweep(args: argparse.Namespace) -> dict:
     result = {
         "arguments": settings(args),
         "data_fingerprint": data_fingerprint,
+        "evidence": {kind: describe_evidence(rows, FilterOptions.from_arguments(args, evidence=kind)) for kind in args.evidence},
         "chosen": chosen,
+        "edits": edits,
         "seeds": list(range(args.seed, args.seed + args.seeds)),
         "report": report,
     }
@@ -193,7 +198,6 @@ def draw_gap(path: Path, report: list[dict]) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    from page import save_figure
 
     rows = [row for row in reversed(report) if "gap won back" in row]
     figure, axes = plt.subplots(figsize=(6.4, 0.9 + 0.3 * len(rows)))
@@ -208,7 +212,11 @@ def draw_gap(path: Path, report: list[dict]) -> None:
     axes.set_yticks(range(len(rows)), [f"{row['model']}: {row['rows']}" for row in rows], fontsize=8)
     axes.set_ylim(-0.5, len(rows) - 0.5)
     axes.set_xlabel("share of the gap from noisy to clean rows, %")
-    save_figure(figure, path)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    with write_atomically(path) as partial:
+        figure.savefig(partial, dpi=160, format="png")
+    plt.close(figure)
 
 
 if __name__ == "__main__":

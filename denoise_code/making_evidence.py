@@ -19,11 +19,9 @@ from denoise_code.common.files import fingerprint_of_files, peak_resident_gib
 from denoise_code.common.text_table import text_table
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_titles
 from denoise_code.data_set.evidence_files import (
-    FUSED,
     VERSION,
     StoredEvidence,
     fingerprint_of_rows,
-    noise_probability,
     read_evidence,
     write_evidence,
 )
@@ -31,23 +29,24 @@ from denoise_code.data_set.folder import SPLITS, files_of_split
 from denoise_code.data_set.interactions import DataSet, Rows, build_data_set
 from denoise_code.data_set.padded_rows import Split, read_split, read_vectors, resize
 from denoise_code.data_set.planting import BY_POPULARITY, PLANTED_MARK
-from denoise_code.evidence import detector
 from denoise_code.evidence.calibration import CannotPlant
 from denoise_code.evidence.features import Planted
-from denoise_code.evidence.figures import detection_figures
-from denoise_code.evidence.fit import GivenScores, learn_evidence
+from denoise_code.evidence.figures import injected_probabilities
+from denoise_code.evidence.fit import GivenScores
 from denoise_code.evidence.options import EvidenceOptions
-from denoise_code.replacement import NothingToReplaceFrom, fit_ranker, replace_in_histories, replace_interactions
+from denoise_code.judging import (
+    JudgedInteractions,
+    NoEvidence,
+    Replacements,
+    check_rows_can_teach,
+    judge_interactions,
+    replace_what_is_noise,
+    share_taken,
+)
+from denoise_code.replacement import NothingToReplaceFrom
 
-MOST_SHARE = 0.1  # of noise that is assumed where nothing is said, less where the bound is lower
-REPLACED_AT_MOST = 500_000  # up to so many interactions and history places all get a replacement, beyond it those above
-LEAST_PROBABILITY = 0.02  # of noise
 # Uniformly planted windows that a language model's scores are calibrated on at least: half to fit, half for the bound.
 LEAST_PLANTED = 20
-
-
-class NoEvidence(ValueError):
-    """These rows cannot teach; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -64,36 +63,76 @@ class RowsOfFolder:
 
 
 def make_evidence(folder: Path, data_set: Path, options: EvidenceOptions) -> dict | None:
-    """Make evidence in the denoised folder, of its rows and, where it has none, of the data set's. Evidence of the same inputs is kept.
+    """Make evidence in the denoised folder, of its rows and, where it has none, of the data set's.
 
-    Returns evidence.json, None where there can be none, and says which of these happened.
+    What was made of the same inputs is kept. Where only the share of noise or --replace_all is another one, r is kept and
+    replacements are made anew. Returns evidence.json, None where there can be none, and says which of these happened.
     """
     started = time.perf_counter()
     try:
+        # 1. What is there already
         rows = read_rows(folder, data_set)
-        sources = fingerprint_of_sources(folder, rows, options)
-        stored = stored_record(folder)
-        if stored.get("sources") == sources:
+        sources = fingerprint_of_sources(folder, rows, options.seed)
+        stored = stored_evidence(folder)
+        if stored and stored.record["sources"] == sources and stored.record["options"] == options_of(options):
             print(f"the evidence in {folder} is complete")
-            return stored
-        evidence = evidence_of(folder, rows, options)
+            return stored.record
+        # 2. The table of interactions, and r of each by every kind of evidence
+        data = data_set_of(rows)
+        vectors = read_vectors(folder, rows.titles)
+        halves = data.interactions.halves(user_keys(rows, data))
+        if stored and stored.record["sources"] == sources:
+            judged = judged_before(stored)
+        else:
+            judged = judge_interactions(data, vectors, given_scores(folder, rows, data), halves, options.seed)
+        # 3. One replacement for each
+        share = share_taken(judged, options)
+        replacements = replace_what_is_noise(data, judged, vectors, halves, share, options)
     except (NoEvidence, CannotPlant, NothingToReplaceFrom) as error:
         print(f"no evidence in {folder}, so stage 3 has the paper's noise_prob alone: {error}")
         return None
-    evidence.record["sources"] = sources
-    evidence.record["seconds"] = round(time.perf_counter() - started, 1)
-    evidence.record["peak_memory_gib"] = round(peak_resident_gib(), 3)
-    write_evidence(folder, evidence)
-    print_evidence(evidence.record)
-    return evidence.record
+    # 4. All of it in two files
+    record = {
+        **record_of_rows(rows, data),
+        **judged.said,
+        "kinds": list(judged.train),
+        "noise_share": float(share),
+        "replacements": replacements.said,
+        "sources": sources,
+        "options": options_of(options),
+        "seconds": round(time.perf_counter() - started, 1),
+        "peak_memory_gib": round(peak_resident_gib(), 3),
+    }
+    if record["detection"]["injected"]:
+        record["detection"]["injected"]["probability"] = injected_probabilities(data, judged.histories, share)
+    write_evidence(folder, stored_form(data, judged, replacements, record))
+    print_evidence(record)
+    return record
 
 
-def stored_record(folder: Path) -> dict:
-    """evidence.json of a folder; {} where there is none, and where it is damaged or of another version: it is made anew."""
+def record_of_rows(rows: RowsOfFolder, data: DataSet) -> dict:
+    """What evidence.json says of the rows that it was made for."""
+    return {
+        "version": VERSION,
+        "files": list(data.evaluated),
+        "rows": {file: row_fingerprint(file, split) for file, split in rows.splits.items()},
+        "catalogue": fingerprint_of_catalogue(rows.titles),
+        "n_interactions": len(data.interactions),
+        "disagreements": data.disagreements,
+    }
+
+
+def options_of(options: EvidenceOptions) -> dict:
+    """What replacements and probabilities hang on, r does not."""
+    return {"noise_share": options.noise_share, "replace_all": options.replace_all}
+
+
+def stored_evidence(folder: Path) -> StoredEvidence | None:
+    """None where there is none, and where it is damaged or of another version: it is made anew."""
     try:
-        return read_evidence(folder).record
+        return read_evidence(folder)
     except InputError:
-        return {}
+        return None
 
 
 def read_rows(folder: Path, data_set: Path) -> RowsOfFolder:
@@ -123,10 +162,10 @@ def read_user_keys(folder: Path) -> dict[str, str]:
     return dict(zip(table["user_id"], table["key"]))
 
 
-def fingerprint_of_sources(folder: Path, rows: RowsOfFolder, options: EvidenceOptions) -> str:
-    """SHA-256 of all that evidence and its figures are made of."""
+def fingerprint_of_sources(folder: Path, rows: RowsOfFolder, seed: int) -> str:
+    """SHA-256 of all that r and its figures are made of."""
     files = [folder / "planted.csv", folder / "title_vectors.safetensors"]
-    parts = [VERSION, options.noise_share, options.replace_all, options.seed, fingerprint_of_catalogue(rows.titles)]
+    parts = [VERSION, seed, fingerprint_of_catalogue(rows.titles)]
     parts += [fingerprint_of_files(files), sorted(rows.keys_of_users.items())]
     for file, split in rows.splits.items():
         columns = slice(None) if file == "train" else slice(None, -1)  # no target has a part in it
@@ -145,60 +184,24 @@ def row_fingerprint(file: str, split: Split) -> str:
     return fingerprint_of_rows(split.users, split.items if file == "train" else split.items[:, :-1])
 
 
-def evidence_of(folder: Path, rows: RowsOfFolder, options: EvidenceOptions) -> StoredEvidence:
-    """Evidence of every kind that there is for the rows, and replacements. Raises NoEvidence, CannotPlant, NothingToReplaceFrom."""
-    # 1. the table of interactions
-    data = build_data_set(
-        as_rows(rows.splits["train"]), {file: as_rows(split) for file, split in rows.evaluated.items()}, len(rows.titles) - 1
-    )
-    keys = [rows.keys_of_users.get(name, name) for name in data.interactions.user_names]
-    check_rows_can_teach(data, keys)
-    # 2. r of every interaction, by each kind
-    vectors = read_vectors(folder, rows.titles)
-    scores = given_scores(folder, rows, data)
-    kinds = {"detector": detector.learn_for_halves(data, vectors, keys, options.seed, detector.DetectorSettings())}
-    evidence = learn_evidence(data, vectors, scores, kinds, keys, options.seed)
-    fused = evidence.kinds[FUSED]
-    share = min(MOST_SHARE, fused.share_bound) if options.noise_share is None else options.noise_share
-    # 3. one replacement for each
-    fitted = fit_ranker(data, vectors, data.interactions.halves(keys), options.seed)
-    n_places = int(data.interactions.in_train.sum()) + sum(int((part.histories != 0).sum()) for part in data.evaluated.values())
-    least = 0.0 if options.replace_all or n_places <= REPLACED_AT_MOST else LEAST_PROBABILITY
-    train_replacements = replace_interactions(data, fitted.ranker, noise_probability(fused.train, share), least)
-    history_replacements = {
-        file: replace_in_histories(data, file, fitted.ranker, noise_probability(fused.histories[file], share), least)
-        for file in data.evaluated
-    }
-    # 4. all of it in one record
-    record = {
-        "version": VERSION,
-        "kinds": list(evidence.kinds),
-        "files": list(data.evaluated),
-        "rows": {file: row_fingerprint(file, split) for file, split in rows.splits.items()},
-        "catalogue": fingerprint_of_catalogue(rows.titles),
-        "n_interactions": len(data.interactions),
-        "disagreements": data.disagreements,
-        "noise_share": float(share),
-        "share_bound": {kind: float(said.share_bound) for kind, said in evidence.kinds.items()},
-        "features": {kind: list(said.columns) for kind, said in evidence.kinds.items()},
-        "coefficients": {kind: said.coefficients() for kind, said in evidence.kinds.items()},
-        "replacements": {
-            "coefficients": fitted.coefficients,
-            "held out items found": fitted.held_out,
-            "least_probability": least,
-        },
-        "detection": detection_figures(data, evidence, share),
-    }
-    return StoredEvidence(
-        windows=data.train,
-        users=data.interactions.users,
-        places=data.interactions.places,
-        train={kind: said.train for kind, said in evidence.kinds.items()},
-        histories={file: {kind: said.histories[file] for kind, said in evidence.kinds.items()} for file in data.evaluated},
-        train_replacements=train_replacements,
-        history_replacements=history_replacements,
-        record=record,
-    )
+def data_set_of(rows: RowsOfFolder) -> DataSet:
+    """The table of interactions. Raises NoEvidence for rows of which nothing can be learned for others."""
+    evaluated = {file: as_rows(split) for file, split in rows.evaluated.items()}
+    data = build_data_set(as_rows(rows.splits["train"]), evaluated, len(rows.titles) - 1)
+    check_rows_can_teach(data, data.interactions.halves(user_keys(rows, data)))
+    return data
+
+
+def user_keys(rows: RowsOfFolder, data: DataSet) -> list[str]:
+    """Keys (U,) in the log of the users of the table; their names in the folder where it has no users.csv."""
+    return [rows.keys_of_users.get(name, name) for name in data.interactions.user_names]
+
+
+SAID_OF_KINDS = ("share_bound", "features", "coefficients", "detection")
+
+
+def judged_before(stored: StoredEvidence) -> JudgedInteractions:
+    return JudgedInteractions(stored.train, stored.histories, {name: stored.record[name] for name in SAID_OF_KINDS})
 
 
 def as_rows(split: Split) -> Rows:
@@ -206,15 +209,6 @@ def as_rows(split: Split) -> Rows:
     lengths = (split.items != 0).sum(1)
     first_place = None if split.places is None else split.places[:, -1] - lengths + 1
     return Rows(split.users.astype(str), split.items, split.mask, split.clean, split.times, first_place)
-
-
-def check_rows_can_teach(data: DataSet, keys: list[str]) -> None:
-    """Raise NoEvidence for rows of which nothing can be learned for others."""
-    halves = data.interactions.halves(keys)[data.interactions.users[data.interactions.in_train]]
-    if not 0 < halves.sum() < len(halves):
-        raise NoEvidence("its train rows are of too few users to learn from one half and judge the other")
-    if data.train.shape[1] < 3:
-        raise NoEvidence("its windows hold two items, and one of them says nothing of the other")
 
 
 def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet) -> GivenScores | None:
@@ -272,6 +266,19 @@ def mean_by_interaction(data: DataSet, of_cells: np.ndarray) -> np.ndarray:
     counts = np.bincount(rows, minlength=len(data.interactions))
     with np.errstate(invalid="ignore"):
         return sums / counts
+
+
+def stored_form(data: DataSet, judged: JudgedInteractions, replacements: Replacements, record: dict) -> StoredEvidence:
+    return StoredEvidence(
+        windows=data.train,
+        users=data.interactions.users,
+        places=data.interactions.places,
+        train=judged.train,
+        histories=judged.histories,
+        train_replacements=replacements.train,
+        history_replacements=replacements.histories,
+        record=record,
+    )
 
 
 def print_evidence(record: dict) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_titles
-from denoise_code.data_set.evidence_files import StoredEvidence, fingerprint_of_rows, write_evidence
+from denoise_code.data_set.evidence_files import VERSION, StoredEvidence, fingerprint_of_rows, write_evidence
 from denoise_code.data_set.folder import files_of_split
 from denoise_code.data_set.interactions import build_data_set
 from denoise_code.data_set.padded_rows import Split, read_split
@@ -72,7 +72,7 @@ def record_by_hand(splits, titles, kinds, stored: StoredEvidence) -> dict:
         for file, split in splits.items()
     }
     return {
-        "version": 1,
+        "version": VERSION,
         "kinds": list(kinds),
         "files": files,
         "rows": rows,
@@ -86,6 +86,7 @@ def record_by_hand(splits, titles, kinds, stored: StoredEvidence) -> dict:
         "replacements": {"coefficients": {}, "held out items found": {"first": 0.1, "among ten": 0.5}, "least_probability": 0.0},
         "detection": detection_by_hand(splits, kinds, stored),
         "sources": "by hand",
+        "options": {"noise_share": None, "replace_all": False},
         "seconds": 0.0,
         "peak_memory_gib": 0.0,
     }

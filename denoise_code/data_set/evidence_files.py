@@ -8,6 +8,7 @@ judged from nothing at or after its target, so its r and replacements stand with
 """
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,10 @@ from denoise_code.data_set.folder import noisy_name
 
 ARRAYS, RECORD = "evidence.safetensors", "evidence.json"
 FUSED = "fused"  # the kind that joins all others
-VERSION = 1  # of both files and of what they are made by: others are made anew
+VERSION = 2  # of both files and of what they are made by: others are made anew
 KEYS_OF_RECORD = (
     "version", "kinds", "files", "rows", "catalogue", "noise_share", "share_bound", "features", "coefficients", "replacements",
-    "detection", "sources",
+    "detection", "sources", "options",
 )  # fmt: skip
 
 
@@ -72,6 +73,11 @@ def fingerprint_of_rows(users: Iterable, items: np.ndarray) -> str:
     digest.update(is_item.sum(1).astype(np.int64).tobytes())
     digest.update(items[is_item].astype(np.int64).tobytes())
     return digest.hexdigest()
+
+
+def fingerprint_of_evidence(record: dict) -> str:
+    """SHA-256 of all that evidence was made of: r of the sources, replacements of the options too. record: evidence.json."""
+    return hashlib.sha256(json.dumps([record["sources"], record["options"]]).encode()).hexdigest()
 
 
 def write_evidence(folder: Path, evidence: StoredEvidence) -> None:

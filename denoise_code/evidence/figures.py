@@ -22,18 +22,23 @@ from denoise_code.evidence.fit import Evidence
 RARITY = "rarity"
 
 
-def detection_figures(data: DataSet, evidence: Evidence, share: float) -> dict:
+def detection_figures(data: DataSet, evidence: Evidence) -> dict:
     """What stands in evidence.json; only evaluation reads masks, and only here.
 
     planted: AUC of planted interactions against the log's own that nothing was fitted on. auc_context: the same of items planted
     as popular as the log's. injected: of test histories, where noise was injected, else None.
     """
-    test = next((file for file in data.evaluated if file.startswith("test")), None)
+    test = test_file(data)
     return {
         "planted": aucs_of_planted(data, evidence, by_popularity=False),
         "auc_context": aucs_of_planted(data, evidence, by_popularity=True),
-        "injected": None if test is None else injected_noise(data, evidence, test, share),
+        "injected": None if test is None else injected_noise(data, evidence, test),
     }
+
+
+def test_file(data: DataSet) -> str | None:
+    """The file of test rows, whose histories figures of injected noise are of."""
+    return next((file for file in data.evaluated if file.startswith("test")), None)
 
 
 def aucs_of_planted(data: DataSet, evidence: Evidence, by_popularity: bool) -> dict[str, dict]:
@@ -58,7 +63,7 @@ def aucs_of_planted(data: DataSet, evidence: Evidence, by_popularity: bool) -> d
     return figures
 
 
-def injected_noise(data: DataSet, evidence: Evidence, file: str, share: float) -> dict | None:
+def injected_noise(data: DataSet, evidence: Evidence, file: str) -> dict | None:
     """Figures of the injected noise in the histories of a file; None where there is none."""
     rows = data.evaluated[file]
     scored = rows.histories != 0  # (N, H)
@@ -75,8 +80,18 @@ def injected_noise(data: DataSet, evidence: Evidence, file: str, share: float) -
         "share": float(truth[scored].mean()),
         "by kind": {kind: detection_row(truth, score, scored) for kind, score in scores.items()},
         "fused minus": {kind: interval(draws[FUSED] - aucs) for kind, aucs in draws.items() if kind != FUSED},
-        "probability": probability_figures(truth[scored], evidence.kinds[FUSED].histories[file][scored], share),
     }
+
+
+def injected_probabilities(data: DataSet, histories: dict[str, dict[str, np.ndarray]], share: float) -> dict:
+    """`probability_figures` of the injected noise in the histories of the test file, where there is some.
+
+    histories {file: {kind: r (N, H)}}; share: of noise that P(noise) takes.
+    """
+    file = test_file(data)
+    rows = data.evaluated[file]
+    scored = rows.histories != 0  # (N, H)
+    return probability_figures(rows.history_masks[scored] == INJECTED, histories[file][FUSED][scored], share)
 
 
 def probability_figures(truth: np.ndarray, r: np.ndarray, share: float) -> dict:

@@ -1,6 +1,5 @@
 """All kinds of evidence for a data set: features, planted interactions, one regression a kind, r of everything. Knows nothing of files."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +9,6 @@ from denoise_code.data_set.interactions import DataSet
 from denoise_code.evidence import cooccurrence
 from denoise_code.evidence.calibration import LogRatio, fit_log_ratio, plant, plant_in_histories, share_bound, term_names
 from denoise_code.evidence.features import FeatureKind, GivenKind, Planted
-from denoise_code.evidence.title_similarity import Semantic, learn_for_halves
 
 PLANTED_TO_FIT, PLANTED_TO_BOUND, LOG_TO_FIT = 10_000, 10_000, 20_000
 PLANTED_BY_POPULARITY = 5_000  # for auc_context alone
@@ -79,25 +77,18 @@ class GivenScores:
 
 def learn_evidence(
     data: DataSet,
-    vectors: np.ndarray | None = None,
+    kinds: dict[str, FeatureKind],
+    counts: cooccurrence.Cooccurrence,
     llm: GivenScores | None = None,
-    more_kinds: dict[str, FeatureKind] | None = None,
-    user_keys: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Evidence:
-    """r of every train interaction and history place, by each kind that there is and by all together.
+    """r of every train interaction and history place, by each kind of evidence and by all together.
 
-    vectors (n_items + 1, D): the language model's title vectors, padding zero. more_kinds: such as a detector; what they learned must be
-    of the other half of a user (`Interactions.halves`). user_keys (U,): keys of the users in their log, in the order of `user_names`.
+    kinds: see `learned.Models.kinds`; what they learned must be of the other half of a user. counts: of the same data.
     """
-    counts = cooccurrence.count(data.interactions, data.n_items, data.train.shape[1])
-    kinds: dict[str, FeatureKind] = {"collaborative": cooccurrence.Collaborative(counts)}
-    if vectors is not None:
-        kinds["semantic"] = semantic_kind(data, vectors, user_keys, seed)
-    kinds |= more_kinds or {}
     planted = draw_planted_interactions(data, counts, llm, np.random.default_rng([seed, 1]))
     if llm is not None:
-        kinds["llm"] = given_kind(llm, len(planted.planted))
+        kinds = kinds | {"llm": given_kind(llm, len(planted.planted))}
 
     features = {name: kind.of_interactions(data, planted.planted) for name, kind in kinds.items()}
     of_histories = {name: {file: kind.of_histories(data, file) for file in data.evaluated} for name, kind in kinds.items()}
@@ -151,13 +142,6 @@ def fuse_with_language_model(
         log_to_fit=log_to_fit,
         rng=np.random.default_rng([seed, 3]),
     )
-
-
-def semantic_kind(data: DataSet, vectors: np.ndarray, user_keys: Sequence[str] | None, seed: int) -> Semantic:
-    table = data.interactions
-    halves = table.halves(user_keys)
-    windows = np.where(data.train >= 0, table.items[data.train], 0)  # (N, W)
-    return Semantic(learn_for_halves(vectors, windows, halves[table.users[data.train[:, -1]]], seed), halves)
 
 
 def given_kind(llm: GivenScores, planted_count: int) -> GivenKind:

@@ -4,6 +4,8 @@ Under it the items of a window are near each other and far from the other items 
 from the windows of other users: else what was memorised would pass for understanding. Knows nothing of noise.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from denoise_code.evidence.features import CHUNK_BYTES, PairKind, row_chunks
@@ -13,16 +15,31 @@ PASSES, STEPS = 8, 400  # the loss of held-out users grows after 8 passes (Toy, 
 BATCH, LEARNING_RATE, WEIGHT_DECAY = 64, 1e-3, 0.1
 
 
-def learn_for_halves(vectors: np.ndarray, windows: np.ndarray, halves: np.ndarray, seed: int = 0) -> np.ndarray:
-    """(2, n_items + 1, D) float16 of length 1, padding zero: the first for the users of half 0, learned without them, the second of 1.
+@dataclass(frozen=True)
+class TitleMap:
+    """x + x A B of title vectors x: down A (D, RANK) and up B (RANK, D), float32."""
+
+    down: np.ndarray
+    up: np.ndarray
+
+    def of(self, vectors: np.ndarray) -> np.ndarray:
+        """Vectors (n_items + 1, D) float16 of length 1, padding zero, of title vectors of any catalogue."""
+        import torch
+
+        down, up, table = (torch.from_numpy(array.astype(np.float32)) for array in (self.down, self.up, vectors))
+        return torch.cat([projected(part, down, up) for part in table.split(10_000)]).half().numpy()
+
+
+def learn_title_maps(vectors: np.ndarray, windows: np.ndarray, halves: np.ndarray, seed: int = 0) -> list[TitleMap]:
+    """Two maps: the first for the users of half 0, learned without them, the second for those of half 1.
 
     vectors (n_items + 1, D) of titles, padding zero; windows (N, W) items of train rows, 0 where none; halves (N,): of their users.
     """
-    return np.stack([project(vectors, windows[halves != half], seed) for half in (0, 1)])
+    return [learn_title_map(vectors, windows[halves != half], seed) for half in (0, 1)]
 
 
-def project(vectors: np.ndarray, windows: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Vectors (n_items + 1, D) float16 after x + x A B, A (D, RANK) and B (RANK, D) learned on windows (N, W) of items."""
+def learn_title_map(vectors: np.ndarray, windows: np.ndarray, seed: int = 0) -> TitleMap:
+    """A map learned on windows (N, W) of items, 0 where none; vectors (n_items + 1, D) of titles."""
     import torch
 
     rng = torch.Generator().manual_seed(seed)
@@ -45,9 +62,7 @@ def project(vectors: np.ndarray, windows: np.ndarray, seed: int = 0) -> np.ndarr
         loss.backward()
         optimiser.step()
         schedule.step()
-    with torch.no_grad():
-        parts = [projected(part, down, up) for part in table.split(10_000)]
-    return torch.cat(parts).half().numpy()
+    return TitleMap(down.detach().numpy(), up.detach().numpy())
 
 
 def projected(x, down, up):
@@ -86,7 +101,7 @@ class Semantic(PairKind):
     with_largest = True
 
     def __init__(self, vectors: np.ndarray, halves: np.ndarray):
-        """vectors: `learn_for_halves`; halves (U,) of the users of the table."""
+        """vectors (2, n_items + 1, D), padding zero: by the title map for each half; halves (U,) of the users of the table."""
         self.vectors, self.halves = vectors, halves
 
     def pair_values(self, users, items, first, second):

@@ -17,8 +17,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from denoise_code.data_set.interactions import Rows, build_data_set
 from denoise_code.evidence import cooccurrence
-from denoise_code.evidence.detector import DetectorSettings, learn_for_halves
 from denoise_code.evidence.fit import learn_evidence
+from denoise_code.evidence.learned import learn_models
 from denoise_code.replacement import fit_ranker, replace_interactions
 
 N_ITEMS, WINDOWS_PER_USER, DIMENSIONS = 100_000, 10, 576
@@ -64,12 +64,12 @@ def measure(n_windows: int, width: int, with_titles: bool) -> None:
     watch.print_step(f"table of {len(data.interactions):,} interactions")
     counts = cooccurrence.count(data.interactions, N_ITEMS, width)
     watch.print_step(f"{counts.pairs.nnz:,} pairs counted")
-    del counts
-    detector = learn_for_halves(data, vectors, None, 0, DetectorSettings())
-    watch.print_step("detector learned, twice")
-    evidence = learn_evidence(data, vectors, more_kinds={"detector": detector})
+    halves = data.interactions.halves()
+    models = learn_models(data, vectors, halves)
+    watch.print_step("maps of titles and detectors learned")
+    evidence = learn_evidence(data, models.kinds(counts, vectors, halves), counts)
     watch.print_step("evidence " + ", ".join(evidence.kinds))
-    ranker = fit_ranker(data, vectors, data.interactions.halves()).ranker
+    ranker = fit_ranker(data, vectors, halves[0]).ranker
     watch.print_step("what ranks replacements")
     noise = np.zeros(len(data.interactions))
     noise[:REPLACED] = 0.5

@@ -17,9 +17,11 @@ from denoise_code.evidence.calibration import (
     share_bound,
     term_names,
 )
-from denoise_code.evidence.cooccurrence import count
+from denoise_code.evidence.cooccurrence import Collaborative, count
 from denoise_code.evidence.detection import brier_score, expected_calibration_error, precision_and_recall
 from denoise_code.evidence.features import Planted, WindowKind
+from denoise_code.evidence.learned import Models
+from denoise_code.evidence.title_similarity import learn_title_maps
 
 
 def detector(users, items):
@@ -29,11 +31,27 @@ def detector(users, items):
     return alike.sum(2)[:, :, None].astype(np.float32)
 
 
+def evidence_of(data, llm=None):
+    """By co-occurrence, titles and a detector that needs no learning."""
+    counts, halves = count(data.interactions, data.n_items, data.train.shape[1]), data.interactions.halves()
+    kinds = Models(title_maps_of(data, halves), []).kinds(counts, title_vectors(), halves)
+    return fit.learn_evidence(data, kinds | {"detector": WindowKind(("detector",), detector)}, counts, llm)
+
+
+def title_maps_of(data, halves):
+    windows = np.where(data.train >= 0, data.interactions.items[data.train], 0)
+    return learn_title_maps(title_vectors(), windows, halves[0, data.interactions.users[data.train[:, -1]]])
+
+
+def evidence_by_co_occurrence(data, llm=None):
+    counts = count(data.interactions, data.n_items, data.train.shape[1])
+    return fit.learn_evidence(data, {"collaborative": Collaborative(counts)}, counts, llm)
+
+
 @pytest.fixture(scope="module")
 def learned():
     data = grouped_data()
-    kinds = {"detector": WindowKind(("detector",), detector)}
-    return data, fit.learn_evidence(data, title_vectors(), more_kinds=kinds)
+    return data, evidence_of(data)
 
 
 def test_planted_interactions_stand_in_no_window_of_theirs():
@@ -145,12 +163,11 @@ def test_every_kind_finds_noise_and_means_it(learned):
 def test_no_target_and_no_truth_reaches_evidence(learned):
     """Byte for byte, whatever the targets of valid and test rows, the masks and the items before noise are."""
     data, evidence = learned
-    kinds = {"detector": WindowKind(("detector",), detector)}
     for change in ({"change_targets": True}, {"change_truth": True}):
         changed = grouped_data(**change)
         assert (changed.interactions.masks != data.interactions.masks).any() or change == {"change_targets": True}
         assert (changed.evaluated["test"].targets != data.evaluated["test"].targets).all() or "change_truth" in change
-        again = fit.learn_evidence(changed, title_vectors(), more_kinds=kinds)
+        again = evidence_of(changed)
         for name, kind in evidence.kinds.items():
             assert kind.train.tobytes() == again.kinds[name].train.tobytes(), (name, change)
             assert kind.histories["test"].tobytes() == again.kinds[name].histories["test"].tobytes(), (name, change)
@@ -171,7 +188,7 @@ def test_scores_of_a_language_model_are_a_kind(monkeypatch):
     test = data.evaluated["test"]
     in_test = np.where(test.histories != 0, rng.normal(test.history_masks * 1.0), np.nan).astype(np.float32)
     scores = fit.GivenScores(train, {"test": in_test}, planted, rng.normal(1.0, 1, 600))
-    evidence = fit.learn_evidence(data, llm=scores)
+    evidence = evidence_by_co_occurrence(data, scores)
     assert list(evidence.kinds) == ["collaborative", "llm", "fused"]
     kind = evidence.kinds["llm"]
     order = np.argsort(train[~np.isnan(train)])
@@ -179,5 +196,5 @@ def test_scores_of_a_language_model_are_a_kind(monkeypatch):
     assert (np.isnan(evidence.kinds["fused"].train) == np.isnan(train)).all()
     n_own = len(kind.planted) - 600
     assert np.isnan(kind.planted[:n_own]).all() and not np.isnan(kind.planted[n_own:]).any()
-    without = fit.learn_evidence(data)
+    without = evidence_by_co_occurrence(data)
     assert without.kinds["collaborative"].train.tobytes() == evidence.kinds["collaborative"].train.tobytes()

@@ -10,7 +10,14 @@ from made_up_logs import N_ITEMS, WIDTH, grouped_data, grouped_logs, rows_of, sl
 from denoise_code.data_set.interactions import build_data_set
 from denoise_code.evidence import detector
 from denoise_code.evidence.detection import auc
-from denoise_code.evidence.detector import DetectorSettings, learn_detector, learn_for_halves, plant_items, planted_log_odds
+from denoise_code.evidence.detector import (
+    DetectorSettings,
+    detector_kind,
+    learn_detector,
+    learn_detectors,
+    plant_items,
+    planted_log_odds,
+)
 
 SETTINGS = DetectorSettings(width=32, layers=1, heads=2, dropout=0.1, steps=300, batch_size=64)
 FEW_STEPS = dataclasses.replace(SETTINGS, steps=5)
@@ -76,20 +83,17 @@ def test_the_same_bytes_at_each_run():
 
 
 @pytest.mark.parametrize("width", [2, 60])
-@pytest.mark.parametrize("positions", [False, True])
-def test_windows_of_any_length(width, positions):
+def test_windows_of_any_length(width):
     """One place left of the first item is padding: it has no log-odds, and none of its kind changes those of others."""
     windows = windows_of(0, users=12, width=width, length=62)
     windows[0, 0] = 0
-    settings = dataclasses.replace(FEW_STEPS, positions=positions)
-    learned = learn_detector(windows, N_ITEMS, title_vectors(), settings)
+    learned = learn_detector(windows, N_ITEMS, title_vectors(), FEW_STEPS)
     log_odds = planted_log_odds(learned, windows)
     assert log_odds.shape == windows.shape and (np.isnan(log_odds) == (windows == 0)).all() and np.isnan(log_odds).sum() == 1
     in_parts = planted_log_odds(learned, windows, tokens_at_once=width)
     assert in_parts == pytest.approx(log_odds, abs=1e-5, nan_ok=True)
-    if not positions:
-        wider = np.pad(windows, ((0, 0), (5, 0)))
-        assert planted_log_odds(learned, wider)[:, 5:] == pytest.approx(log_odds, abs=1e-5, nan_ok=True)
+    wider = np.pad(windows, ((0, 0), (5, 0)))
+    assert planted_log_odds(learned, wider)[:, 5:] == pytest.approx(log_odds, abs=1e-5, nan_ok=True)
 
 
 def test_an_item_twice_in_the_catalogue_of_one():
@@ -114,34 +118,66 @@ def test_planting_by_the_settings():
     assert (noisy[certain][planted[certain]] == 3).float().mean() == pytest.approx(0.25, abs=0.06)
 
 
+def test_items_behind_the_catalogue_are_read_by_their_titles():
+    """A new item has a free vector of zeros: it says what an item of the same title would say that was never seen."""
+    windows, titles = windows_of(0), title_vectors()
+    learned = learn_detector(windows, N_ITEMS, titles, FEW_STEPS)
+    more_titles = np.concatenate([titles, titles[5:6]])
+    extended = learned.for_catalogue(N_ITEMS + 1, torch.from_numpy(more_titles.astype(np.float32)))
+    assert planted_log_odds(extended, windows).tobytes() == planted_log_odds(learned, windows).tobytes()
+    window = np.array([[1, 9, N_ITEMS + 1, 17]])
+    by_title = planted_log_odds(extended, window)
+    with torch.no_grad():
+        learned.free_vectors.weight[5] = 0
+    assert planted_log_odds(learned.finish(), np.array([[1, 9, 5, 17]])).tobytes() == by_title.tobytes()
+
+
 def data_of(logs):
     rows, starts = sliding(logs, WIDTH)
     return build_data_set(rows_of(rows, starts, width=WIDTH), {}, N_ITEMS)
 
 
-def test_a_user_is_judged_by_what_the_other_half_taught():
-    """Other items of all users of one half change what is said of the other half alone."""
+def kind_of(data, vectors, keys=None):
+    """The kind `detector` of a data set, learned for a few steps."""
+    table, halves = data.interactions, data.interactions.halves(keys)
+    windows = np.where(data.train >= 0, table.items[data.train], 0)
+    learned = learn_detectors(windows, halves[:, table.users[data.train[:, -1]]], N_ITEMS, vectors, FEW_STEPS)
+    return detector_kind(learned, halves)
+
+
+def test_a_user_is_judged_by_what_others_taught():
+    """Other items of all users of one quarter, who share both halves, change what is said of all users but these."""
     logs, _ = grouped_logs(0, users=40)
     data = data_of(logs)
-    halves = data.interactions.halves()
+    quarters = (data.interactions.halves() * [[1], [2]]).sum(0)
     names = data.interactions.user_names.tolist()
     changed = {
-        user: items if halves[names.index(user)] else [1 + item % N_ITEMS for item in items] for user, items in logs.items()
+        user: items if quarters[names.index(user)] else [1 + item % N_ITEMS for item in items] for user, items in logs.items()
     }
-    before, after = (learn_for_halves(part, title_vectors(), None, 0, FEW_STEPS) for part in (data, data_of(changed)))
+    before, after = (kind_of(part, title_vectors()) for part in (data, data_of(changed)))
     windows, users = windows_of(5, users=4), np.arange(40)
-    for half, same in ((0, True), (1, False)):
-        user = users[halves == half][:1].repeat(len(windows))
-        assert (before.read_windows(user, windows).tobytes() == after.read_windows(user, windows).tobytes()) == same
+    for quarter in range(4):
+        user = users[quarters == quarter][:1].repeat(len(windows))
+        is_same = before.read_windows(user, windows).tobytes() == after.read_windows(user, windows).tobytes()
+        assert is_same == (quarter == 0), quarter
     assert before.columns == ("marked by the detector",)
+
+
+def test_the_log_odds_are_the_mean_of_two_detectors():
+    windows = windows_of(0, users=8)
+    detectors = [[learn_detector(windows, N_ITEMS, None, FEW_STEPS, 2 * halving + half) for half in (0, 1)] for halving in (0, 1)]
+    kind = detector_kind(detectors, np.array([[0, 1], [1, 1]]))
+    single = [[planted_log_odds(detector, windows) for detector in of_halving] for of_halving in detectors]
+    for user, expected in ((0, (single[0][0] + single[1][1]) / 2), (1, (single[0][1] + single[1][1]) / 2)):
+        assert kind.read_windows(np.full(len(windows), user), windows)[..., 0] == pytest.approx(expected, abs=1e-6)
 
 
 def test_halves_are_by_the_keys_of_the_log():
     data = grouped_data(users=20)
     keys = [f"key {number}" for number in range(20)]
     by_names, by_keys = data.interactions.halves(), data.interactions.halves(keys)
-    user = np.flatnonzero(by_names != by_keys)[:1]
+    user = np.flatnonzero((by_names != by_keys).any(0))[:1]
     windows = windows_of(5, users=1)
-    kinds = [learn_for_halves(data, None, user_keys, 0, FEW_STEPS) for user_keys in (None, keys)]
+    kinds = [kind_of(data, None, user_keys) for user_keys in (None, keys)]
     said = [kind.read_windows(user.repeat(len(windows)), windows).tobytes() for kind in kinds]
     assert said[0] != said[1]

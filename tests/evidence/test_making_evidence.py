@@ -10,7 +10,7 @@ from made_up_logs import N_ITEMS, title_vectors, write_grouped_folder, write_tit
 from options import RowsOptions
 from safetensors.numpy import save_file
 
-from denoise_code import making_evidence
+from denoise_code import judging, making_evidence
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.evidence_files import ARRAYS, RECORD, read_evidence
 from denoise_code.evidence.options import EvidenceOptions
@@ -162,7 +162,7 @@ def test_it_is_made_later_and_again_only_where_its_sources_change(tmp_path, monk
     changes = {"targets of test": ("test_5000", -1), "nothing": ("test_5000", None)}
     original = (data_set / "test_5000.csv").read_text()
     with monkeypatch.context() as patch:
-        patch.setattr(making_evidence, "evidence_of", None)  # nothing is made
+        patch.setattr(making_evidence, "judge_interactions", None)  # nothing is learned
         for file, place in changes.values():
             if place is not None:
                 change_item(data_set / f"{file}.csv", place)
@@ -171,16 +171,15 @@ def test_it_is_made_later_and_again_only_where_its_sources_change(tmp_path, monk
         assert (folder / ARRAYS).stat().st_mtime_ns == times
         (data_set / "test_5000.csv").write_text(original)
         calls = []
-        patch.setattr(making_evidence, "evidence_of", lambda *_: calls.append(1) or refuse())
+        patch.setattr(making_evidence, "judge_interactions", lambda *_: calls.append(1) or refuse())
         for file, place in (("train", -1), ("train", 0), ("valid_5000", 0), ("test_5000", 0)):
             path = data_set / f"{file}.csv"
             before = path.read_text()
             change_item(path, place)
             assert make_evidence(folder, data_set, EvidenceOptions()) is None
             path.write_text(before)
-        for options in (EvidenceOptions(noise_share=0.03), EvidenceOptions(seed=1), EvidenceOptions(replace_all=True)):
-            assert make_evidence(folder, data_set, options) is None
-        assert len(calls) == 7
+        assert make_evidence(folder, data_set, EvidenceOptions(seed=1)) is None
+        assert len(calls) == 5
     (folder / RECORD).unlink()
     again = make_evidence(folder, data_set, EvidenceOptions())
     assert (folder / ARRAYS).read_bytes() == arrays and again["sources"] == first["sources"]
@@ -203,21 +202,27 @@ def change_item(path, place):
     table.to_csv(path, index=False)
 
 
-def test_a_share_of_noise_that_is_given(tmp_path):
-    """It stands in the record; what is said of an interaction is r, which has no part in it."""
+def test_a_share_of_noise_that_is_given(tmp_path, monkeypatch):
+    """It stands in the record; what is said of an interaction is r, which has no part in it and is not learned again."""
     folder, data_set = write_folders(tmp_path)
     make_evidence(folder, data_set, EvidenceOptions())
     before = read_evidence(folder)
-    assert make_evidence(folder, data_set, EvidenceOptions(noise_share=0.5))["noise_share"] == 0.5
+    with monkeypatch.context() as patch:
+        patch.setattr(making_evidence, "judge_interactions", None)
+        assert make_evidence(folder, data_set, EvidenceOptions(noise_share=0.5))["noise_share"] == 0.5
     after = read_evidence(folder)
+    (folder / RECORD).unlink()
+    from_nothing = make_evidence(folder, data_set, EvidenceOptions(noise_share=0.5))
+    assert {**after.record, "seconds": 0, "peak_memory_gib": 0} == {**from_nothing, "seconds": 0, "peak_memory_gib": 0}
+    assert read_evidence(folder).train_replacements.tobytes() == after.train_replacements.tobytes()
     assert all(np.array_equal(before.train[kind], after.train[kind], equal_nan=True) for kind in before.kinds)
     assert (before.train_replacements != after.train_replacements).any()  # the others of a window count by 1 - P(noise)
 
 
 def test_of_very_many_only_the_suspected_are_replaced(tmp_path, monkeypatch):
     folder, data_set = write_folders(tmp_path)
-    monkeypatch.setattr(making_evidence, "REPLACED_AT_MOST", 100)
-    monkeypatch.setattr(making_evidence, "LEAST_PROBABILITY", 0.2)
+    monkeypatch.setattr(judging, "REPLACED_AT_MOST", 100)
+    monkeypatch.setattr(judging, "LEAST_PROBABILITY", 0.2)
     record = make_evidence(folder, data_set, EvidenceOptions())
     few = read_evidence(folder)
     prob = np.minimum(record["noise_share"] * np.exp(few.train["fused"]), 1)

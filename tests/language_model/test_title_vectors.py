@@ -59,7 +59,7 @@ def test_similarities_by_hand():
     assert title_vectors.strangeness(vectors, windows)[0].tolist() == pytest.approx([-0.9, -1.5, -1.2])
 
 
-def test_the_layer_is_the_one_that_tells(tiny_models):
+def test_the_layer_is_the_one_that_tells(tiny_models, monkeypatch):
     """A model whose second layer was made to forget what it read: the first is chosen, by windows of one kind of title."""
     model, tokenizer = models(tiny_models["llama"])
     catalogue, rng = ["", *FRUIT, *CARS[: len(FRUIT)]], np.random.default_rng(0)
@@ -68,6 +68,9 @@ def test_the_layer_is_the_one_that_tells(tiny_models):
     found = title_vectors.choose_layer(model, tokenizer, catalogue, windows, np.random.default_rng(1))
     assert found["auc_context"].keys() == {1, 2} and max(found["auc_context"].values()) == found["auc_context"][found["layer"]]
     assert found["auc_context"][found["layer"]] > 0.6  # fruit and cars share no word, so even random weights tell them
+    with monkeypatch.context() as patch:  # little memory: a layer at a time
+        patch.setattr(title_vectors, "STATES_BYTES", 1)
+        assert title_vectors.choose_layer(model, tokenizer, catalogue, windows, np.random.default_rng(1)) == found
     model.model.layers[1].register_forward_hook(lambda module, inputs, output: torch.randn_like(output))
     assert title_vectors.choose_layer(model, tokenizer, catalogue, windows, np.random.default_rng(1))["layer"] == 1
 

@@ -72,6 +72,10 @@ def test_a_row_of_a_sweep_is_a_run_of_main(tmp_path, monkeypatch, edit):
     for name, options in of_main.items():
         result = sasrec.main(sasrec_command(tmp_path, *anew, *options, epochs=3))
         assert {metric: rows[name][metric] for metric in result["metrics"]["test"]} == result["metrics"]["test"], name
+        for of_draw, of_seed in zip(report["edits"]["SASRec"].get(name, []), result["edits"]):
+            assert {split: of_seed[split] for split in of_draw} == of_draw and of_draw["train"]["flagged"] > 0, name
+    assert report["edits"]["SASRec"].keys() == of_main.keys() - {"noisy", "clean"}
+    assert report["evidence"]["fused"]["kind"] == "fused" and report["evidence"]["fused"]["coefficients"]
     models = {path.name for path in (tmp_path / "anew").rglob("models/*")}
     assert models <= {path.name for path in (tmp_path / "out").rglob("models/*")}, "main.py and sweep.py share what they train"
 

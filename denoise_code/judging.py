@@ -1,0 +1,113 @@
+"""The interactions of a data set, judged by every kind of evidence there is, and one replacement for each. Knows nothing of files.
+
+`making_evidence.py` calls it for the rows of a folder, `cleaning.py` for a log.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from denoise_code.data_set.evidence_files import FUSED, noise_probability
+from denoise_code.data_set.interactions import DataSet
+from denoise_code.evidence import cooccurrence
+from denoise_code.evidence.figures import detection_figures
+from denoise_code.evidence.fit import GivenScores, learn_evidence
+from denoise_code.evidence.learned import Learned, learn_models
+from denoise_code.evidence.options import EvidenceOptions
+from denoise_code.replacement import fit_ranker, replace_in_histories, replace_interactions
+
+MOST_SHARE = 0.1  # of noise that is assumed where nothing is said, less where the bound is lower
+REPLACED_AT_MOST = 500_000  # up to so many interactions and history places all get a replacement, beyond it those above
+LEAST_PROBABILITY = 0.02  # of noise
+
+
+class NoEvidence(ValueError):
+    """These rows cannot teach; the message says why."""
+
+
+def check_rows_can_teach(data: DataSet, halves: np.ndarray) -> None:
+    """Raise NoEvidence for rows of which nothing can be learned for others; halves (2, U) of the users."""
+    shares = halves[:, data.interactions.users[data.interactions.in_train]].mean(1)  # (2,)
+    if not ((shares > 0) & (shares < 1)).all():
+        raise NoEvidence("its train rows are of too few users to learn from one half and judge the other")
+    if data.train.shape[1] < 3:
+        raise NoEvidence("its windows hold two items, and one of them says nothing of the other")
+
+
+@dataclass(frozen=True)
+class JudgedInteractions:
+    """r of all interactions. train {kind: (n,)}, histories {file: {kind: (N, H)}} float32; said: what evidence.json says of the kinds.
+
+    learned judges other interactions; None where r was read from files.
+    """
+
+    train: dict[str, np.ndarray]
+    histories: dict[str, dict[str, np.ndarray]]
+    said: dict
+    learned: Learned | None = None
+
+    @property
+    def share_bound(self) -> float:
+        """The largest share of noise, by all evidence together."""
+        return self.said["share_bound"][FUSED]
+
+
+def share_taken(judged: "JudgedInteractions", options: EvidenceOptions) -> float:
+    """The share of noise that probabilities and replacements take: what was asked for, else MOST_SHARE or the bound, if lower."""
+    return min(MOST_SHARE, judged.share_bound) if options.noise_share is None else options.noise_share
+
+
+def judge_interactions(
+    data: DataSet, vectors: np.ndarray | None, scores: GivenScores | None, halves: np.ndarray, seed: int
+) -> JudgedInteractions:
+    """Learn from the train windows and judge all interactions, by every kind of evidence that there is. Raises CannotPlant."""
+    counts = cooccurrence.count(data.interactions, data.n_items, data.train.shape[1])
+    models = learn_models(data, vectors, halves, seed)
+    evidence = learn_evidence(data, models.kinds(counts, vectors, halves), counts, scores, seed)
+    said = {
+        "share_bound": {kind: float(result.share_bound) for kind, result in evidence.kinds.items()},
+        "features": {kind: list(result.columns) for kind, result in evidence.kinds.items()},
+        "coefficients": {kind: result.coefficients() for kind, result in evidence.kinds.items()},
+        "detection": detection_figures(data, evidence),
+    }
+    return JudgedInteractions(
+        train={kind: result.train for kind, result in evidence.kinds.items()},
+        histories={file: {kind: result.histories[file] for kind, result in evidence.kinds.items()} for file in data.evaluated},
+        said=said,
+        learned=Learned(models, {kind: result.log_ratio for kind, result in evidence.kinds.items()}),
+    )
+
+
+@dataclass(frozen=True)
+class Replacements:
+    """train (n,), histories {file: (N, H)} int64 items, 0 where there is none; said: what evidence.json says of them."""
+
+    train: np.ndarray
+    histories: dict[str, np.ndarray]
+    said: dict
+
+
+def replace_what_is_noise(
+    data: DataSet,
+    judged: JudgedInteractions,
+    vectors: np.ndarray | None,
+    halves: np.ndarray,
+    share: float,
+    options: EvidenceOptions,
+) -> Replacements:
+    """One replacement for each interaction and history place, or for those that may be noise where there are many."""
+    fitted = fit_ranker(data, vectors, halves[0], options.seed)
+    n_places = int(data.interactions.in_train.sum()) + sum(int((part.histories != 0).sum()) for part in data.evaluated.values())
+    least = 0.0 if options.replace_all or n_places <= REPLACED_AT_MOST else LEAST_PROBABILITY
+    return Replacements(
+        train=replace_interactions(data, fitted.ranker, noise_probability(judged.train[FUSED], share), least),
+        histories={
+            file: replace_in_histories(data, file, fitted.ranker, noise_probability(r[FUSED], share), least)
+            for file, r in judged.histories.items()
+        },
+        said={
+            "coefficients": fitted.coefficients,
+            "held out items found": fitted.held_out,
+            "least_probability": least,
+        },
+    )
