@@ -41,8 +41,8 @@ def module_name(root, path):
 
 
 def test_denoise_code_imports_downwards(root):
-    for path in root.glob("denoise_code/*/*.py"):
-        floor = FLOORS.index(path.parent.name)
+    for path in root.glob("denoise_code/*/**/*.py"):
+        floor = FLOORS.index(path.relative_to(root / "denoise_code").parts[0])
         above = folders_of_denoise_code(imported_by(path)) - set(FLOORS[: floor + 1])
         assert not above, (path.name, above)
 

@@ -8,9 +8,9 @@ import pandas as pd
 import prepare_noise_data as prepare
 import pytest
 from conftest import SPLITS, good_rows, prepare_refused, prepare_run, write_log
-from preparation import titles
 
 from denoise_code.data_set.catalogue import read_catalogue
+from denoise_code.data_set.log import titles
 from denoise_code.data_set.rows import read_windows
 
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from denoise_code.common.delimited import DelimitedTable
 from denoise_code.common.errors import InputError
-from preparation.keys import Codes, keys_that_nearly_meet, plain
-from preparation.log import Account, Log
-from preparation.times import Times
-from preparation.titles import TitleVotes
+from denoise_code.data_set.log.keys import Codes, keys_that_nearly_meet, plain
+from denoise_code.data_set.log.log import Account, Log
+from denoise_code.data_set.log.times import Times
+from denoise_code.data_set.log.titles import TitleVotes
 
 
 @dataclass(frozen=True)
