@@ -100,6 +100,8 @@ def parse_args(argv=None) -> argparse.Namespace:
     amazon.add_argument("--reviews", required=True, help="the file of reviews")
     amazon.add_argument("--metadata", required=True, help="the file of products, for their titles")
     table = source("csv", read_csv_log, None, "a delimited file, JSON lines or Parquet, told apart by content")
+    table.add_argument("--interactions", required=True, help="the file of interactions")
+    table.add_argument("--rating_column", help="name of the rating column (default rating, where there is one)")
     add_table_options(table)
 
     args = parser.parse_args(argv)

@@ -9,7 +9,7 @@ import pandas as pd
 from denoise_code.common.files import naming
 from denoise_code.data_set.log.log import Log
 from denoise_code.data_set.log.sequences import places_of
-from denoise_code.data_set.log.writing import CHUNK_ROWS, write_interactions, write_keys, written_times
+from denoise_code.data_set.log.stored_log import CHUNK_ROWS, write_interactions, write_keys, written_times
 from denoise_code.data_set.planting import INJECTED
 
 TRAIN_SAMPLES = (1000, 5000)  # the samples that the release ships

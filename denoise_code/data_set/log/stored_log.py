@@ -1,5 +1,6 @@
 """A log's interactions and keys as the files of a data set: interactions.csv, users.csv, items.csv."""
 
+import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from denoise_code.data_set.log.log import Log
 from denoise_code.data_set.log.sequences import places_of
 
 CHUNK_ROWS = 100_000  # rows turned into text at once: bounds the memory of writing
+NEEDS_QUOTES = re.compile(r'[,"\r\n]|(^|\x00)\s|\s(\x00|$)')
 
 
 def written_times(times: np.ndarray, decimals: int) -> np.ndarray | list[str]:
@@ -46,11 +48,17 @@ def write_interactions(path: Path, log: Log, noisy: np.ndarray, mask: np.ndarray
 def write_keys(folder: Path, log: Log) -> None:
     """users.csv and items.csv: our numbers and the log's own keys."""
     users = [(str(user), key) for user, key in enumerate(log.user_keys) if user]
-    items = [(str(item), key, title) for item, (key, title) in enumerate(zip(log.item_keys, log.titles)) if item]
+    items = [(str(item), key, title or "") for item, (key, title) in enumerate(zip(log.item_keys, log.titles)) if item]
     for name, header, rows in (("users.csv", "user_id,key", users), ("items.csv", "item_id,key,title", items)):
         lines = [header, *(",".join(map(cell, row)) for row in rows)]
         with naming(folder / name):
             (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
+
+
+def csv_lines(columns: list[list[str]]) -> str:
+    """Rows of a CSV file from the cells of its columns, each row with its line end."""
+    texts = [column if not NEEDS_QUOTES.search("\x00".join(column)) else list(map(cell, column)) for column in columns]
+    return "".join([",".join(row) + "\n" for row in zip(*texts)])
 
 
 def cell(text: str) -> str:
