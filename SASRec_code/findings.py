@@ -1,9 +1,10 @@
-"""What report.py has to say of a data set: evidence on its test rows, and figures of it. Knows nothing of the page."""
+"""What report.py has to say of a data set: evidence on its test rows, figures of it, suspects."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from denoise_code.common.suspects import AROUND, Item, SuspiciousInteraction
 from denoise_code.data_set.padded_rows import Split
 from denoise_code.data_set.planting import INJECTED
 
@@ -50,6 +51,52 @@ def true_items_found(findings: Findings) -> float | None:
     if not places.any():
         return None
     return float((findings.replacements[places] == findings.test.clean[places]).mean())
+
+
+def most_suspicious(findings: Findings, titles: list[str], threshold: float, count: int) -> list[SuspiciousInteraction]:
+    """Up to `count` history places by P(noise), highest first. titles by item id."""
+    return suspects_at(findings, titles, threshold, findings.scored, -findings.prob, count)
+
+
+def least_suspicious_noise(findings: Findings, titles: list[str], threshold: float, count: int) -> list[SuspiciousInteraction]:
+    """Up to `count` injected items that the threshold misses, by P(noise), lowest first."""
+    missed = findings.is_injected & (findings.prob <= threshold)
+    return suspects_at(findings, titles, threshold, missed, findings.prob, count)
+
+
+def suspects_at(
+    findings: Findings, titles: list[str], threshold: float, places: np.ndarray, key: np.ndarray, count: int
+) -> list[SuspiciousInteraction]:
+    """The history places (N, W) bool in ascending order of key (N, W), each user with an item once, whatever rows hold them."""
+    test = findings.test
+    rows, columns = np.nonzero(places)
+    order = np.argsort(key[rows, columns], kind="stable")
+    chosen = {}  # {(user, item): (row, column)}, in that order
+    for row, column in zip(rows[order].tolist(), columns[order].tolist()):
+        if len(chosen) == count:
+            break
+        chosen.setdefault((test.users[row], test.items[row, column]), (row, column))
+    return [suspect_at(findings, titles, threshold, row, column) for row, column in chosen.values()]
+
+
+def suspect_at(findings: Findings, titles: list[str], threshold: float, row: int, column: int) -> SuspiciousInteraction:
+    test, prob = findings.test, float(findings.prob[row, column])
+    window, replacement = test.items[row], int(findings.replacements[row, column])
+
+    def as_items(item_ids) -> list[Item]:
+        return [Item(str(item), titles[item]) for item in item_ids if item]  # 0 is padding
+
+    return SuspiciousInteraction(
+        location=f"row {row + 1}",
+        user=str(test.users[row]),
+        item=Item(str(window[column]), titles[window[column]]),
+        probability=prob,
+        is_flagged=prob > threshold,
+        replacement=Item(str(replacement), titles[replacement]) if replacement else None,
+        before=as_items(window[max(column - AROUND, 0) : column].tolist()),
+        after=as_items(window[column + 1 : column + 1 + AROUND].tolist()),
+        is_noise=bool(findings.is_injected[row, column]) if findings.is_injected.any() else None,
+    )
 
 
 def figures(findings: Findings) -> dict:

@@ -4,7 +4,7 @@ Reads   data/<dataset>/, a folder that generate_denoised.py made, with its evide
 Writes  data/<dataset>/report.html, self-contained, and report.json
 
     python report.py --dataset ML100K_denoise_user0.1_2400_600
-    python report.py --dataset Toy_denoise_user0.1_0 --windows 200 --runs output/X/none_1a2b3c4d5e output/X/all_6f7a8b9c0d
+    python report.py --dataset Toy_denoise_user0.1_0 --suspects 200 --runs output/X/none_1a2b3c4d5e output/X/all_6f7a8b9c0d
 """
 
 import argparse
@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # where denoise_code 
 from options import ROOT, RowsOptions
 
 from denoise_code.common.errors import Parser, input_errors
-from denoise_code.common.files import write_atomically, write_json
+from denoise_code.common.files import write_json
 from denoise_code.common.options import ranged
 
 
@@ -29,12 +29,12 @@ def parse_args(argv=None) -> argparse.Namespace:
         type=ranged(int, 1),
         help="longest history, of a longer one the latest items (default: that of the data set's rows; 10 in the release)",
     )
-    add("--windows", type=ranged(int, 1), default=60, help="windows to show, evenly spaced (default: 60)")
+    add("--suspects", type=ranged(int, 1), default=500, help="most suspicious interactions to show (default: 500)")
     add(
         "--threshold",
         type=ranged(float, 0, 1),
         default=0.5,
-        help="of the probability of noise, in words and windows (default: 0.5)",
+        help="of the probability of noise, in figures and suspects (default: 0.5)",
     )
     add("--runs", type=Path, nargs="*", default=[], help="folders of main.py, the noisy one first (default: none)")
     return parser.parse_args(argv)
@@ -53,7 +53,7 @@ def main(argv=None) -> dict:
 
         # 2. Figures, page
         result = figures(findings)
-        write_page(folder, findings, args.windows, args.threshold)
+        write_page(folder, findings, args.suspects, args.threshold)
         write_json(folder / "report.json", result)
 
     # 3. The answer
@@ -75,23 +75,15 @@ def read_findings(args: argparse.Namespace, compared: list[dict]):
     return Findings(rows.splits["test"], prob, evidence.replacements, rows.record, compared)
 
 
-def write_page(folder: Path, findings, n_windows: int, threshold: float) -> None:
+def write_page(folder: Path, findings, n_suspects: int, threshold: float) -> None:
     """report.html."""
-    import sections
-    from page import headline, page
+    from sections import page_of
 
+    from denoise_code.common.page import write_page
     from denoise_code.data_set.catalogue import read_titles
 
     titles = read_titles(findings.test.path.parent)
-    parts = [
-        headline(sections.headlines(findings, threshold)),
-        *sections.worth(findings.compared),
-        *sections.injected_noise(findings),
-        *sections.foundations(findings),
-        *sections.windows(findings, titles, n_windows, threshold),
-    ]
-    with write_atomically(folder / "report.html") as partial:
-        partial.write_text(page(folder.name, parts), encoding="utf-8")
+    write_page(folder / "report.html", page_of(folder.name, findings, titles, n_suspects, threshold))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 import html
 
 import numpy as np
-import page
 from comparison import METRICS_OF_TABLES, sentence
-from findings import Findings, threshold_rows
+from findings import Findings, least_suspicious_noise, most_suspicious, threshold_rows
 
+from denoise_code.common import page, suspects
+
+MOST_MISSED = 24  # that are shown
 KINDS = (
     "<b>rarity</b> is how few other users have an item, <b>collaborative</b> the co-occurrence of items in train, <b>semantic</b> how "
     "alike titles are, <b>detector</b> a small network that learned to mark planted items, <b>llm</b> the fine-tuned language "
@@ -16,6 +18,18 @@ CONTEXT = (
     "<b>auc_context</b> is the AUC of planted items that are as popular as the log's own: a score that does not read the window has "
     "0.5 there."
 )
+
+
+def page_of(name: str, findings: Findings, titles: list[str], n_suspects: int, threshold: float) -> str:
+    """report.html: what was found and what it is worth, the suspects, then the figures. titles by item id."""
+    parts = [
+        page.cards(headlines(findings, threshold)),
+        *worth(findings.compared),
+        *suspects_sections(findings, titles, n_suspects, threshold),
+        *thresholds(findings),
+        page.folded("More figures", [*noise_at_most(findings), *injected_noise(findings), *probabilities(findings)]),
+    ]
+    return page.page(f"Noise found in {name}", parts, suspects.STYLE, suspects.SCRIPT)
 
 
 def describe(interval: list[float] | None) -> str:
@@ -29,16 +43,19 @@ def headlines(findings: Findings, threshold: float) -> list[tuple[str, str]]:
     prob, noise = findings.prob[findings.scored], findings.is_injected[findings.scored]
     flagged = prob > threshold
     lines = [
-        (f"{bound:.1%} at most", "of the interactions are noise of the kind that is looked for (90 % confidence)"),
-        (f"{flagged.mean():.1%}", f"of {len(prob):,} history places have a probability above {threshold}"),
+        (f"{page.percent(bound)} at most", "of the interactions are noise of the kind that is looked for (90% confidence)"),
+        (page.percent(flagged.mean()), f"of {len(prob):,} history places have a probability above {threshold}"),
     ]
     if noise.any():
         n_found, n_noise, n_clean = int((flagged & noise).sum()), int(noise.sum()), int((~noise).sum())
-        of_all = f"{noise.mean():.1%} of {len(prob):,} places"
+        of_all = f"{page.percent(noise.mean())} of {len(prob):,} places"
         lines = [
-            (f"{n_found / n_noise:.0%} found", f"of the injected noise ({of_all}), above a probability of {threshold}"),
-            (f"{int((flagged & ~noise).sum()) / max(n_clean, 1):.1%} lost", "of the items that belong, flagged with it"),
-            (f"{n_found / max(int(flagged.sum()), 1):.0%} right", "of what is flagged is injected noise"),
+            (f"{page.percent(n_found / n_noise)} found", f"of the injected noise ({of_all}), above a probability of {threshold}"),
+            (
+                f"{page.percent(int((flagged & ~noise).sum()) / max(n_clean, 1))} lost",
+                "of the items that belong, flagged with it",
+            ),
+            (f"{page.percent(n_found / max(int(flagged.sum()), 1))} right", "of what is flagged is injected noise"),
             lines[0],
         ]
     for row in findings.compared[1:]:
@@ -58,61 +75,64 @@ def worth(compared: list[dict]) -> list[str]:
     return ["<h2>What it is worth to the recommender</h2>", page.table(["rows", *METRICS_OF_TABLES], rows)]
 
 
-def injected_noise(findings: Findings) -> list[str]:
-    """How well the injected noise is found, and what thresholds do."""
-    injected = findings.record["detection"]["injected"]
-    if injected is None or not findings.is_injected.any():
-        return []
-    context = findings.record["detection"]["auc_context"]
-    by_kind = injected["by kind"]
-    names = list(by_kind["fused"])
-    rows = [
-        [kind, *(row[name] for name in names), context[kind]["auc"] if kind in context else None] for kind, row in by_kind.items()
-    ]
-    differences = ", ".join(f"{kind} {describe(interval)}" for kind, interval in injected["fused minus"].items())
-    return [
-        f"<h2>Finding the injected noise</h2><p>{injected['share']:.1%} of {injected['positions']:,} history places of "
-        f"{html.escape(injected['file'])}.csv, of {len(np.unique(findings.test.users)):,} users, are injected noise. {KINDS} {CONTEXT}</p>",
-        page.table(["evidence", *names, "auc_context"], rows),
-        f"<p>AUC of fused less that of the others, 95 % intervals (bootstrap over users): {differences}.</p>",
-        "<h2>What a threshold on the probability does</h2>",
-        page.table(["threshold", "precision", "recall", "share flagged"], threshold_rows(findings)),
-    ]
-
-
-def foundations(findings: Findings) -> list[str]:
-    """How much noise there can be, whether the probabilities are right, and what they rest on."""
-    record = findings.record
-    context = record["detection"]["auc_context"]
-    rows = [[kind, record["share_bound"][kind], context[kind]["auc"] if kind in context else None] for kind in record["kinds"]]
-    parts = [
-        "<h2>How much noise there can be</h2><p>The largest share of noise that each kind of evidence allows, with 90 % confidence. "
-        f"Probabilities take a share of {record['noise_share']:.3f}. {CONTEXT}</p>",
-        page.table(["evidence", "noise at most", "auc_context"], rows),
-    ]
-    injected = record["detection"]["injected"]
-    if injected is not None:
-        columns = list(next(iter(injected["probability"].values())))
-        rows = [[name, *values.values()] for name, values in injected["probability"].items()]
-        parts += ["<h2>Are the probabilities right?</h2>", page.table(["", *columns], rows)]
-    weights = [[name, value] for name, value in record["coefficients"]["fused"].items()]
-    parts += [
-        "<h2>What the evidence rests on</h2><p>Weights in the log-odds of standardised features, and of products of two.</p>",
-        page.table(["feature", "weight"], weights),
-    ]
+def suspects_sections(findings: Findings, titles: list[str], n_suspects: int, threshold: float) -> list[str]:
+    """The most suspicious history places, and the injected noise that is least suspicious where there is any."""
+    listed = most_suspicious(findings, titles, threshold, n_suspects)
+    text = (
+        f"The first {len(listed):,} history places of {findings.test.path.name}, each between the {suspects.AROUND} items before it and "
+        "after it, with the probability of noise and with the item that would fit better. A user's item stands here once, "
+        "whatever rows hold it."
+    )
+    parts = [suspects.suspects_section("The most suspicious interactions", text, listed)]
+    missed = least_suspicious_noise(findings, titles, threshold, MOST_MISSED)
+    if missed:
+        parts.append(page.folded("The injected noise that is least suspicious", [suspects.card_grid(missed)]))
     return parts
 
 
-def windows(findings: Findings, titles: list[str], n_windows: int, threshold: float) -> list[str]:
-    """Evenly spaced windows title by title, with what would stand in the place of what is flagged."""
-    test = findings.test
-    n_rows = len(test.items)
-    rows = np.linspace(0, n_rows - 1, min(n_windows, n_rows)).astype(int)
-    cards = (page.window(n, test, row, findings.prob, titles, findings.replacements, threshold) for n, row in enumerate(rows, 1))
+def thresholds(findings: Findings) -> list[str]:
+    """What thresholds do; nothing where no noise was injected."""
+    if not findings.is_injected.any():
+        return []
+    header = ["threshold", "precision", "recall", "share flagged"]
+    return ["<h2>What a threshold on the probability does</h2>", page.table(header, threshold_rows(findings))]
+
+
+def noise_at_most(findings: Findings) -> list[str]:
+    """How much noise each kind of evidence allows."""
+    record = findings.record
+    context = record["detection"]["auc_context"]
+    rows = [[kind, record["share_bound"][kind], context[kind]["auc"] if kind in context else None] for kind in record["kinds"]]
     return [
-        "<h2>Windows as a person reads them</h2><p>Shaded by the probability of noise; above "
-        f"{html.escape(str(threshold))} an item is flagged, and what would stand in its place is green. A miss is injected noise "
-        "that is not flagged, a false alarm the other way round.</p>",
-        page.buttons(),
-        *cards,
+        "<h2>How much noise there can be</h2><p>The largest share of noise that each kind of evidence allows, with 90% confidence. "
+        f"Probabilities take a share of {record['noise_share']:.3f}. {KINDS} {CONTEXT}</p>",
+        page.table(["evidence", "noise at most", "auc_context"], rows),
     ]
+
+
+def injected_noise(findings: Findings) -> list[str]:
+    """How well each kind of evidence finds the injected noise."""
+    injected = findings.record["detection"]["injected"]
+    if injected is None or not findings.is_injected.any():
+        return []
+    by_kind = injected["by kind"]
+    names = list(by_kind["fused"])
+    rows = [[kind, *(row[name] for name in names)] for kind, row in by_kind.items()]
+    differences = ", ".join(f"{kind} {describe(interval)}" for kind, interval in injected["fused minus"].items())
+    return [
+        f"<h2>Finding the injected noise</h2><p>{injected['share']:.1%} of {injected['positions']:,} history places of "
+        f"{html.escape(injected['file'])}.csv, of {len(np.unique(findings.test.users)):,} users, are injected noise.</p>",
+        page.table(["evidence", *names], rows),
+        f"<p>AUC of fused less that of the others, 95% intervals (bootstrap over users): {differences}.</p>",
+    ]
+
+
+def probabilities(findings: Findings) -> list[str]:
+    """Whether the probabilities agree with the injected noise."""
+    injected = findings.record["detection"]["injected"]
+    if injected is None:
+        return []
+    figures_by_share = injected["probability"]  # {"with the share taken": {figure: value}, ...}
+    figures = next(iter(figures_by_share.values()))
+    rows = [[figure, *(values[figure] for values in figures_by_share.values())] for figure in figures]
+    return ["<h2>Are the probabilities right?</h2>", page.table(["", *figures_by_share], rows)]

@@ -197,7 +197,6 @@ def draw_gap(path: Path, report: list[dict]) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    from page import save_figure
 
     rows = [row for row in reversed(report) if "gap won back" in row]
     figure, axes = plt.subplots(figsize=(6.4, 0.9 + 0.3 * len(rows)))
@@ -212,7 +211,11 @@ def draw_gap(path: Path, report: list[dict]) -> None:
     axes.set_yticks(range(len(rows)), [f"{row['model']}: {row['rows']}" for row in rows], fontsize=8)
     axes.set_ylim(-0.5, len(rows) - 0.5)
     axes.set_xlabel("share of the gap from noisy to clean rows, %")
-    save_figure(figure, path)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    with write_atomically(path) as partial:
+        figure.savefig(partial, dpi=160, format="png")
+    plt.close(figure)
 
 
 if __name__ == "__main__":

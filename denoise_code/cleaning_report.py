@@ -1,0 +1,315 @@
+"""report.html of a cleaned log: how much noise there can be, whether to trust what was flagged, and the most suspicious lines.
+
+`write_report` takes a `CleaningReport` and no files: whoever cleans a log counts, this module says it.
+"""
+
+import html
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from denoise_code.common import suspects
+from denoise_code.common.page import cards, folded, page, percent, table, write_page
+from denoise_code.common.suspects import SuspiciousInteraction
+
+MOST_SUSPECTS = 500
+FEW_USERS = 5  # who have an item: fewer, and it is rare
+MEANING_OF_STATUS = {
+    "scored": "scored: judged by all evidence",
+    "no_title": "no_title: judged by co-occurrence alone",
+    "too_short": "too_short: not judged, the user's only line",
+    "duplicate": "duplicate: the same user, item and time as a line before, judged with it",
+}
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """Random items planted into a copy of the log, judged with what was learned from the log.
+
+    n_planted, n_planted_flagged: planted interactions, and how many of them are flagged at the report's threshold. n_others,
+    n_others_flagged: the same of the interactions that were left as they are. The intervals are (low, high) of 95 %, users drawn;
+    None where there are too few users. `found` is the share of planted ones that is flagged, `lost` that of the others, `right`
+    the share of planted ones in what is flagged.
+    """
+
+    n_planted: int
+    n_planted_flagged: int
+    n_others: int
+    n_others_flagged: int
+    found_interval: tuple[float, float] | None = None
+    lost_interval: tuple[float, float] | None = None
+    right_interval: tuple[float, float] | None = None
+
+    @property
+    def found(self) -> float:
+        return self.n_planted_flagged / max(self.n_planted, 1)
+
+    @property
+    def lost(self) -> float:
+        return self.n_others_flagged / max(self.n_others, 1)
+
+    @property
+    def right(self) -> float | None:
+        n_flagged = self.n_planted_flagged + self.n_others_flagged
+        return self.n_planted_flagged / n_flagged if n_flagged else None
+
+    @property
+    def tells_noise(self) -> bool:
+        """Whether planted interactions are flagged clearly more often than others: twice as often, and no chance of few users."""
+        if self.found_interval and self.lost_interval and self.found_interval[0] <= self.lost_interval[1]:
+            return False
+        return self.found > 2 * self.lost
+
+
+@dataclass(frozen=True)
+class RarityRow:
+    """Judged lines whose item `least_users` to `most_users` users have (None: or more).
+
+    n_flagged: above the threshold. mean_probability: None where there is no line.
+    """
+
+    least_users: int
+    most_users: int | None
+    n_lines: int
+    n_flagged: int
+    mean_probability: float | None
+
+
+@dataclass(frozen=True)
+class EvidenceRow:
+    """What one kind of evidence (`collaborative`, ..., `fused`) allows and how well it tells noise.
+
+    share_bound: noise at most, 0..1. auc_context: the AUC on planted items as popular as the log's own, None where not measured.
+    """
+
+    kind: str
+    share_bound: float
+    auc_context: float | None
+
+
+@dataclass(frozen=True)
+class CleaningReport:
+    """All that the page says.
+
+    log: name of the log's file. n_records: data lines of it. status_counts {status of scored.csv: lines}. noise_share: what the
+    probabilities assume. share_bound: noise at most, holds with `confidence`. threshold: lines above it are flagged;
+    drop_share: what --drop asked for, None where the threshold was given. n_flagged: lines flagged. is_replaced: flagged lines
+    have their item exchanged in cleaned.csv; else they are left out. suspects: most suspicious first, up to MOST_SUSPECTS.
+    rarity: rarest items first.
+    """
+
+    log: str
+    n_records: int
+    n_users: int
+    n_items: int
+    status_counts: dict[str, int]
+    noise_share: float
+    share_bound: float
+    threshold: float
+    n_flagged: int
+    suspects: list[SuspiciousInteraction]
+    self_test: SelfTest | None = None
+    rarity: list[RarityRow] = field(default_factory=list)
+    evidence: list[EvidenceRow] = field(default_factory=list)
+    confidence: float = 0.9
+    drop_share: float | None = None
+    is_replaced: bool = False
+
+
+def write_report(path: Path, report: CleaningReport) -> None:
+    """One self-contained HTML file, whole or absent."""
+    write_page(path, page(f"Noise in {report.log}", sections(report), suspects.STYLE, suspects.SCRIPT))
+
+
+def sections(report: CleaningReport) -> list[str]:
+    """The page below its heading: what a person acts on first."""
+    return [
+        paragraph(
+            f"{report.n_records:,} lines of {report.n_users:,} users and {report.n_items:,} items. Noise is what does not belong in "
+            "its user's history: a gift, a mis-click, someone else's account."
+        ),
+        cards(headlines(report)),
+        verdict_box(report),
+        when_not_to_trust(report),
+        suspects.suspects_section("The most suspicious lines", introduce_suspects(report), report.suspects),
+        *rarity_section(report.rarity),
+        folded("More figures", [*status_section(report), *self_test_section(report.self_test), *evidence_section(report)]),
+    ]
+
+
+def paragraph(text: str) -> str:
+    return f"<p>{html.escape(text)}</p>"
+
+
+def headlines(report: CleaningReport) -> list[tuple[str, str]]:
+    """(figure, what it is): noise at most, lines flagged, what the self-test says of both kinds of errors."""
+    deed = "exchanged" if report.is_replaced else "left out"
+    flagged_share = report.n_flagged / max(report.n_records, 1)
+    figures = [
+        (
+            f"{percent(report.share_bound)} at most",
+            f"of the judged lines are noise of the kind that is looked for ({report.confidence:.0%} confidence); the probabilities "
+            f"assume {percent(report.noise_share)} (--noise_share)",
+        ),
+        (f"{report.n_flagged:,} flagged", f"lines ({percent(flagged_share)}), {describe_rule(report)}; {deed} in cleaned.csv"),
+    ]
+    test = report.self_test
+    if test is not None:
+        figures += [
+            (
+                f"{percent(test.found)} found",
+                "of the noise that a self-test planted into a copy of this log, at the same threshold",
+            ),
+            (f"{percent(test.lost)} lost", "of everything else in that copy, flagged with it"),
+        ]
+    return figures
+
+
+def describe_rule(report: CleaningReport) -> str:
+    """Which lines are flagged."""
+    if report.drop_share is None:
+        return f"above a probability of {report.threshold:g} (--threshold)"
+    return f"the most suspicious {percent(report.drop_share)} (--drop), probabilities from {report.threshold:.2f}"
+
+
+def verdict(test: SelfTest | None) -> tuple[str, str]:
+    """(class of the box, a few plain sentences): whether to act on the flags."""
+    if test is None:
+        return "", "Not tested: there was no self-test on this log. Read each line before you leave it out."
+    if test.right is None:
+        return "", "In the self-test nothing is flagged, not even noise that was planted. A lower threshold finds more."
+    if not test.tells_noise:
+        return "bad", "Do not clean by this list. In the self-test noise is hardly told from the rest of the log."
+    if test.right < 0.5:
+        return "", (
+            "Read each line before you leave it out. In the self-test most of what is flagged was not planted, but the order says "
+            "where to look first."
+        )
+    if test.found < 0.5:
+        return "good", (
+            "The flags are worth trusting, but they are not all. In the self-test most of what is flagged is noise, and most of the "
+            "noise stays in. A lower threshold finds more, and errs more."
+        )
+    return (
+        "good",
+        "The flags are worth trusting. In the self-test most of the noise is found, and most of what is flagged is noise.",
+    )
+
+
+def verdict_box(report: CleaningReport) -> str:
+    kind, sentence = verdict(report.self_test)
+    parts = [f"<p><b>{html.escape(sentence)}</b></p>"]
+    if report.self_test is not None:
+        parts.append(paragraph(describe_self_test(report.self_test)))
+    return f'<div class="verdict {kind}">{"".join(parts)}</div>'
+
+
+def describe_self_test(test: SelfTest) -> str:
+    """The self-test in words."""
+    share_planted = test.n_planted / max(test.n_planted + test.n_others, 1)
+    text = (
+        f"Self-test: {test.n_planted:,} random items were planted into a copy of this log ({percent(share_planted)} of its lines). "
+        f"{percent(test.found)}{describe(test.found_interval)} of them are flagged, and "
+        f"{percent(test.lost)}{describe(test.lost_interval)} of all other lines."
+    )
+    if test.right is not None:
+        text += (
+            f" So {percent(test.right)}{describe(test.right_interval)} of what is flagged was planted. The rest are wrong flags, or noise "
+            "that the log had before. In a log with less noise than was planted, more of the flags are wrong."
+        )
+    return text
+
+
+def describe(interval: tuple[float, float] | None) -> str:
+    """` (26% to 30%)`; nothing where there is none."""
+    return "" if interval is None else f" ({percent(interval[0])} to {percent(interval[1])})"
+
+
+def when_not_to_trust(report: CleaningReport) -> str:
+    """Limits of the method, with this log's numbers where it has them."""
+    limits = [
+        "Noise that belongs together is not found: what somebody else bought over weeks looks like a taste.",
+        "An interest that no other user shares looks like noise. Whether it is, only the user knows.",
+        *compare_rarity(report.rarity),
+    ]
+    points = "".join(f"<li>{html.escape(limit)}</li>" for limit in limits)
+    return f"<h2>When not to trust it</h2><ul>{points}</ul>"
+
+
+def compare_rarity(rows: list[RarityRow]) -> list[str]:
+    """One sentence on the rare and the common items of the log; none where there are not both."""
+    rare = [row for row in rows if row.most_users is not None and row.most_users < FEW_USERS]
+    common = [row for row in rows if row.most_users is None]
+    lines_of_rare, lines_of_common = (sum(row.n_lines for row in group) for group in (rare, common))
+    if not lines_of_rare or not lines_of_common:
+        return []
+    flagged_of_rare, flagged_of_common = (sum(row.n_flagged for row in group) for group in (rare, common))
+    return [
+        f"Rare items are judged from little. Of the lines whose item fewer than {FEW_USERS} users have, "
+        f"{percent(flagged_of_rare / lines_of_rare)} are flagged; of those whose item {describe_users(common[0])} have, "
+        f"{percent(flagged_of_common / lines_of_common)}."
+    ]
+
+
+def describe_users(row: RarityRow) -> str:
+    """`1 user`, `2 to 4 users`, `20 or more users`."""
+    if row.most_users is None:
+        return f"{row.least_users} or more users"
+    if row.least_users == row.most_users:
+        return f"{row.least_users} user{'s' if row.least_users > 1 else ''}"
+    return f"{row.least_users} to {row.most_users} users"
+
+
+def introduce_suspects(report: CleaningReport) -> str:
+    shown = len(report.suspects)
+    if not shown:
+        return "There is none: no line could be judged."
+    text = (
+        f"Each between the {suspects.AROUND} items that the user had before it and after it, with the probability that it is noise and "
+        "with an item that would fit better."
+    )
+    if report.n_flagged > shown:
+        return f"The first {shown:,} of {report.n_flagged:,}; edits.csv has all. {text}"
+    if report.n_flagged < shown:
+        return f"The first {report.n_flagged:,} are flagged, the others come next. {text}"
+    return text
+
+
+def rarity_section(rows: list[RarityRow]) -> list[str]:
+    if not rows:
+        return []
+    cells = [
+        [describe_users(row), row.n_lines, percent(row.n_flagged / row.n_lines) if row.n_lines else None, row.mean_probability]
+        for row in rows
+    ]
+    return [
+        "<h2>Rare and common items</h2>",
+        paragraph("Of an item that few users have little is known. Look at these lines yourself before you leave them out."),
+        table(["item had by", "lines", "flagged", "mean probability"], cells),
+    ]
+
+
+def status_section(report: CleaningReport) -> list[str]:
+    rows = [[MEANING_OF_STATUS.get(status, status), n_lines] for status, n_lines in report.status_counts.items()]
+    return ["<h2>What was judged</h2>", table(["status", "lines"], rows)] if rows else []
+
+
+def self_test_section(test: SelfTest | None) -> list[str]:
+    if test is None:
+        return []
+    rows = [["planted", test.n_planted, test.n_planted_flagged], ["left as they were", test.n_others, test.n_others_flagged]]
+    return ["<h2>The self-test</h2>", table(["lines of the copy", "all", "flagged"], rows)]
+
+
+def evidence_section(report: CleaningReport) -> list[str]:
+    if not report.evidence:
+        return []
+    rows = [[row.kind, percent(row.share_bound), row.auc_context] for row in report.evidence]
+    return [
+        "<h2>Kinds of evidence</h2>",
+        paragraph(
+            "collaborative: which items occur together. semantic: how alike titles are. detector: a small network that reads whole "
+            "histories. fused: all there are, and what the probabilities come from. auc_context: how well planted items are told that are "
+            "as popular as the rest; 0.5 is guessing, 1 is perfect."
+        ),
+        table(["evidence", "noise at most", "auc_context"], rows),
+    ]
