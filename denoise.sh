@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Stage 2 in one line. All GPUs there are, else the CPU. Interrupted? The same line goes on where it was.
+# A log cleaned, or stage 2, in one line. All GPUs there are, else the CPU. Interrupted? The same line goes on where it was.
 set -euo pipefail
 usage() {
     cat >&2 <<TEXT
+./denoise.sh LOG [OPTION ...]                       your own log: scored.csv, cleaned.csv, edits.csv and report.html in LOG_cleaned;
+                                                    ./denoise.sh LOG --help lists the options
 ./denoise.sh                                        MovieLens-100k with the adapter in this repository: noise probabilities,
                                                     evidence, SASRec on noisy and denoised rows, a report
 ./denoise.sh --quick                                the same in minutes: evidence from the interactions alone, and beside it the
@@ -14,14 +16,19 @@ TEXT
     exit 2
 }
 start=$PWD
+is_log=  # a file, and no folder behind it
+[ $# -gt 0 ] && [ -e "$1" ] && [ ! -d "$1" ] && [ ! -d "${2:-}" ] && is_log=yes
 cd "$(dirname "${BASH_SOURCE[0]}")"
 here=$PWD
-case "$# ${1:-}" in
-    "0 ") default=all root=data part=(--planted 400) trained=(--seeds 5) ;;
-    "1 --quick") default=quick root=data/quick trained=(--seeds 3)
+case "$is_log $# ${1:-}" in
+    yes*) default= ;;
+    " 0 ") default=all root=data part=(--planted 400) trained=(--seeds 5) ;;
+    " 1 --quick") default=quick root=data/quick trained=(--seeds 3)
         part=(--planted 100 --users 25 --denoise_data valid_5000 test_5000) ;;
-    [2-9]" "[!-]* | [1-9][0-9]" "[!-]*) default= ;;
-    *) usage ;;
+    " "[2-9]" "[!-]* | " "[1-9][0-9]" "[!-]*) default= ;;
+    *)
+        case "${1:-}" in "" | -*) ;; *) [ -e "$start/$1" ] || [ -e "$1" ] || echo "denoise.sh: $1: no such file or folder" >&2 ;; esac
+        usage ;;
 esac
 
 python=python3
@@ -29,6 +36,11 @@ needed='torch, transformers, peft, accelerate, datasets, pandas, sklearn, safete
 if [ -n "$default" ] || [ -x .venv/bin/python ] || ! $python -c "import $needed" 2>/dev/null; then
     bash denoise_code/install.sh
     python=$here/.venv/bin/python
+fi
+
+if [ -n "$is_log" ]; then
+    cd "$start"
+    exec "$python" "$here/denoise_code/clean_log.py" "$@"
 fi
 
 if [ -z "$default" ]; then

@@ -152,19 +152,18 @@ def judge_records(distinct: DistinctLog, judged: JudgedLog, reads_titles: bool) 
     reads_titles: whether some kind of evidence reads titles; then an item without one is judged by co-occurrence alone.
     """
     log, record = distinct.log, distinct.interaction_of_record
-    r_by_kind = {kind: r.copy() for kind, r in judged.interactions.train.items()}
-    untitled = np.array([not title for title in log.titles])[log.items] & reads_titles  # (n,)
-    for kind, r in r_by_kind.items():
-        if kind != WITHOUT_TITLE:
-            r[untitled] = np.nan
-    r_by_kind[FUSED][untitled] = r_by_kind[WITHOUT_TITLE][untitled]
-    r = r_by_kind.pop(FUSED)
+    has_title = np.array([bool(title) for title in log.titles])
+    r = judged_by_what_is_known(judged.interactions.train, log.items, has_title, reads_titles)
+    untitled = ~has_title[log.items] & reads_titles  # (n,)
     status = np.where(untitled, STATUSES.index(NO_TITLE), STATUSES.index(SCORED))
     status = np.where(np.isnan(r), STATUSES.index(TOO_SHORT), status)[record]
     status[distinct.is_duplicate] = STATUSES.index(DUPLICATE)
-    by_kind = {
-        kind: noise_probability(values, judged.noise_share)[record].astype(np.float64) for kind, values in r_by_kind.items()
-    }
+    by_kind = {}
+    for kind, r_of_kind in judged.interactions.train.items():
+        if kind != FUSED:
+            can_tell = ~untitled | (kind == WITHOUT_TITLE)
+            probability = noise_probability(np.where(can_tell, r_of_kind, np.nan), judged.noise_share)
+            by_kind[kind] = probability[record].astype(np.float64)
     return JudgedRecords(
         probability=noise_probability(r, judged.noise_share)[record].astype(np.float64),
         rank=share_below(r[record]),
@@ -173,6 +172,18 @@ def judge_records(distinct: DistinctLog, judged: JudgedLog, reads_titles: bool) 
         by_kind=by_kind,
         r=r[record],
     )
+
+
+def judged_by_what_is_known(
+    r_by_kind: dict[str, np.ndarray], items: np.ndarray, has_title: np.ndarray, reads_titles: bool
+) -> np.ndarray:
+    """r (n,) of interactions by all evidence together; by co-occurrence alone where titles are read and the item has none.
+
+    r_by_kind {kind: (n,)}; items (n,); has_title (n_items + 1,) bool.
+    """
+    if not reads_titles:
+        return r_by_kind[FUSED]
+    return np.where(has_title[items], r_by_kind[FUSED], r_by_kind[WITHOUT_TITLE])
 
 
 def share_below(values: np.ndarray) -> np.ndarray:
@@ -197,6 +208,24 @@ def flag_most_suspicious(judged: JudgedRecords, interaction_of_record: np.ndarra
     flagged = np.zeros(len(r), dtype=bool)
     flagged[order[: fitting[-1] + 1 if len(fitting) else 0]] = True
     return flagged
+
+
+@dataclass(frozen=True)
+class Edits:
+    """What becomes of the N records: flagged, left_out, exchanged (N,) bool. Exchanged ones get another item, flagged ones without a
+    replacement then stay as they are."""
+
+    flagged: np.ndarray
+    left_out: np.ndarray
+    exchanged: np.ndarray
+
+
+def edits_of(judged: JudgedRecords, flagged: np.ndarray, is_replaced: bool) -> Edits:
+    """Flagged records (N,) are left out, or have their item exchanged."""
+    nothing = np.zeros(len(flagged), dtype=bool)
+    if is_replaced:
+        return Edits(flagged, nothing, flagged & (judged.replacement != 0))
+    return Edits(flagged, flagged, nothing)
 
 
 def new_names(names: Sequence[str], taken: Sequence[str]) -> list[str]:

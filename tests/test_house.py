@@ -10,7 +10,17 @@ import pytest
 # Folders of denoise_code, lowest first: a folder imports itself and what stands before it.
 FLOORS = ["common", "data_set", "evidence", "language_model", "training", "reading"]
 FOR_ALL_STAGES = {"common", "data_set"}  # what stages 0 and 3 may import
-SCRIPTS = {"main", "compare", "sweep", "report", "export", "prepare_noise_data", "train_denoise_model", "generate_denoised"}
+SCRIPTS = {
+    "main",
+    "compare",
+    "sweep",
+    "report",
+    "export",
+    "prepare_noise_data",
+    "train_denoise_model",
+    "generate_denoised",
+    "clean_log",
+}
 
 
 def imported_by(path):

@@ -77,5 +77,7 @@ def write_data_set(folder: Path, log: Log, noisy, mask, bounds, splits: dict, se
                 rng = np.random.default_rng([seed, 2, number, size])
                 chosen = rows[np.sort(rng.choice(len(rows), size=size, replace=False))]
             write_rows(folder / f"{name}.csv", log, noisy, mask, first[chosen], last[chosen], clean_target=split != "train")
-    write_interactions(folder / "interactions.csv", log, noisy, mask)
-    write_keys(folder, log)
+    with naming(folder / "interactions.csv"):
+        write_interactions(folder / "interactions.csv", log, noisy, mask)
+    with naming(folder / "items.csv"):
+        write_keys(folder / "users.csv", folder / "items.csv", log)

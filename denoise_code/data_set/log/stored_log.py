@@ -1,14 +1,18 @@
-"""A log's interactions and keys as the files of a data set: interactions.csv, users.csv, items.csv."""
+"""A log's interactions and keys as the files of a data set: interactions.csv, users.csv, items.csv. Written, and read again."""
 
 import re
 from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from denoise_code.common.files import naming
+from denoise_code.common.delimited import Dialect
+from denoise_code.common.errors import InputError
+from denoise_code.common.records import open_table
 from denoise_code.data_set.log.log import Log
 from denoise_code.data_set.log.sequences import places_of
+from denoise_code.data_set.log.times import Times
 
 CHUNK_ROWS = 100_000  # rows turned into text at once: bounds the memory of writing
 NEEDS_QUOTES = re.compile(r'[,"\r\n]|(^|\x00)\s|\s(\x00|$)')
@@ -25,7 +29,7 @@ def write_interactions(path: Path, log: Log, noisy: np.ndarray, mask: np.ndarray
 
     places = places_of(log.users)
     names = ["user_id", "place", "item_id", "timestamp", "mask", "true_item_id", "log_row"]
-    with naming(path), path.open("wb") as file:
+    with path.open("wb") as file:
         file.write((",".join(names) + "\n").encode())
         options = WriteOptions(include_header=False, quoting_style="none")
         for start in range(0, len(log.users), CHUNK_ROWS):
@@ -45,14 +49,13 @@ def write_interactions(path: Path, log: Log, noisy: np.ndarray, mask: np.ndarray
                 writer.write_table(batch)
 
 
-def write_keys(folder: Path, log: Log) -> None:
+def write_keys(users_path: Path, items_path: Path, log: Log) -> None:
     """users.csv and items.csv: our numbers and the log's own keys."""
     users = [(str(user), key) for user, key in enumerate(log.user_keys) if user]
     items = [(str(item), key, title or "") for item, (key, title) in enumerate(zip(log.item_keys, log.titles)) if item]
-    for name, header, rows in (("users.csv", "user_id,key", users), ("items.csv", "item_id,key,title", items)):
+    for path, header, rows in ((users_path, "user_id,key", users), (items_path, "item_id,key,title", items)):
         lines = [header, *(",".join(map(cell, row)) for row in rows)]
-        with naming(folder / name):
-            (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
 
 
 def csv_lines(columns: list[list[str]]) -> str:
@@ -66,3 +69,30 @@ def cell(text: str) -> str:
     if any(character in text for character in ',"\r\n') or text != text.strip():
         return '"' + text.replace('"', '""') + '"'
     return text
+
+
+def read_stored_log(folder: Path) -> Log:
+    """The log of a folder as `number_and_sort` gave it; an item without a title has the title ""."""
+    path = folder / "interactions.csv"
+    table, times = open_table(path, Dialect()), Times()
+    columns = [[], [], []]
+    for users, items, moments, rows in table.chunks(["user_id", "item_id", "timestamp", "log_row"]):
+        for column, texts in zip(columns, (users, items, rows)):
+            column.append(np.array(texts, dtype=np.int64))
+        times.add(moments, table.where)
+    users, items, rows = (np.concatenate(column) for column in columns)
+    keys = pd.read_csv(folder / "users.csv", dtype=str, keep_default_na=False)
+    catalogue = pd.read_csv(folder / "items.csv", dtype=str, keep_default_na=False)
+    if users.max() > len(keys) or items.max() > len(catalogue):
+        raise InputError(f"{path}: users 1..{users.max()} and items 1..{items.max()}, users.csv and items.csv have fewer")
+    moments, decimals = times.result()
+    return Log(
+        users=users,
+        items=items,
+        times=moments,
+        titles=["", *catalogue["title"]],
+        decimals=decimals,
+        rows=rows,
+        user_keys=["", *keys["key"]],
+        item_keys=["", *catalogue["key"]],
+    )

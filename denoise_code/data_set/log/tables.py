@@ -49,7 +49,7 @@ def read_log(table, columns: Columns, account: Account) -> Log:
         count += len(user_codes[-1])
     moments, decimals = times.result() if columns.time is not None else (np.arange(count), 0)
     log = log_of(users, items, user_codes, item_codes, moments, decimals)
-    log = replace(log, ratings=np.concatenate(ratings) if ratings else None)
+    log = replace(log, ratings=np.concatenate(ratings) if ratings else None, times_are_dates=bool(times.are_dates))
     note_log(log, table, times.cut, account)
     if columns.title is None or columns.title == columns.item:
         return log
