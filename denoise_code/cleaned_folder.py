@@ -305,5 +305,5 @@ def write_files(
             write_keys(paths["users.csv"], paths["items.csv"], prepared.log)
         fingerprints = {name: fingerprint(paths[name]) for name in names[1:]}
         if keeps_log:
-            fingerprints[LEARNED] = fingerprint(folder / LEARNED)
+            fingerprints[LEARNED] = learned_of(folder)
         write_json(paths[RUN], run | {"fingerprints": fingerprints, "steps": steps.costs})

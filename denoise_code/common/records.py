@@ -6,7 +6,7 @@
 import ast
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
@@ -59,6 +59,10 @@ class RecordTable:
         self.lines = chain([first], lines)
 
     def records(self) -> Iterator[dict]:
+        return (parse_record(self.path, number, line) for number, line in self.numbered_lines())
+
+    def numbered_lines(self) -> Iterator[tuple[int, str]]:
+        """The lines with their numbers, from 1; blank lines stand at the end only and are left out."""
         blank_from = None
         for number, line in enumerate(self.lines, 1):
             if line.isspace():
@@ -66,7 +70,7 @@ class RecordTable:
                 continue
             if blank_from is not None:
                 raise InputError(f"{self.path}:{blank_from}: a blank line between records")
-            yield parse_record(self.path, number, line)
+            yield number, line
 
     def chunks(self, names: list[str]) -> Iterator[list[list[str]]]:
         """The fields of the names as text, CHUNK_ROWS records at a time: one list for each name."""
@@ -79,7 +83,8 @@ class RecordTable:
 
         What is neither text nor a number stands as JSON.
         """
-        records, names = self.records(), list(self.names)
+        records = (parse_whole_record(self.path, number, line) for number, line in self.numbered_lines())
+        names = list(self.names)
         while rows := list(islice(records, CHUNK_ROWS)):
             names = list(dict.fromkeys([*names, *(name for row in rows for name in row)]))
             yield names, [[whole_text_of(row.get(name)) for row in rows] for name in names]
@@ -126,6 +131,16 @@ def parse_record(path: Path, number: int, line: str) -> dict:
             record = None
     if not isinstance(record, dict):
         raise InputError(f"{path}:{number}: neither a JSON object nor a Python dict: {line[:60]!r}")
+    return record
+
+
+def parse_whole_record(path: Path, number: int, line: str) -> dict:
+    """The same; within lists and objects numbers stay numbers."""
+    record = parse_record(path, number, line)
+    nested = [name for name, value in record.items() if isinstance(value, dict | list)]
+    if nested:
+        with suppress(ValueError):  # a Python dict, whose numbers are numbers already
+            record |= {name: value for name, value in json.loads(line).items() if name in nested}
     return record
 
 
