@@ -1,4 +1,4 @@
-"""Stage 2: a noise probability for every item of every window, and replacements for the most suspicious ones.
+r"""Stage 2: a noise probability for every item of every window, and replacements for the most suspicious ones.
 
 The fine-tuned model reads each window as it is; the log-probability with which it starts to name a title is that
 item's noise probability (LLM4DSR, arXiv 2408.08208, section 3.3). For the top suspects it then says what fits better.
@@ -59,12 +59,12 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
     add("--denoise_model_path", type=Path, help="checkpoint of train_denoise_model.py (default: none, no rows are read)")
-    add("--noise_dataset_path", type=Path, required=True, help="data set folder <Name>_noise_user<rate>")
+    add("--noise_dataset_path", type=Path, required=True, help="data set folder <Name>_noise_user<rate> (needed)")
     add(
         "--denoise_data",
         nargs="+",
         default=["train", "valid_5000", "test_5000"],
-        help="files of the data set, without .csv (default: train valid_5000 test_5000)",
+        help="files of the data set, without .csv (default: train valid_5000 test_5000; release: train test_5000)",
     )
     add(
         "--planted",
@@ -72,30 +72,30 @@ def parse_args(argv=None) -> argparse.Namespace:
         default=1000,
         help="train rows with one planted item each, written as planted.csv; 0: none (default: 1000)",
     )
-    add("--base_model", help="must be the adapter's (default: the adapter's, or the embedded one)")
+    add("--base_model", help="language model, the adapter's where there is one (default: that, or the embedded one)")
     add(
         "--batch_size",
         default="auto",
         help=f"windows at once (default: auto, {BATCH_SIZE_CPU} on a CPU and {BATCH_SIZE_GPU} on a GPU)",
     )
-    add("--top_k", type=positive, default=3, help="suspects a window (default: 3)")
+    add("--top_k", type=positive, default=3, help="suspects a window (default, release: 3)")
     add(
         "--score",
         choices=["first_token", "likelihood"],
         default="first_token",
-        help="first_token: how readily the model starts to name a title (default, paper); likelihood: how unlikely a title is there",
+        help="noise_prob by how readily the model starts to name a title (default, paper: first_token), or by how unlikely it is there",
     )
     add(
         "--unit",
         choices=["window", "interaction"],
         default="window",
-        help="window: reads each row (default, paper); interaction: each interaction once, with half a window or more before it",
+        help="what is read: each row (default, paper: window), or each interaction once, with half a window or more before it",
     )
     add(
         "--suggest",
         choices=["free", "catalogue"],
         default="free",
-        help="free: any text (default, paper); catalogue: only titles there are",
+        help="what may be suggested: any text (default, paper: free), or titles of the catalogue alone",
     )
     add(
         "--ground",
@@ -108,7 +108,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         type=share,
         help="suspects only above this share of positions, estimated on a pilot (default: the top ones, whatever they have)",
     )
-    add("--max_new_tokens", type=positive, default=64, help="longest free suggestion (default: 64)")
+    add("--max_new_tokens", type=positive, default=64, help="longest free suggestion, in tokens (default: 64; release: 512)")
     add("--limit", type=positive, help="this many rows of each file but planted.csv, evenly spaced (default: all)")
     add("--users", type=positive, help="the rows of so many users only, evenly spaced among all (default: of all)")
     add("--output_root", type=Path, help="where the denoised folder goes (default: beside the data set)")
@@ -116,13 +116,13 @@ def parse_args(argv=None) -> argparse.Namespace:
         "--dtype",
         choices=["auto", "float32", "bfloat16"],
         default="auto",
-        help="auto: bfloat16 on GPUs that have it, else float32 (default: auto)",
+        help="number type of the weights; auto: bfloat16 on GPUs that have it, else float32 (default: auto; release: bfloat16)",
     )
     add(
         "--language_model",
         choices=["base", "none"],
         default="base",
-        help="none, without an adapter: no title vectors, evidence from the interactions alone, in minutes (default: base)",
+        help="without an adapter: title vectors of the base model, or none, evidence from the interactions alone (default: base)",
     )
     add(
         "--noise_share",
@@ -132,11 +132,12 @@ def parse_args(argv=None) -> argparse.Namespace:
     add(
         "--replace_all",
         action="store_true",
-        help="a replacement for every place, where there are more than half a million; --evidence random needs it",
+        help="a replacement for every place, which --evidence random needs (default: beyond half a million places only above a "
+        "probability of 0.02)",
     )
-    add("--load_in_8bit", action="store_true", help="base model in 8 bit (CUDA and the package bitsandbytes)")
-    add("--overwrite", action="store_true", help="replace a denoised folder made with other options")
-    add("--where", action="store_true", help="print the output folder and stop")
+    add("--load_in_8bit", action="store_true", help="base model in 8 bit; needs CUDA and the package bitsandbytes (default: off)")
+    add("--overwrite", action="store_true", help="replace a denoised folder made with other options (default: refuse)")
+    add("--where", action="store_true", help="print the output folder and stop (default: run)")
     args = parser.parse_args(argv)
     check_args(parser, args)
     return args

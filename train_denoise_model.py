@@ -201,7 +201,7 @@ def make_parser() -> Parser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
 
     add = parser.add_argument_group("data and model").add_argument
-    add("--dataset_name", required=True, help="folder below --data_root, e.g. Movie_noise_user0.0")
+    add("--dataset_name", required=True, help="folder below --data_root, e.g. Movie_noise_user0.0 (needed)")
     add("--data_root", default=ROOT / "data", type=Path, help="where the data sets are (default: data beside this script)")
     add("--output_root", default=ROOT / "save_denoise_model", type=Path, help="where adapters go (default: save_denoise_model)")
     add(
@@ -209,31 +209,57 @@ def make_parser() -> Parser:
         default=EMBEDDED_MODEL,
         help="any Hugging Face causal LM, name or folder (default: %(default)s; paper: meta-llama/Meta-Llama-3-8B)",
     )
-    add("--sample", type=positive, default=5000, help="windows to train on (default and paper: 5000)")
-    add("--seed", type=int, default=2024, help="of the split, of what is planted, of batches and weights (default: 2024)")
+    add("--sample", type=positive, default=5000, help="windows to train on (default, paper: 5000)")
+    add(
+        "--seed",
+        type=int,
+        default=2024,
+        help="seed of the split, of what is planted, of batches and weights (default: 2024; release: 42)",
+    )
 
-    add = parser.add_argument_group("optimiser (defaults are the release's, but for --micro_batch_size)").add_argument
-    add("--batch_size", type=positive, default=128, help="windows an optimiser step, over all devices (default: 128)")
+    add = parser.add_argument_group("optimiser").add_argument
+    add("--batch_size", type=positive, default=128, help="windows an optimiser step, over all devices (default, release: 128)")
     add(
         "--micro_batch_size",
         type=positive,
         default=16,
-        help="windows a device computes at once (default: 16, at most its share of --batch_size, which is a multiple of it)",
+        help="windows a device computes at once; --batch_size is a multiple of it (default: 16, at most the device's share; "
+        "release: that share)",
     )
-    add("--num_epochs", type=positive, default=50, help="passes over the trained windows (default: 50)")
-    add("--learning_rate", type=float, default=1e-4, help="of AdamW, the highest (default: 1e-4)")
-    add("--warmup_steps", type=int, default=20, help="optimiser steps in which the learning rate rises (default: 20)")
-    add("--cutoff_len", type=positive, default=512, help="longest text in tokens; beyond it the oldest items go (default: 512)")
+    add("--num_epochs", type=positive, default=50, help="passes over the trained windows (default, release: 50)")
+    add("--learning_rate", type=float, default=1e-4, help="highest learning rate of AdamW (default, release: 1e-4)")
+    add("--warmup_steps", type=int, default=20, help="optimiser steps in which the learning rate rises (default, release: 20)")
+    add(
+        "--cutoff_len",
+        type=positive,
+        default=512,
+        help="longest text in tokens; beyond it the oldest items go (default, release: 512)",
+    )
 
-    add = parser.add_argument_group("adapter (defaults are the release's)").add_argument
-    add("--lora_r", type=positive, default=AdapterOptions.r, help="rank (default: %(default)s)")
-    add("--lora_alpha", type=positive, default=AdapterOptions.alpha, help="scale, times 1 / rank (default: %(default)s)")
-    add("--lora_dropout", type=float, default=AdapterOptions.dropout, help="of the adapter's input (default: %(default)s)")
+    add = parser.add_argument_group("adapter").add_argument
+    add(
+        "--lora_r",
+        type=positive,
+        default=AdapterOptions.r,
+        help="rank of the change that LoRA learns (default, release: %(default)s)",
+    )
+    add(
+        "--lora_alpha",
+        type=positive,
+        default=AdapterOptions.alpha,
+        help="scale of that change, divided by the rank (default, release: %(default)s)",
+    )
+    add(
+        "--lora_dropout",
+        type=float,
+        default=AdapterOptions.dropout,
+        help="dropout of the adapter's input (default, release: %(default)s)",
+    )
     add(
         "--lora_target_modules",
         nargs="+",
         default=list(AdapterOptions.target_modules),
-        help="module names, or all-linear (default: q_proj v_proj)",
+        help="names of the layers that are changed, or all-linear (default, release: q_proj v_proj)",
     )
 
     add = parser.add_argument_group("what is learned and measured").add_argument
@@ -241,22 +267,27 @@ def make_parser() -> Parser:
         "--plant",
         choices=["uniform", "popularity"],
         default="uniform",
-        help="how planted items are drawn (default and paper: uniform)",
+        help="how planted items are drawn over the catalogue (default, paper: uniform)",
     )
-    add("--manual_noise", type=share, help="plant each item with this probability (default and paper: one item a window)")
+    add("--manual_noise", type=share, help="plant each item with this probability (default, paper: one item a window)")
     add(
         "--loss_on",
         choices=["answer", "all", "unplanted"],
         default="answer",
-        help="tokens that carry loss (default: answer; release: all)",
+        help="tokens that carry loss: the answer's, all, or all but those of planted titles (default: answer; release: all)",
     )
     add(
         "--score",
         choices=["first_token", "likelihood"],
         default="first_token",
-        help="its held-out AUC picks the best checkpoint (default and paper: first_token)",
+        help="noise score whose held-out AUC picks the best checkpoint (default, paper: first_token)",
     )
-    add("--eval_sample", type=int, default=200, help="held-out windows that measure detection; 0: none (default: 200)")
+    add(
+        "--eval_sample",
+        type=int,
+        default=200,
+        help="held-out windows on which detection is measured; 0, release: none (default: 200)",
+    )
     add("--eval_steps", type=positive, help="evaluate and save every so many steps (default: every epoch)")
     add("--logging_steps", type=positive, default=10, help="optimiser steps between two lines of the loss (default: 10)")
 
@@ -267,16 +298,33 @@ def make_parser() -> Parser:
         const="last",
         help="continue from this checkpoint, or from the last (default: start afresh)",
     )
-    add("--load_in_8bit", action="store_true", help="base model in 8 bit (CUDA and the package bitsandbytes; release: always)")
+    add(
+        "--load_in_8bit",
+        action="store_true",
+        help="base model in 8 bit; needs CUDA and the package bitsandbytes (default: off; release: on)",
+    )
     add(
         "--dtype",
         choices=["auto", "float32", "bfloat16"],
         default="auto",
-        help="of the weights (default: auto, bfloat16 on GPUs that have it)",
+        help="number type of the weights (default: auto, bfloat16 on GPUs that have it; release: bfloat16)",
     )
-    add("--gradient_checkpointing", action="store_true", help="less memory, a third more time (default: off)")
-    add("--max_steps", type=int, default=-1, help="optimiser steps; overrides --num_epochs (default: -1, does not)")
-    add("--report_to", default="tensorboard", help="tensorboard, wandb, … or none (default: tensorboard)")
+    add(
+        "--gradient_checkpointing",
+        action="store_true",
+        help="compute activations again in the backward pass: less memory, a third more time (default: off)",
+    )
+    add(
+        "--max_steps",
+        type=int,
+        default=-1,
+        help="stop after so many optimiser steps, whatever --num_epochs says (default: -1, it does not)",
+    )
+    add(
+        "--report_to",
+        default="tensorboard",
+        help="where losses are logged: tensorboard, wandb, … or none (default, release: tensorboard)",
+    )
     return parser
 
 

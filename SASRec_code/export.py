@@ -1,4 +1,4 @@
-"""Give the windows, noisy or filtered, to RecBole: benchmark files and the YAML that runs them.
+r"""Give the windows, noisy or filtered, to RecBole: benchmark files and the YAML that runs them.
 
 Reads   data/<dataset>/, as main.py does
 Writes  SASRec_code/output/<dataset>/recbole_<settings>/: <name>/<name>.{train,valid,test}.inter (a window a row: history and
@@ -53,8 +53,8 @@ def parse_args(argv=None) -> argparse.Namespace:
         "--rows",
         choices=["sample", "all"],
         default="sample",
-        help="of valid and test: sample, the 5,000 rows that the release evaluates on, where there is such a file (default); all "
-        "rows of the split, and of train where only a sample lies beside them",
+        help="rows of valid and test: the 5,000 that the release evaluates on where there is such a file, or all; all takes every "
+        "row of train too, where a sample lies beside them (default, release: sample)",
     )
     return check_filter(parser, parser.parse_args(argv))
 

@@ -1,4 +1,4 @@
-"""Stage 3: train a recommender on noisy or threshold-filtered windows and rank the whole catalogue.
+r"""Stage 3: train a recommender on noisy or threshold-filtered windows and rank the whole catalogue.
 
 Reads   data/<dataset>/: a data set folder, or the denoised folder that generate_denoised.py made of it
 Writes  SASRec_code/output/<dataset>/<settings>/: run.json, seed<seed>.safetensors, test_ranks.npz

@@ -203,28 +203,28 @@ def filter_parser(description: str, several: bool = False) -> argparse.ArgumentP
         "--denoise_category",
         choices=[*FILTERED_SPLITS],
         default=FilterOptions.denoise_category,
-        help="rows to filter; test: the histories of valid too (default: none)",
+        help="rows to filter; test: the histories of valid too (default, release: none)",
     )
     add(
         "--train_noise_filter_threshold",
         type=share,
-        help="of train rows; raw: share of positions below the threshold (default: 0.9; the release's command: 0.6); other "
-        "evidence: P(noise) above which an item is edited (default: 0.5)",
+        help="threshold of train rows; raw: the share of positions below it (default: 0.9; release, in its command: 0.6); other "
+        "evidence: the P(noise) above which an item is edited (default: 0.5)",
     )
     add(
         "--test_noise_filter_threshold",
         type=share,
-        help="the same for the histories of valid and test rows (defaults as for train rows; the release's command: 0.9)",
+        help="the same for the histories of valid and test rows (defaults as for train rows; release, in its command: 0.9)",
     )
     add(
         "--train_max_denoise_num",
         type=count,
-        help="most edits in a train row (default: raw 3, other evidence no limit; the release's command: 2)",
+        help="most edits in a train row (default: raw 3, as in the release, in whose command 2; other evidence no limit)",
     )
     add(
         "--test_max_denoise_num",
         type=count,
-        help="most edits in a history of valid or test (defaults as for train rows; the release's command: 1)",
+        help="most edits in a history of valid or test (defaults as for train rows; release, in its command: 1)",
     )
     add(
         "--threshold_from",
@@ -237,8 +237,8 @@ def filter_parser(description: str, several: bool = False) -> argparse.ArgumentP
         choices=[kind for kind in KINDS if not (several and kind in CONTROLS)],
         default=default(FilterOptions.evidence),
         **several_values,
-        help="raw: noise_prob, thresholds are shares (default, paper); what stage 2 made of it, as P(noise): llm, …, fused of all "
-        "that the folder has; for comparison random: fused at random places, oracle: the injected noise itself",
+        help="what makes an item suspicious: raw, noise_prob itself (default, paper: raw); or P(noise) by what stage 2 made, fused by "
+        "all that the folder has" + ("" if several else "; random: the same at random places; oracle: the injected noise itself"),
     )
     add(
         "--noise_share",
@@ -250,7 +250,7 @@ def filter_parser(description: str, several: bool = False) -> argparse.ArgumentP
         choices=EDITS,
         default=default(FilterOptions.edit),
         **several_values,
-        help="replace (default, paper) or delete; what has no replacement is deleted either way",
+        help="what is done to a flagged item; one without a replacement is deleted either way (default, paper: replace)",
     )
     add(
         "--clean",
@@ -261,8 +261,9 @@ def filter_parser(description: str, several: bool = False) -> argparse.ArgumentP
 
 
 def of_papers(option: str) -> str:
-    """What the papers set, for help."""
-    return ", ".join(f"{values[option]} ({model})" for model, values in PAPER.items())
+    """The values that each model's paper or, of SASRec, the release sets: for help."""
+    papers = ", ".join(f"{values[option]} for {model}" for model, values in PAPER.items() if model != "SASRec")
+    return f"release: {PAPER['SASRec'][option]} for SASRec; paper: {papers}"
 
 
 def make_parser(description: str, several: bool = False) -> argparse.ArgumentParser:
@@ -274,23 +275,37 @@ def make_parser(description: str, several: bool = False) -> argparse.ArgumentPar
         choices=[*PAPER],
         default=["SASRec"] if several else "SASRec",
         **({"nargs": "+"} if several else {}),
-        help="recommender (default: SASRec, release)",
+        help="recommender (default, release: SASRec)",
     )
-    add("--batchsize", type=ranged(int, 1), default=TrainingOptions.batchsize, help="windows a step (default: 256)")
-    add("--lr", type=ranged(float, 1e-9), default=TrainingOptions.lr, help="Adam's learning rate (default: 0.001)")
-    add("--hidden_units", type=ranged(int, 1), help=f"width (default, each model's paper: {of_papers('hidden_units')})")
-    add("--num_blocks", type=ranged(int, 1), help=f"layers (default, each model's paper: {of_papers('num_blocks')})")
-    add("--num_heads", type=ranged(int, 1), help=f"of attention (default, each model's paper: {of_papers('num_heads')})")
-    add("--num_epochs", type=ranged(int, 1), default=TrainingOptions.num_epochs, help="most epochs (default: 201)")
-    add("--dropout_rate", type=ranged(float, 0, 0.99), help=f"default, each model's paper: {of_papers('dropout_rate')}")
-    add("--weight_decay", type=ranged(float, 0), default=TrainingOptions.weight_decay, help="of Adam (default: 0)")
-    add("--seed", type=count, default=2024, help="of weights, order, negatives and dropout (default: 2024)")
-    add("--seeds", type=ranged(int, 1), default=1, help="runs of consecutive seeds, mean and spread are reported (default: 1)")
+    add("--batchsize", type=ranged(int, 1), default=TrainingOptions.batchsize, help="windows a step (default, release: 256)")
+    add("--lr", type=ranged(float, 1e-9), default=TrainingOptions.lr, help="Adam's learning rate (default, release: 0.001)")
+    add("--hidden_units", type=ranged(int, 1), help=f"width of the network (default, {of_papers('hidden_units')})")
+    add("--num_blocks", type=ranged(int, 1), help=f"layers of the network (default, {of_papers('num_blocks')})")
+    add("--num_heads", type=ranged(int, 1), help=f"heads of attention (default, {of_papers('num_heads')})")
+    add("--num_epochs", type=ranged(int, 1), default=TrainingOptions.num_epochs, help="most epochs (default, release: 201)")
+    add(
+        "--dropout_rate",
+        type=ranged(float, 0, 0.99),
+        help=f"share of activations that are dropped in training (default, {of_papers('dropout_rate')})",
+    )
+    add(
+        "--weight_decay",
+        type=ranged(float, 0),
+        default=TrainingOptions.weight_decay,
+        help="Adam's weight decay (default, release: 0)",
+    )
+    add("--seed", type=count, default=2024, help="seed of weights, order, negatives and dropout (default, release: 2024)")
+    add(
+        "--seeds",
+        type=ranged(int, 1),
+        default=1,
+        help=f"runs of consecutive seeds; mean and spread are reported (default: {5 if several else 1})",
+    )
     add(
         "--loss",
         choices=["bce", "ce"],
         default=TrainingOptions.loss,
-        help="bce: one negative a position (default, release); ce: whole catalogue",
+        help="bce: one negative item a position; ce: the whole catalogue (default, release: bce)",
     )
     add(
         "--select_on",
@@ -302,7 +317,7 @@ def make_parser(description: str, several: bool = False) -> argparse.ArgumentPar
         "--patience",
         type=ranged(int, 1),
         default=TrainingOptions.patience,
-        help="epochs without a better NDCG@20 before stopping (default: 10)",
+        help="epochs without a better NDCG@20 before stopping (default, release: 10)",
     )
     add("--state_dict_path", type=Path, help="evaluate these weights, train nothing (default: train)")
     add("--device", help="cpu, cuda, cuda:1, … (default: the GPU --cuda where there is one)")

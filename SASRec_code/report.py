@@ -34,7 +34,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         "--threshold",
         type=ranged(float, 0, 1),
         default=0.5,
-        help="of the probability of noise, in figures and suspects (default: 0.5)",
+        help="probability of noise above which an interaction counts as flagged (default: 0.5)",
     )
     add("--runs", type=Path, nargs="*", default=[], help="folders of main.py, the noisy one first (default: none)")
     return parser.parse_args(argv)

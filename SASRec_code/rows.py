@@ -10,7 +10,15 @@ from options import RowsOptions
 
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.catalogue import read_titles
-from denoise_code.data_set.evidence_files import RECORD, StoredEvidence, check_catalogue, check_rows, read_evidence, read_record
+from denoise_code.data_set.evidence_files import (
+    RECORD,
+    StoredEvidence,
+    check_catalogue,
+    check_rows,
+    fingerprint_of_evidence,
+    read_evidence,
+    read_record,
+)
 from denoise_code.data_set.folder import SPLITS, find_split, noisy_name
 from denoise_code.data_set.padded_rows import Split, last_columns, read_split, resize
 
@@ -180,7 +188,7 @@ def rows_fingerprint(options: RowsOptions) -> str:
     paths += [folder / "id2name4Rec.json" for folder in sorted({path.parent for path in paths})]
     digest = hashlib.sha256()
     if options.reads_evidence and (options.folder / RECORD).exists():
-        digest.update(read_record(options.folder)["sources"].encode())
+        digest.update(fingerprint_of_evidence(read_record(options.folder)).encode())
     for path in paths:
         if path.exists():
             digest.update(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Compare kinds of evidence, edits and recommenders: settings chosen on valid, then each once on test beside noisy, random and clean.
+r"""Compare kinds of evidence, edits and recommenders: settings chosen on valid, then each once on test beside noisy, random and clean.
 
 Reads   data/<dataset>/: a data set folder, or one that generate_denoised.py made of it
 Writes  SASRec_code/output/<dataset>/sweep_<settings>/: sweep.csv (a row a setting, valid only), report.json, report.md,
@@ -55,19 +55,20 @@ DECIDED_HERE = (
 def parse_args(argv=None) -> argparse.Namespace:
     parser = make_parser(__doc__, several=True)
     parser.set_defaults(seeds=5)
+    parser.epilog = f"Decided by sweep.py, and refused where they are given: {', '.join(DECIDED_HERE)}."
     add, share, count = parser.add_argument, ranged(float, 0, 1), ranged(int, 1)
     for part in ("train", "test"):
         add(
             f"--{part}_thresholds",
             type=share,
             nargs="*",
-            help=f"grid for {part} rows; none given: not edited (default: 0.5 0.7 0.9 of raw, else 0.1 0.2 0.3 0.5)",
+            help=f"thresholds to try for {part} rows; no value: they stay as they are (default: 0.5 0.7 0.9 of raw, else 0.1 0.2 0.3 0.5)",
         )
         add(
             f"--{part}_caps",
             type=count,
             nargs="*",
-            help=f"grid of most edits in {part} rows (default: 1 3 of raw, else no limit)",
+            help=f"most edits in a row to try for {part} rows (default: 1 3 of raw, else no limit)",
         )
     args = parser.parse_args(argv)
     for model in args.model:

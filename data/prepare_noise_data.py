@@ -1,4 +1,4 @@
-"""Turn an interaction log with titles into the data set folder that the other stages read.
+r"""Turn an interaction log with titles into the data set folder that the other stages read.
 
 Reads   MovieLens-100k from the PyPI wheel `recbole` (source ml-100k), a MovieLens folder, RecBole's atomic files, Amazon
         review and metadata files, or any table of interactions: delimited text, JSON lines, Parquet.
@@ -68,16 +68,30 @@ def parse_args(argv=None) -> argparse.Namespace:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--name", help="data set name, the <Name> of the folder (default: the source's)")
     shared.add_argument(
-        "--noise", type=probability_below_one, default=0.0, help="probability that an interaction is replaced, in [0, 1)"
+        "--noise",
+        type=probability_below_one,
+        default=0.0,
+        help="probability that an interaction is replaced, below 1 (default: 0.0)",
     )
-    shared.add_argument("--min_rating", type=finite, help="drop interactions rated less, before all else")
-    shared.add_argument("--title_words", type=at_least(0), default=0, help="keep this many words of each title (0: all)")
-    shared.add_argument("--k_core", type=at_least(1), default=5, help="fewest interactions of a user and of an item (Movie: 11)")
-    shared.add_argument("--sample_items", type=at_least(1), help="keep this many random items first (Movie: 20000)")
-    shared.add_argument("--window", type=at_least(2), default=11, help="longest window: the history and its target")
-    shared.add_argument("--seed", type=at_least(0), default=2024, help="seed of the noise and of every sample")
-    shared.add_argument("--output_root", default=DATA_ROOT, help="folder in which the data set folder is made")
-    shared.add_argument("--overwrite", action="store_true", help="replace a data set of the same name")
+    shared.add_argument("--min_rating", type=finite, help="drop interactions rated less, before all else (default: none)")
+    shared.add_argument("--title_words", type=at_least(0), default=0, help="keep this many words of each title (default: 0, all)")
+    shared.add_argument(
+        "--k_core",
+        type=at_least(1),
+        default=5,
+        help="fewest interactions of a user and of an item (default, release: 5; of Movie 11)",
+    )
+    shared.add_argument(
+        "--sample_items", type=at_least(1), help="keep this many random items first (default: all; release: of Movie 20000)"
+    )
+    shared.add_argument(
+        "--window", type=at_least(2), default=11, help="longest window: the history and its target (default, release: 11)"
+    )
+    shared.add_argument("--seed", type=at_least(0), default=2024, help="seed of the noise and of every sample (default: 2024)")
+    shared.add_argument(
+        "--output_root", default=DATA_ROOT, help="folder in which the data set folder is made (default: data/ of the project)"
+    )
+    shared.add_argument("--overwrite", action="store_true", help="replace a data set of the same name (default: refuse)")
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sources = parser.add_subparsers(dest="source", required=True, metavar="source", parser_class=Parser)
 
@@ -86,22 +100,22 @@ def parse_args(argv=None) -> argparse.Namespace:
         added.set_defaults(read=read, default_name=default_name)
         return added
 
-    years = {"action": "store_true", "help": "titles without their year: fewer tokens a window, a few titles coincide"}
+    years = {"action": "store_true", "help": "titles without their year: fewer tokens, a few coincide (default: with it)"}
     source("ml-100k", read_ml_100k, "ML100K", "MovieLens-100k from the wheel recbole").add_argument("--no_year", **years)
     movielens = source("movielens", read_movielens, None, "a MovieLens folder: ml-100k, ml-1m, ml-10M100K, ml-20m, ml-32m")
     movielens.add_argument(
-        "--folder", required=True, help="the unpacked folder with ratings.* and movies.*, or u.data and u.item"
+        "--folder", required=True, help="the unpacked folder with ratings.* and movies.*, or u.data and u.item (needed)"
     )
     movielens.add_argument("--no_year", **years)
     recbole = source("recbole", read_recbole, None, "a folder DATASET of RecBole's atomic files, DATASET.inter and DATASET.item")
-    recbole.add_argument("--folder", required=True, help="the folder")
+    recbole.add_argument("--folder", required=True, help="the folder of DATASET.inter and DATASET.item (needed)")
     recbole.add_argument("--title_column", help="field of the titles (default: the first text field named like one)")
     amazon = source("amazon", read_amazon, None, "Amazon reviews of 2014, 2018 or 2023, JSON or Python lines, .gz or not")
-    amazon.add_argument("--reviews", required=True, help="the file of reviews")
-    amazon.add_argument("--metadata", required=True, help="the file of products, for their titles")
+    amazon.add_argument("--reviews", required=True, help="the file of reviews (needed)")
+    amazon.add_argument("--metadata", required=True, help="the file of products, for their titles (needed)")
     table = source("csv", read_csv_log, None, "a delimited file, JSON lines or Parquet, told apart by content")
-    table.add_argument("--interactions", required=True, help="the file of interactions")
-    table.add_argument("--rating_column", help="name of the rating column (default rating, where there is one)")
+    table.add_argument("--interactions", required=True, help="the file of interactions (needed)")
+    table.add_argument("--rating_column", help="name of the rating column (default: rating, where there is one)")
     add_table_options(table)
 
     args = parser.parse_args(argv)

@@ -43,7 +43,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         prog="denoise.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("log", type=Path, metavar="LOG", help="the file of interactions")
+    add("log", type=Path, metavar="LOG", help="the file of interactions (needed)")
     add_table_options(parser)
     add("--out", type=Path, metavar="FOLDER", help="where the files go (default: beside the log, <its name>_cleaned)")
     add("--threshold", type=ranged(float, 0, 1), help=f"lines above this probability are flagged (default: {THRESHOLD})")
@@ -51,7 +51,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         "--drop", type=share, metavar="SHARE", help="flag this share of the log, the most suspicious lines (default: --threshold)"
     )
     add("--replace", action="store_true", help="cleaned.csv has another item in flagged lines (default: it leaves them out)")
-    add("--like", type=Path, metavar="FOLDER", help="judge new lines by what was learned of another log (default: of this one)")
+    add("--like", type=Path, metavar="FOLDER", help="judge new lines by what the log in FOLDER taught (default: by this log)")
     add("--noise_share", type=share, help="share of noise that probabilities assume (default: the smaller of 0.1 and the bound)")
     add("--window", type=at_least(3), help="longest run of a user's items that is read at once (default: 11)")
     add("--language_model", choices=["base", "none"], help="none: titles are not read (default: base)")
@@ -86,8 +86,8 @@ def main(argv=None) -> None:
 
 
 def clean(args: argparse.Namespace, command: str) -> None:
-    from denoise_code.cleaned_folder import default_folder, make_folder, read_log_file, write_files
-    from denoise_code.cleaning import edits_of, judge_records
+    from denoise_code.cleaning.folder import default_folder, make_folder, read_log_file, write_files
+    from denoise_code.cleaning.records import edits_of, judge_records
     from denoise_code.common.resources import Steps
 
     steps = Steps()
@@ -120,7 +120,7 @@ def clean(args: argparse.Namespace, command: str) -> None:
 
 def judge_asked_for(args: argparse.Namespace, folder: Path):
     """Who judges the records."""
-    from denoise_code.judges import JudgeByItself, Settings, judge_like
+    from denoise_code.cleaning.judges import JudgeByItself, Settings, judge_like
     from denoise_code.language_model.loading import EMBEDDED_MODEL
 
     if args.like is not None:
@@ -131,7 +131,7 @@ def judge_asked_for(args: argparse.Namespace, folder: Path):
 
 def flag(args: argparse.Namespace, prepared, records):
     """(N,) bool: the records that --threshold or --drop flags."""
-    from denoise_code.cleaning import flag_above, flag_most_suspicious
+    from denoise_code.cleaning.records import flag_above, flag_most_suspicious
 
     if args.drop is None:
         return flag_above(records, args.threshold)
@@ -142,10 +142,10 @@ def report_of(args: argparse.Namespace, given, prepared, judged, records, edits,
     """All that report.html says. copy: the judged copy of the self-test, or None."""
     import numpy as np
 
-    from denoise_code.cleaning_figures import evidence_rows, most_suspicious, rarity_rows
-    from denoise_code.cleaning_report import CleaningReport
+    from denoise_code.cleaning.figures import evidence_rows, most_suspicious, rarity_rows
+    from denoise_code.cleaning.report import CleaningReport
+    from denoise_code.cleaning.self_test import self_test_figures
     from denoise_code.data_set.evidence_files import noise_probability
-    from denoise_code.self_test import self_test_figures
 
     threshold, self_test = args.threshold, None
     if args.drop is not None:

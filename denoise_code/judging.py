@@ -26,9 +26,9 @@ class NoEvidence(ValueError):
 
 
 def check_rows_can_teach(data: DataSet, halves: np.ndarray) -> None:
-    """Raise NoEvidence for rows of which nothing can be learned for others; halves (U,) of the users."""
-    of_interactions = halves[data.interactions.users[data.interactions.in_train]]
-    if not 0 < of_interactions.sum() < len(of_interactions):
+    """Raise NoEvidence for rows of which nothing can be learned for others; halves (2, U) of the users."""
+    shares = halves[:, data.interactions.users[data.interactions.in_train]].mean(1)  # (2,)
+    if not ((shares > 0) & (shares < 1)).all():
         raise NoEvidence("its train rows are of too few users to learn from one half and judge the other")
     if data.train.shape[1] < 3:
         raise NoEvidence("its windows hold two items, and one of them says nothing of the other")
@@ -96,7 +96,7 @@ def replace_what_is_noise(
     options: EvidenceOptions,
 ) -> Replacements:
     """One replacement for each interaction and history place, or for those that may be noise where there are many."""
-    fitted = fit_ranker(data, vectors, halves, options.seed)
+    fitted = fit_ranker(data, vectors, halves[0], options.seed)
     n_places = int(data.interactions.in_train.sum()) + sum(int((part.histories != 0).sum()) for part in data.evaluated.values())
     least = 0.0 if options.replace_all or n_places <= REPLACED_AT_MOST else LEAST_PROBABILITY
     return Replacements(

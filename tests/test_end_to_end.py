@@ -123,10 +123,10 @@ def test_denoise_sh_with_the_call_of_the_release(root, tiny_adapters, tmp_path):
 
 
 def documented_commands(root):
-    """Every python, accelerate and denoise.sh command of the README files and script docstrings, as lists of words."""
+    """Every python and accelerate command of the pages and of script docstrings, as lists of words."""
     pages = [
         *root.glob("*.md"),
-        *root.glob("*/README.md"),
+        *root.glob("*/*.md"),
         *root.glob("*.py"),
         *root.glob("SASRec_code/*.py"),
         *root.glob("data/*.py"),
@@ -141,13 +141,14 @@ def documented_commands(root):
 
 
 def test_documented_commands_have_options_that_exist(root):
+    import compare
     import export
     import prepare_noise_data
     import report
     import sweep
 
     parsers = {"prepare_noise_data": prepare_noise_data, "train_denoise_model": train, "generate_denoised": generate}
-    parsers |= {"main": main, "sweep": sweep, "report": report, "export": export}
+    parsers |= {"main": main, "sweep": sweep, "report": report, "export": export, "compare": compare}
     checked = set()
     for page, words in documented_commands(root):
         place = next(place for place, word in enumerate(words) if word.endswith(".py"))

@@ -8,6 +8,7 @@ judged from nothing at or after its target, so its r and replacements stand with
 """
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,11 @@ def fingerprint_of_rows(users: Iterable, items: np.ndarray) -> str:
     digest.update(is_item.sum(1).astype(np.int64).tobytes())
     digest.update(items[is_item].astype(np.int64).tobytes())
     return digest.hexdigest()
+
+
+def fingerprint_of_evidence(record: dict) -> str:
+    """SHA-256 of all that evidence was made of: r of the sources, replacements of the options too. record: evidence.json."""
+    return hashlib.sha256(json.dumps([record["sources"], record["options"]]).encode()).hexdigest()
 
 
 def write_evidence(folder: Path, evidence: StoredEvidence) -> None:

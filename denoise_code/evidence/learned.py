@@ -26,38 +26,41 @@ ARRAYS_OF_LOG_RATIO = tuple(column.name for column in fields(LogRatio))
 
 @dataclass(frozen=True)
 class Models:
-    """Of each two: the first for the users of half 0, learned without them, the second for half 1. title_maps: None without titles."""
+    """What is used for the users of a half was learned without them.
+
+    title_maps [half] of the first halving, None without titles; detectors [halving][half].
+    """
 
     title_maps: list[TitleMap] | None
-    detectors: list[Detector]
+    detectors: list[list[Detector]]
 
     def kinds(self, counts: Cooccurrence, vectors: np.ndarray | None, halves: np.ndarray) -> dict[str, FeatureKind]:
         """The kinds of evidence by name: co-occurrence by these counts, what was learned by these models.
 
-        vectors (n_items + 1, D): title vectors, padding zero, None where the models were learned without; halves (U,) of the users.
+        vectors (n_items + 1, D): title vectors, padding zero, None where the models were learned without; halves (2, U) of the users.
         The catalogue may go on behind the items that the models were learned from.
         """
         import torch
 
         kinds: dict[str, FeatureKind] = {"collaborative": Collaborative(counts)}
         if self.title_maps is not None:
-            kinds["semantic"] = Semantic(np.stack([title_map.of(vectors) for title_map in self.title_maps]), halves)
+            kinds["semantic"] = Semantic(np.stack([title_map.of(vectors) for title_map in self.title_maps]), halves[0])
         table = None if vectors is None else torch.from_numpy(vectors.astype(np.float32))
-        detectors = [network.for_catalogue(counts.n_items, table) for network in self.detectors]
+        detectors = [[network.for_catalogue(counts.n_items, table) for network in of_halving] for of_halving in self.detectors]
         return kinds | {"detector": detector_kind(detectors, halves)}
 
 
 def learn_models(
     data: DataSet, vectors: np.ndarray | None, halves: np.ndarray, seed: int = 0, settings: DetectorSettings | None = None
 ) -> Models:
-    """From the train windows. vectors (n_items + 1, D) of titles, padding zero, or None; halves (U,) of the users.
+    """From the train windows. vectors (n_items + 1, D) of titles, padding zero, or None; halves (2, U) of the users.
 
     settings None: the default ones.
     """
     table = data.interactions
     windows = np.where(data.train >= 0, table.items[data.train], 0)  # (N, W)
-    of_windows = halves[table.users[data.train[:, -1]]]  # (N,)
-    title_maps = None if vectors is None else learn_title_maps(vectors, windows, of_windows, seed)
+    of_windows = halves[:, table.users[data.train[:, -1]]]  # (2, N)
+    title_maps = None if vectors is None else learn_title_maps(vectors, windows, of_windows[0], seed)
     detectors = learn_detectors(windows, of_windows, data.n_items, vectors, settings or detector.DetectorSettings(), seed)
     return Models(title_maps, detectors)
 
@@ -94,15 +97,17 @@ def save_learned(path: Path, learned: Learned) -> None:
     tensors = {}
     for half, title_map in enumerate(learned.models.title_maps or []):
         tensors |= {f"title map {half}/down": title_map.down, f"title map {half}/up": title_map.up}
-    for half, network in enumerate(learned.models.detectors):
-        tensors |= {f"detector {half}/{name}": values.cpu().numpy() for name, values in network.state_dict().items()}
+    for halving, of_halving in enumerate(learned.models.detectors):
+        for half, network in enumerate(of_halving):
+            state = network.state_dict()
+            tensors |= {f"detector {halving} {half}/{name}": values.cpu().numpy() for name, values in state.items()}
     for kind, log_ratio in learned.log_ratios.items():
         for name in ARRAYS_OF_LOG_RATIO:
             tensors[f"log ratio {kind}/{name}"] = np.asarray(getattr(log_ratio, name), dtype=np.float64)
     metadata = {
         "version": str(VERSION),
         "kinds": json.dumps(list(learned.log_ratios)),
-        "detector": json.dumps(asdict(learned.models.detectors[0].settings)),
+        "detector": json.dumps(asdict(learned.models.detectors[0][0].settings)),
     }
     with write_atomically(path) as partial:
         save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, partial, metadata)
@@ -120,7 +125,9 @@ def load_learned(path: Path) -> Learned:
         if metadata.get("version") != str(VERSION):
             raise InputError(f"{path}: of version {metadata.get('version')}, this code reads {VERSION}")
         settings = DetectorSettings(**json.loads(metadata["detector"]))
-        detectors = [restored_detector(part_of(tensors, f"detector {half}"), settings) for half in (0, 1)]
+        detectors = [
+            [restored_detector(part_of(tensors, f"detector {halving} {half}"), settings) for half in (0, 1)] for halving in (0, 1)
+        ]
         title_maps = None
         if "title map 0/down" in tensors:
             title_maps = [TitleMap(**part_of(tensors, f"title map {half}")) for half in (0, 1)]

@@ -69,7 +69,7 @@ def measure(n_windows: int, width: int, with_titles: bool) -> None:
     watch.print_step("maps of titles and detectors learned")
     evidence = learn_evidence(data, models.kinds(counts, vectors, halves), counts)
     watch.print_step("evidence " + ", ".join(evidence.kinds))
-    ranker = fit_ranker(data, vectors, halves).ranker
+    ranker = fit_ranker(data, vectors, halves[0]).ranker
     watch.print_step("what ranks replacements")
     noise = np.zeros(len(data.interactions))
     noise[:REPLACED] = 0.5

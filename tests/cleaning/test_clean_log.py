@@ -79,14 +79,14 @@ def test_a_second_run_learns_nothing(log, monkeypatch):
 
     with monkeypatch.context() as patch:
         for name in ("judge_interactions", "replace_what_is_noise"):
-            patch.setattr(f"denoise_code.cleaning.{name}", learns)
-        patch.setattr("denoise_code.judges.judge_copy", learns)
+            patch.setattr(f"denoise_code.cleaning.records.{name}", learns)
+        patch.setattr("denoise_code.cleaning.judges.judge_copy", learns)
         run(log, "--language_model", "none")
         assert contents(out) == first
         run(log, "--language_model", "none", "--threshold", 0.9)
         assert contents(out)["scored.csv"] == first["scored.csv"] and contents(out)["cleaned.csv"] != first["cleaned.csv"]
     with monkeypatch.context() as patch:  # another share: replacements anew, r is kept
-        patch.setattr("denoise_code.cleaning.judge_interactions", learns)
+        patch.setattr("denoise_code.cleaning.records.judge_interactions", learns)
         run(log, "--language_model", "none", "--noise_share", 0.2)
     double = scored(out)["noise_probability"]
     assert json.loads((out / "run.json").read_text())["noise_share"] == 0.2

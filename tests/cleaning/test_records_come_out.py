@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from denoise_code import clean_log, judges
-from denoise_code.cleaning import JudgedLog
+from denoise_code import clean_log
+from denoise_code.cleaning import judges
+from denoise_code.cleaning.records import JudgedLog
+from denoise_code.cleaning.self_test import JudgedCopy
 from denoise_code.judging import JudgedInteractions, Replacements
-from denoise_code.self_test import JudgedCopy
 
 KINDS = ("collaborative", "detector", "fused")
 NEW = ["noise_probability", "noise_rank", "status", "replacement_item", "replacement_title"]
@@ -40,7 +41,7 @@ def made_up(monkeypatch):
     monkeypatch.setattr(judges.JudgeByItself, "read_titles", lambda self, prepared: None)
     copy = JudgedCopy(np.array([1.0, -1.0, 3.0], np.float32), np.array([True, False, True]), np.array([1, 1, 2]))
     monkeypatch.setattr(judges.JudgeByItself, "test", lambda *_: copy)
-    monkeypatch.setattr("denoise_code.cleaned_folder.learned_of", lambda folder: "nothing")
+    monkeypatch.setattr("denoise_code.cleaning.folder.learned_of", lambda folder: "nothing")
 
 
 def run(*arguments):
@@ -248,7 +249,7 @@ def test_a_full_disk_leaves_the_old_files(tmp_path, made_up, monkeypatch, capsys
 
     for name in ("csv_lines", "write_report", "write_interactions", "write_keys", "write_json"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"denoise_code.cleaned_folder.{name}", full)
+            patch.setattr(f"denoise_code.cleaning.folder.{name}", full)
             with pytest.raises(SystemExit):
                 run(tmp_path / "log.csv", "--out", tmp_path / "out", "--replace")
         assert "No space left on device" in capsys.readouterr().err

@@ -135,7 +135,7 @@ def circle(n_items=N_ITEMS):
 def test_semantic_features_by_lags_are_those_of_whole_windows(seed):
     """A kind that compares pairs says the same as a function of whole windows that is averaged: of log, planted ones and histories."""
     data = some_windows(seed)
-    halves = data.interactions.halves()
+    halves = data.interactions.halves()[0]
     assert set(halves.tolist()) == {0, 1}
     kind = Semantic(circle(), halves)
 

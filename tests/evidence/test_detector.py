@@ -129,7 +129,7 @@ def test_items_behind_the_catalogue_are_read_by_their_titles():
     by_title = planted_log_odds(extended, window)
     with torch.no_grad():
         learned.free_vectors.weight[5] = 0
-    assert planted_log_odds(learned, np.array([[1, 9, 5, 17]])).tobytes() == by_title.tobytes()
+    assert planted_log_odds(learned.finish(), np.array([[1, 9, 5, 17]])).tobytes() == by_title.tobytes()
 
 
 def data_of(logs):
@@ -141,32 +141,42 @@ def kind_of(data, vectors, keys=None):
     """The kind `detector` of a data set, learned for a few steps."""
     table, halves = data.interactions, data.interactions.halves(keys)
     windows = np.where(data.train >= 0, table.items[data.train], 0)
-    learned = learn_detectors(windows, halves[table.users[data.train[:, -1]]], N_ITEMS, vectors, FEW_STEPS)
+    learned = learn_detectors(windows, halves[:, table.users[data.train[:, -1]]], N_ITEMS, vectors, FEW_STEPS)
     return detector_kind(learned, halves)
 
 
-def test_a_user_is_judged_by_what_the_other_half_taught():
-    """Other items of all users of one half change what is said of the other half alone."""
+def test_a_user_is_judged_by_what_others_taught():
+    """Other items of all users of one quarter, who share both halves, change what is said of all users but these."""
     logs, _ = grouped_logs(0, users=40)
     data = data_of(logs)
-    halves = data.interactions.halves()
+    quarters = (data.interactions.halves() * [[1], [2]]).sum(0)
     names = data.interactions.user_names.tolist()
     changed = {
-        user: items if halves[names.index(user)] else [1 + item % N_ITEMS for item in items] for user, items in logs.items()
+        user: items if quarters[names.index(user)] else [1 + item % N_ITEMS for item in items] for user, items in logs.items()
     }
     before, after = (kind_of(part, title_vectors()) for part in (data, data_of(changed)))
     windows, users = windows_of(5, users=4), np.arange(40)
-    for half, same in ((0, True), (1, False)):
-        user = users[halves == half][:1].repeat(len(windows))
-        assert (before.read_windows(user, windows).tobytes() == after.read_windows(user, windows).tobytes()) == same
+    for quarter in range(4):
+        user = users[quarters == quarter][:1].repeat(len(windows))
+        is_same = before.read_windows(user, windows).tobytes() == after.read_windows(user, windows).tobytes()
+        assert is_same == (quarter == 0), quarter
     assert before.columns == ("marked by the detector",)
+
+
+def test_the_log_odds_are_the_mean_of_two_detectors():
+    windows = windows_of(0, users=8)
+    detectors = [[learn_detector(windows, N_ITEMS, None, FEW_STEPS, 2 * halving + half) for half in (0, 1)] for halving in (0, 1)]
+    kind = detector_kind(detectors, np.array([[0, 1], [1, 1]]))
+    single = [[planted_log_odds(detector, windows) for detector in of_halving] for of_halving in detectors]
+    for user, expected in ((0, (single[0][0] + single[1][1]) / 2), (1, (single[0][1] + single[1][1]) / 2)):
+        assert kind.read_windows(np.full(len(windows), user), windows)[..., 0] == pytest.approx(expected, abs=1e-6)
 
 
 def test_halves_are_by_the_keys_of_the_log():
     data = grouped_data(users=20)
     keys = [f"key {number}" for number in range(20)]
     by_names, by_keys = data.interactions.halves(), data.interactions.halves(keys)
-    user = np.flatnonzero(by_names != by_keys)[:1]
+    user = np.flatnonzero((by_names != by_keys).any(0))[:1]
     windows = windows_of(5, users=1)
     kinds = [kind_of(data, None, user_keys) for user_keys in (None, keys)]
     said = [kind.read_windows(user.repeat(len(windows)), windows).tobytes() for kind in kinds]

@@ -310,3 +310,15 @@ def test_no_history_is_cut_unsaid(tmp_path, capsys):
     given, default = (sasrec_command(tmp_path, *extra, "--where", name=folder.name) for extra in (["--maxlen", 20], []))
     sasrec.main(given), sasrec.main(default)
     assert len(set(capsys.readouterr().out.split())) == 1
+
+
+def test_replacements_that_were_made_otherwise_give_another_result_folder(tmp_path, capsys):
+    """r is the same with --noise_share of stage 2, replacements are not."""
+    write_denoised(tmp_path)
+    record = tmp_path / "Z_denoise_user0.1_8_1" / "evidence.json"
+    command = sasrec_command(tmp_path, "--denoise_category", "all", "--evidence", "fused", "--where")
+    for share in (None, 0.3, None):
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"options": {"noise_share": share, "replace_all": False}}))
+        sasrec.main(command)
+    first, other, again = capsys.readouterr().out.split()
+    assert first == again != other

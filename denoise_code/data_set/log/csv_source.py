@@ -16,19 +16,29 @@ COLUMNS = {"user": "user", "item": "item", "time": "timestamp"}  # what they are
 
 def add_table_options(table: argparse.ArgumentParser) -> None:
     """All options but the file itself and --rating_column."""
-    table.add_argument("--titles", help="a file of items and titles, when the interactions carry none")
-    table.add_argument("--separator", default=",", help="what stands between two columns; tab for tabs")
-    table.add_argument("--encoding", default="utf-8", help="of the files, e.g. latin-1 (a byte order mark overrules utf-8)")
+    table.add_argument("--titles", help="a file of items and titles, where the interactions carry none (default: none)")
+    table.add_argument("--separator", default=",", help="what stands between two columns; tab for tabs (default: a comma)")
+    table.add_argument(
+        "--encoding",
+        default="utf-8",
+        help="encoding of the files, e.g. latin-1; a byte order mark overrules utf-8 (default: utf-8)",
+    )
     table.add_argument(
         "--quoting",
         choices=["standard", "none"],
-        help="none: quotation marks are text (default: standard, but none where tabs separate)",
+        help="what quotation marks do; none: they are text (default: standard, but none where tabs separate)",
     )
-    table.add_argument("--no_header", action="store_true", help="the interactions have none: --…_column are positions from 1")
-    table.add_argument("--in_order", action="store_true", help="there are no times: the order of the file counts")
+    table.add_argument(
+        "--no_header",
+        action="store_true",
+        help="the interactions have no header: --…_column are positions from 1 (default: they have one)",
+    )
+    table.add_argument(
+        "--in_order", action="store_true", help="there are no times: the order of the file counts (default: times)"
+    )
     for column, default in COLUMNS.items():
-        table.add_argument(f"--{column}_column", help=f"name of the {column} column (default {default})")
-    table.add_argument("--title_column", help="name of the title column (default title, where there is one)")
+        table.add_argument(f"--{column}_column", help=f"name of the {column} column (default: {default})")
+    table.add_argument("--title_column", help="name of the title column (default: title, where there is one)")
     table.add_argument("--titles_item_column", help="name of the item column of --titles (default: as --item_column)")
     table.add_argument(
         "--titles_title_column", help="name of the title column of --titles (default: as --title_column, or title)"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from denoise_code.cleaning import JudgedLog, PreparedLog
+from denoise_code.cleaning.records import JudgedLog, PreparedLog
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.evidence_files import FUSED, noise_probability
 from denoise_code.data_set.interactions import DataSet
@@ -33,8 +33,8 @@ class ContinuedLog:
 
     @property
     def old_halves(self) -> np.ndarray:
-        """0 or 1 (U,) of each user of `old`."""
-        return self.prepared.halves[: len(self.old.interactions.user_names)]
+        """0 or 1 (U,) of each user of `old`, of the first halving."""
+        return self.prepared.halves[0, : len(self.old.interactions.user_names)]
 
 
 def continue_log(old: Log, new: Log, window: int, where) -> ContinuedLog:

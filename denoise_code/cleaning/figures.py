@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from denoise_code.cleaning import JudgedRecords, PreparedLog
-from denoise_code.cleaning_report import MOST_SUSPECTS, EvidenceRow, RarityRow
+from denoise_code.cleaning.records import JudgedRecords, PreparedLog
+from denoise_code.cleaning.report import MOST_SUSPECTS, EvidenceRow, RarityRow
 from denoise_code.common.suspects import AROUND, Item, SuspiciousInteraction
 
 RARITY = ((1, 1), (2, 4), (5, 19), (20, None))  # users who have an item: from, to

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from denoise_code.cleaning import PreparedLog, judged_by_what_is_known
-from denoise_code.cleaning_report import SelfTest
+from denoise_code.cleaning.records import PreparedLog, judged_by_what_is_known
+from denoise_code.cleaning.report import SelfTest
 from denoise_code.common.statistics import interval
 from denoise_code.data_set.log.sequences import data_set_of_log
 from denoise_code.evidence import cooccurrence

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from denoise_code.cleaning import (
+from denoise_code.cleaning.records import (
     Edits,
     JudgedLog,
     JudgedRecords,
@@ -21,7 +21,7 @@ from denoise_code.cleaning import (
     too_small,
     with_replacements,
 )
-from denoise_code.cleaning_report import CleaningReport, write_report
+from denoise_code.cleaning.report import CleaningReport, write_report
 from denoise_code.common.errors import InputError
 from denoise_code.common.files import fingerprint, write_atomically, write_json
 from denoise_code.common.records import ParquetTable

@@ -57,7 +57,7 @@ class PreparedLog:
 
     @property
     def halves(self) -> np.ndarray:
-        """0 or 1 (U,) of each user of `data`, by the user's key."""
+        """(2, U): the users of `data` halved twice, by their keys."""
         return self.data.interactions.halves(self.log.user_keys[1:])
 
     @property

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from denoise_code.cleaned_folder import LEARNED, LOG_FILES, RUN, SELF_TEST, judge_and_keep, write_or_refuse
-from denoise_code.cleaning import JudgedLog, PreparedLog, items_of_windows, prepare_log
-from denoise_code.cleaning_figures import users_having_items
+from denoise_code.cleaning.continued import ContinuedLog, continue_log, judge_continued
+from denoise_code.cleaning.figures import users_having_items
+from denoise_code.cleaning.folder import LEARNED, LOG_FILES, RUN, SELF_TEST, judge_and_keep, write_or_refuse
+from denoise_code.cleaning.records import JudgedLog, PreparedLog, items_of_windows, prepare_log
+from denoise_code.cleaning.self_test import JudgedCopy, judge_copy
 from denoise_code.common.errors import InputError
 from denoise_code.common.files import fingerprint, read_json, write_atomically
-from denoise_code.continued_log import ContinuedLog, continue_log, judge_continued
 from denoise_code.data_set.evidence_files import read_evidence
 from denoise_code.data_set.log.log import Log
 from denoise_code.data_set.log.stored_log import read_stored_log
 from denoise_code.evidence.learned import Learned, load_learned
 from denoise_code.evidence.options import EvidenceOptions
-from denoise_code.self_test import JudgedCopy, judge_copy
 
 
 @dataclass(frozen=True)
