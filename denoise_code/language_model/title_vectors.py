@@ -213,3 +213,4 @@ def save_tensors(path: Path, tensors: dict, record: dict, catalogue: list[str] |
         metadata["catalogue"] = fingerprint_of_catalogue(catalogue)
     with write_atomically(path) as partial:
         save_file(tensors, partial, metadata=metadata)
+        partial.chmod(0o644)  # the library gives nobody else the right to read
