@@ -24,6 +24,7 @@ from denoise_code.cleaning.records import (
 from denoise_code.cleaning.report import CleaningReport, write_report
 from denoise_code.common.errors import InputError
 from denoise_code.common.files import fingerprint, write_atomically, write_json
+from denoise_code.common.progress import progress
 from denoise_code.common.records import ParquetTable
 from denoise_code.common.resources import Steps
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue
@@ -227,7 +228,7 @@ def write_records(
         if columns.has_header:
             cleaned.write(csv_lines([[name] for name in whole.names]))
         edited.write("line,user,item,title,noise_probability,replacement_item,replacement_title\n")
-        for start in range(0, whole.n_records, RECORDS_AT_ONCE):
+        for start in progress(range(0, whole.n_records, RECORDS_AT_ONCE), "write lines", "batch"):
             stop = min(start + RECORDS_AT_ONCE, whole.n_records)
             cells = [whole.texts(place, start, stop) for place in range(len(whole.names))]
             replacement = judged.replacement[start:stop]

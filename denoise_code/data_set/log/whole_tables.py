@@ -7,6 +7,7 @@ import pandas as pd
 import pyarrow as pa
 
 from denoise_code.common.errors import InputError
+from denoise_code.common.progress import progress
 
 CHUNK_ROWS = 20_000  # rows of a pandas table that are turned into text at once
 HALVES = re.compile("[\ud800-\udfff]")
@@ -32,6 +33,7 @@ class WholeTable:
             if self.names.count(name) > 1:
                 raise InputError(f"{self.path}: {self.names.count(name)} columns are called {name!r}")
         chunks: list[list[pa.Array]] = [[] for _ in self.names]
+        bar = progress(None, "read lines", "line")
         for found_names, columns in self.table.whole_chunks():
             for _ in found_names[len(self.names) :]:  # empty in all records before
                 chunks.append([pa.array([""] * self.n_records, pa.large_string())])
@@ -39,7 +41,9 @@ class WholeTable:
             for kept, texts in zip(chunks, columns):
                 kept.append(self.as_arrow(texts))
             self.n_records += len(columns[0])
+            bar.update(len(columns[0]))
             yield [columns[self.names.index(name)] for name in names]
+        bar.close()
         self.cells = [pa.chunked_array(kept, pa.large_string()) for kept in chunks]
         if self.n_half_characters:
             self.notes.append(f"{self.n_half_characters:,} cells hold half a character, which is written as {HALF_CHARACTER}")
