@@ -76,7 +76,6 @@ def check_args(parser: Parser, args: argparse.Namespace) -> None:
     for name, default in WITHOUT_LIKE.items():
         if getattr(args, name) is None:
             setattr(args, name, default)
-    args.interactions, args.rating_column = args.log, None
 
 
 def main(argv=None) -> None:
@@ -96,8 +95,8 @@ def clean(args: argparse.Namespace, command: str) -> None:
     # 1. The records of the log, each cell as it is written; their interactions and windows
     with steps.step("read the log"):
         given = read_log_file(args)
-        make_folder(folder, args.log)
         prepared = judge.prepare(given.log, given.whole.where)
+        make_folder(folder, args.log)
     print("\n".join([prepared.title_changes, *given.account.lines(), *given.account.notes]), flush=True)
     # 2. What a language model knows of each title
     with steps.step("title vectors"):
@@ -113,7 +112,7 @@ def clean(args: argparse.Namespace, command: str) -> None:
     # 5. The files
     with steps.step("write the files"):
         report = report_of(args, given, prepared, judged, records, edits, judge.users_of_item(prepared), copy)
-        run = run_of(args, command, judge, given, prepared, edits, report)
+        run = run_of(args, command, judge, given, prepared, edits, report) | {"reads_titles": vectors is not None}
         write_files(folder, given, prepared, records, edits, report, run, steps, keeps_log=args.like is None)
     say_what_came_out(folder, report)
 

@@ -123,7 +123,10 @@ def judge_like(folder: Path, like: Path, in_order: bool) -> JudgeLike:
         raise InputError(
             f"--like {like}: that log was read {'with' if run['in_order'] else 'without'} --in_order, and so must this be"
         )
-    return JudgeLike(folder, like, Settings(**run["settings"] | {"noise_share": run["noise_share"]}))
+    settings = run["settings"] | {"noise_share": run["noise_share"]}
+    if not run["reads_titles"]:
+        settings["base_model"] = None
+    return JudgeLike(folder, like, Settings(**settings))
 
 
 def read_copy(folder: Path, made_of: str | None) -> JudgedCopy | None:
