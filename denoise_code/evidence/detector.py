@@ -29,7 +29,7 @@ class DetectorSettings:
     feed_forward: int = 2  # times the width
     dropout: float = 0.2
     free_vector_dropout: float = 0.3  # so that titles must be read as well
-    planted_share: float = 0.12  # of the places of a window
+    planted_share: float = 0.3  # of the places of a window: many labels, though some context is lost
     planted_by_popularity: float = 0.5  # share of the planted items drawn as popular as the windows' own, the rest uniformly
     steps: int = 1500  # of the optimiser,
     most_passes: int = 60  # over the windows, where there are few
