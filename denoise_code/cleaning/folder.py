@@ -93,9 +93,15 @@ def judge_and_keep(
     r is kept where the log, its title vectors and the seed are the same, replacements where the share of noise is as well.
     """
     sources, stored = sources_of_evidence(prepared, vectors, options.seed), stored_evidence(folder)
-    if stored is not None and stored.record["sources"] == sources and learned_of(folder) == stored.record.get("learned"):
+    learned = None
+    if (
+        stored is not None
+        and stored.record["sources"] == sources
+        and fingerprint_of_learned(folder) == stored.record.get("learned")
+    ):
+        learned = learned_before(folder)
+    if learned is not None:
         interactions = judged_before(stored)
-        learned = load_learned(folder / LEARNED)
         if stored.record["options"] == options_of(options):
             replacements = Replacements(stored.train_replacements, {}, stored.record["replacements"])
             return JudgedLog(interactions, stored.noise_share, replacements), learned
@@ -112,8 +118,15 @@ def judge_and_keep(
     return judged, learned
 
 
-def learned_of(folder: Path) -> str | None:
-    """The fingerprint of what was learned."""
+def learned_before(folder: Path) -> Learned | None:
+    """What was learned; None where it cannot be read, as what another version of this code wrote."""
+    try:
+        return load_learned(folder / LEARNED)
+    except InputError:
+        return None
+
+
+def fingerprint_of_learned(folder: Path) -> str | None:
     return fingerprint(folder / LEARNED) if (folder / LEARNED).exists() else None
 
 
@@ -134,7 +147,7 @@ def keep_evidence(folder: Path, prepared: PreparedLog, judged: JudgedLog, source
         "replacements": judged.replacements.said,
         "sources": sources,
         "options": options,
-        "learned": learned_of(folder),
+        "learned": fingerprint_of_learned(folder),
     }
     evidence: StoredEvidence = stored_form(data, judged.interactions, judged.replacements, record)
     write_evidence(folder, evidence)
@@ -306,5 +319,5 @@ def write_files(
             write_keys(paths["users.csv"], paths["items.csv"], prepared.log)
         fingerprints = {name: fingerprint(paths[name]) for name in names[1:]}
         if keeps_log:
-            fingerprints[LEARNED] = learned_of(folder)
+            fingerprints[LEARNED] = fingerprint_of_learned(folder)
         write_json(paths[RUN], run | {"fingerprints": fingerprints, "steps": steps.costs})

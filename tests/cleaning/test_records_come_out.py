@@ -41,7 +41,7 @@ def made_up(monkeypatch):
     monkeypatch.setattr(judges.JudgeByItself, "read_titles", lambda self, prepared: None)
     copy = JudgedCopy(np.array([1.0, -1.0, 3.0], np.float32), np.array([True, False, True]), np.array([1, 1, 2]))
     monkeypatch.setattr(judges.JudgeByItself, "test", lambda *_: copy)
-    monkeypatch.setattr("denoise_code.cleaning.folder.learned_of", lambda folder: "nothing")
+    monkeypatch.setattr("denoise_code.cleaning.folder.fingerprint_of_learned", lambda folder: "nothing")
 
 
 def run(*arguments):
