@@ -19,7 +19,8 @@ from made_up_logs import write_grouped_folder
 
 import generate_denoised as generate
 import train_denoise_model as train
-from denoise_code.data_set.catalogue import read_catalogue
+from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue
+from denoise_code.data_set.folder import data_fingerprint
 from denoise_code.data_set.titles import fold_title as clean_title
 from denoise_code.language_model.loading import EMBEDDED_MODEL, load_base_model, load_tokenizer
 from denoise_code.language_model.prompt import Prompt, tokenize_questions
@@ -204,6 +205,7 @@ def test_smollm2_with_the_committed_adapter(root, few_movies, fine_tuned, tmp_pa
 
     adapter = root / EMBEDDED
     options = ["--denoise_data", "test_5000", "--limit", "6", "--planted", "0", "--score", score, "--suggest", suggest]
+    options += ["--any_catalogue"]  # a part of its own
     if suggest == "free":  # nearest titles need no table of 1,348 embeddings here
         options += ["--max_new_tokens", "16"]
     generate.main(
@@ -250,3 +252,10 @@ def test_the_committed_adapter_is_small_and_names_no_machine(root):
     assert config["base_model_name_or_path"] == EMBEDDED_MODEL
     run = json.loads((root / EMBEDDED / "run.json").read_text())
     assert run["arguments"]["sample"] == 2400 and any("eval_auc" in entry for entry in run["history"])
+
+
+def test_the_committed_adapter_says_its_catalogue(root, ml_100k):
+    """The data set is made by the commands of save_denoise_model/README.md, and it is what the adapter learned from."""
+    run = json.loads((root / EMBEDDED / "run.json").read_text())
+    assert run["data_fingerprint"] == data_fingerprint(ml_100k)
+    assert run["catalogue_fingerprint"] == fingerprint_of_catalogue(read_catalogue(ml_100k))
