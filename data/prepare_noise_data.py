@@ -1,7 +1,7 @@
 r"""Turn an interaction log with titles into the data set folder that the other stages read.
 
 Reads   MovieLens-100k from the PyPI wheel `recbole` (source ml-100k), a MovieLens folder, RecBole's atomic files, Amazon
-        review and metadata files, or any table of interactions: delimited text, JSON lines, Parquet (preparation/sources.py).
+        review and metadata files, or any table of interactions: delimited text, JSON lines, Parquet.
 Writes  data/<Name>_noise_user<rate>/: train.csv valid.csv test.csv, seeded samples of them, id2name*.json,
         interactions.csv, users.csv, items.csv with the log's own keys, run.json with what was lost on the way.
         data/README.md describes every file and column.
@@ -22,9 +22,7 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the root, for what all stages share: denoise_code/common
 from preparation.folder import write_data_set
-from preparation.log import Account, Log
-from preparation.sources import read_amazon, read_csv_log, read_ml_100k, read_movielens, read_recbole
-from preparation.titles import clean_titles
+from preparation.sources import read_amazon, read_ml_100k, read_movielens, read_recbole
 from preparation.windows import (
     count_duplicates,
     count_single_interactions,
@@ -32,19 +30,20 @@ from preparation.windows import (
     drop_untitled,
     inject_noise,
     k_core,
-    number_and_sort,
     sample_items,
     time_split,
-    window_bounds,
 )
 
 from denoise_code.common.errors import InputError, Parser
 from denoise_code.common.files import fingerprint, peak_resident_gib, publish_folder, write_json
 from denoise_code.common.options import at_least, finite, probability_below_one
+from denoise_code.data_set.log.csv_source import add_table_options, check_table_options, read_csv_log
+from denoise_code.data_set.log.log import Account, Log
+from denoise_code.data_set.log.sequences import number_and_sort, window_bounds
+from denoise_code.data_set.log.titles import clean_titles
 from denoise_code.data_set.planting import INJECTED
 
 DATA_ROOT = Path(__file__).resolve().parent
-COLUMNS = {"user": "user", "item": "item", "time": "timestamp"}  # what they are called by default
 
 
 def summary(log: Log, mask: np.ndarray, bounds, splits: dict) -> str:
@@ -115,6 +114,8 @@ def parse_args(argv=None) -> argparse.Namespace:
     amazon.add_argument("--reviews", required=True, help="the file of reviews (needed)")
     amazon.add_argument("--metadata", required=True, help="the file of products, for their titles (needed)")
     table = source("csv", read_csv_log, None, "a delimited file, JSON lines or Parquet, told apart by content")
+    table.add_argument("--interactions", required=True, help="the file of interactions (needed)")
+    table.add_argument("--rating_column", help="name of the rating column (default: rating, where there is one)")
     add_table_options(table)
 
     args = parser.parse_args(argv)
@@ -129,73 +130,6 @@ def parse_args(argv=None) -> argparse.Namespace:
     if args.folder_out.exists() and not args.overwrite:
         parser.error(f"{args.folder_out} exists; --overwrite replaces it")
     return args
-
-
-def add_table_options(table: argparse.ArgumentParser) -> None:
-    table.add_argument("--interactions", required=True, help="the file of interactions (needed)")
-    table.add_argument("--titles", help="a file of items and titles, where the interactions carry none (default: none)")
-    table.add_argument("--separator", default=",", help="what stands between two columns; tab for tabs (default: a comma)")
-    table.add_argument(
-        "--encoding",
-        default="utf-8",
-        help="encoding of the files, e.g. latin-1; a byte order mark overrules utf-8 (default: utf-8)",
-    )
-    table.add_argument(
-        "--quoting",
-        choices=["standard", "none"],
-        help="what quotation marks do; none: they are text (default: standard, but none where tabs separate)",
-    )
-    table.add_argument(
-        "--no_header",
-        action="store_true",
-        help="the interactions have no header: --…_column are positions from 1 (default: they have one)",
-    )
-    table.add_argument(
-        "--in_order", action="store_true", help="there are no times: the order of the file counts (default: times)"
-    )
-    for column, default in COLUMNS.items():
-        table.add_argument(f"--{column}_column", help=f"name of the {column} column (default: {default})")
-    for column in ("title", "rating"):
-        table.add_argument(f"--{column}_column", help=f"name of the {column} column (default: {column}, where there is one)")
-    table.add_argument("--titles_item_column", help="name of the item column of --titles (default: as --item_column)")
-    table.add_argument(
-        "--titles_title_column", help="name of the title column of --titles (default: as --title_column, or title)"
-    )
-
-
-def check_table_options(parser: Parser, args: argparse.Namespace) -> None:
-    """Refuse what contradicts itself, and fill in the default names of columns."""
-    args.separator = {"tab": "\t", "\\t": "\t"}.get(args.separator, args.separator)
-    if not args.separator:
-        parser.error("--separator is empty")
-    if any(character in args.separator for character in '"\r\n'):
-        parser.error("--separator holds a quotation mark or a line end")
-    try:
-        "".encode(args.encoding)
-    except (LookupError, UnicodeError):
-        parser.error(f"--encoding {args.encoding}: no encoding of text")
-    if args.in_order and args.time_column:
-        parser.error("--in_order and --time_column: one of them says what the order is")
-    if not args.titles and (args.titles_item_column or args.titles_title_column):
-        parser.error("--titles_item_column and --titles_title_column name columns of --titles")
-    if args.no_header:
-        check_positions(parser, args)
-    for column, default in COLUMNS.items():
-        if column != "time" or not args.in_order:
-            setattr(args, f"{column}_column", getattr(args, f"{column}_column") or default)
-
-
-def check_positions(parser: Parser, args: argparse.Namespace) -> None:
-    """Without a header every column that is read needs a position."""
-    needed = ["user", "item", *([] if args.in_order else ["time"])]
-    for column in (*COLUMNS, "title", "rating"):
-        position = getattr(args, f"{column}_column")
-        if position is None and column in needed:
-            parser.error(f"--no_header: --{column}_column is needed, a position from 1")
-        if position is not None and not re.fullmatch("[1-9][0-9]*", position):
-            parser.error(f"--no_header: --{column}_column {position}: a position from 1 is wanted")
-    if args.titles and not args.titles_item_column:
-        parser.error("--no_header: --titles_item_column is needed, the name in --titles")
 
 
 def keep(log: Log, account: Account, step: str, shorter: Log) -> Log:

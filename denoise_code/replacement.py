@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
+from denoise_code.common.progress import progress
 from denoise_code.data_set.interactions import DataSet
 from denoise_code.evidence import cooccurrence
 from denoise_code.evidence.calibration import items_in_windows
@@ -279,8 +280,10 @@ def replace_interactions(data: DataSet, ranker: Ranker, noise: np.ndarray, least
     table, windows = data.interactions, TrainWindows(data.train)
     width, received = windows.width, np.zeros(len(table), dtype=np.int64)
     asked = np.flatnonzero(table.in_train & (np.nan_to_num(noise) >= least))
+    parts = list(row_chunks(len(asked), 1, AT_ONCE))
     ranked = [
-        ranker.rank(context_of_interactions(data, windows, asked[rows], noise)) for rows in row_chunks(len(asked), 1, AT_ONCE)
+        ranker.rank(context_of_interactions(data, windows, asked[rows], noise))
+        for rows in progress(parts, "choose replacements", "batch")
     ]
     if not ranked:
         return received

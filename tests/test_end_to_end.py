@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import main
@@ -169,19 +170,34 @@ def test_the_commands_of_denoise_sh_have_options_that_exist(root, tmp_path):
     A shell that prints its commands in place of running them stands for Python.
     """
     script = (root / "denoise.sh").read_text()
-    body = script[script.index("cd SASRec_code") : script.index('echo "== what it is worth"')]
-    trained = "rows=ML100K_denoise_user0.1_0 root=data/quick trained=(--seeds 3) python=echo\n" + body.replace(
-        "cd SASRec_code", ""
+    (tmp_path / "SASRec_code").mkdir()
+    demo = (
+        "default=quick root=. trained=(--seeds 3) part=() python=echo here=.\n" + "read_rows() { echo generate_denoised.py; }\n"
     )
-    done = subprocess.run(["bash", "-euc", trained], capture_output=True, text=True)
+    demo += script[script.index("data=ML100K") :].replace('if [ ! -d "data/$data" ]', "if false")
+    done = subprocess.run(["bash", "-euc", demo], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     commands = [shlex.split(line)[1:] for line in done.stdout.splitlines() if line.startswith("main.py")]
     runs = [main.parse_args(options) for options in commands]
     assert [(run.denoise_category, run.evidence) for run in runs] == [("none", "raw"), ("all", "fused"), ("all", "random")]
     limits = ("train_noise_filter_threshold", "test_noise_filter_threshold", "train_max_denoise_num")
     assert all([getattr(run, name) for name in limits] == [0.3, 0.5, 10**6] and run.seeds == 3 for run in runs[1:])
-    quick = [shlex.split(line) for line in script.splitlines() if "--language_model none" in line]
-    assert len(quick) == 1 and "--language_model" in quick[0]
-    generate.parse_args([word.replace("$data", "x") for word in quick[0][2:]])
+    assert [run.dataset for run in runs] == ["ML100K_noise_user0.1", *2 * ["ML100K_denoise_user0.1_0"]]
+    made = [shlex.split(line)[1:] for line in done.stdout.splitlines() if "--language_model none" in line]
+    assert len(made) == 1 and "--language_model" in made[0]
+    generate.parse_args(made[0])
+    assert "compare.py" in done.stdout and "report.py --dataset ML100K_denoise_user0.1_0" in done.stdout
+
+
+def test_a_job_that_fails_ends_the_demo(root, tmp_path):
+    """Its last words are told, and what runs beside it is stopped."""
+    script = (root / "denoise.sh").read_text()
+    jobs = "set -euo pipefail; root=.\n" + script[script.index("aside() {") : script.index('if [ "$default" = quick ]')]
+    jobs += "aside slow sleep 30\naside bad bash -c 'echo begun; echo broken >&2; exit 3'\nfinish bad $!\necho never\n"
+    started = time.monotonic()
+    done = subprocess.run(["bash", "-c", jobs], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout == "begun\n" and done.stderr == "broken\n"
+    assert time.monotonic() - started < 20
 
 
 def test_denoise_sh_explains_itself(root):

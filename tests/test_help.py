@@ -14,10 +14,11 @@ import sweep
 
 import generate_denoised
 import train_denoise_model
+from denoise_code import clean_log
 
 SCRIPTS = {
-    module.__name__: module
-    for module in (train_denoise_model, generate_denoised, prepare_noise_data, main, sweep, compare, export, report)
+    module.__name__.removeprefix("denoise_code."): module
+    for module in (train_denoise_model, generate_denoised, prepare_noise_data, main, sweep, compare, export, report, clean_log)
 }
 # Options whose value the paper or the authors' release sets, and that have to say so.
 OF_THE_FILTER = (
@@ -113,7 +114,7 @@ def test_what_the_paper_or_its_release_sets_is_marked(name, monkeypatch):
 def test_commands_of_the_help_can_be_copied(name, monkeypatch):
     """A command of two lines keeps the backslash at the end of the first."""
     description = parsers_of(SCRIPTS[name], monkeypatch)[0].description
-    commands = [line for line in description.splitlines() if re.match(r"\s+(python|accelerate launch) ", line)]
+    commands = [line for line in description.splitlines() if re.match(r"\s+(python|accelerate launch|\./denoise\.sh) ", line)]
     assert commands
     for line in commands:
         assert not re.search(r"\S {4,}--", line), line

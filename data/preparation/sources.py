@@ -13,13 +13,13 @@ import numpy as np
 
 from denoise_code.common.delimited import DelimitedTable, Dialect
 from denoise_code.common.errors import InputError
-from denoise_code.common.opening import WrongEncoding, is_pipe
+from denoise_code.common.opening import WrongEncoding
 from denoise_code.common.records import RecordTable, open_records, open_table
-from preparation.keys import Codes
-from preparation.log import Account, Log
-from preparation.tables import Columns, coded, log_of, note_log, numbers, read_log, with_titles, with_titles_of
-from preparation.times import shortest
-from preparation.titles import article_first
+from denoise_code.data_set.log.keys import Codes
+from denoise_code.data_set.log.log import Account, Log
+from denoise_code.data_set.log.tables import Columns, coded, log_of, note_log, numbers, read_log, with_titles, with_titles_of
+from denoise_code.data_set.log.times import shortest
+from preparation.articles import article_first
 
 VHS_SUFFIX = re.compile(r"\s*[\[(]?\bVHS\b( Tape)?[\])]?\s*$", re.IGNORECASE)
 REVIEW_FIELDS = ("reviewerID", "user_id", "parent_asin", "asin", "unixReviewTime", "timestamp", "overall", "rating")
@@ -199,27 +199,3 @@ def milliseconds(whens: list[tuple[str, str]], where: Callable[[int], str]) -> n
             raise InputError(f"{where(place)}: timestamp {text!r} is not a whole number")
         moments[place] = int(text) * (1000 if seconds else 1)
     return moments
-
-
-def read_csv_log(args, account: Account) -> Log:
-    """Any table of interactions: delimited text, JSON lines or Parquet, by content.
-
-    Titles are from a column of its own, from the table --titles, or the items' keys.
-    """
-    path = Path(args.interactions)
-    if args.titles and Path(args.titles).resolve() == path.resolve() and is_pipe(path):
-        raise InputError(f"--titles {args.titles}: a pipe is read once, for --interactions")
-    table = open_table(path, Dialect(args.separator, args.encoding, not args.no_header, args.quoting))
-    if args.no_header and not isinstance(table, DelimitedTable):
-        raise InputError(f"{path}: --no_header: the columns of this file have names")
-    rating = args.rating_column or ("rating" if args.min_rating is not None and "rating" in table.names else None)
-    title = args.title_column or ("title" if "title" in table.names else None)
-    columns = Columns(args.user_column, args.item_column, args.time_column, rating, None if args.titles else title)
-    log = read_log(table, columns, account)
-    if args.titles:
-        titles = open_table(Path(args.titles), Dialect(args.separator, args.encoding, quoting=args.quoting))
-        title = args.titles_title_column or (None if args.no_header else args.title_column) or "title"
-        return with_titles(log, titles, [args.titles_item_column or args.item_column, title], account)
-    if title is None or title == args.item_column:
-        account.notes.append("no column of titles: a language model reads the items' keys in their place")
-    return log

@@ -1,12 +1,9 @@
-"""From a log to windows: which interactions count, their order and numbers, the windows of a user, the split by time, the noise."""
-
-from dataclasses import replace
+"""From a log to the windows of an experiment: which interactions count, the split by time, the noise."""
 
 import numpy as np
-import pandas as pd
 
 from denoise_code.common.errors import InputError
-from preparation.log import Log
+from denoise_code.data_set.log.log import Log
 
 MIN_WINDOWS = 10  # an 8:1:1 split of fewer leaves a split empty
 
@@ -58,44 +55,9 @@ def k_core(log: Log, k: int) -> Log:
     raise InputError(f"--k_core {k} removes every interaction")
 
 
-def number_and_sort(log: Log) -> Log:
-    """Ids from 1 in order of first appearance; rows by user, then time, then place in the file.
-
-    titles[i], item_keys[i] and user_keys[i] of the result are those of item or user i; at 0 stands padding, empty.
-    """
-    users, old_users = pd.factorize(log.users)
-    items, old_items = pd.factorize(log.items)
-    order = np.lexsort((log.times, users))  # a stable sort: equal times keep the order of the file
-    numbered = replace(
-        log,
-        users=users + 1,
-        items=items + 1,
-        titles=["", *(log.titles[item] for item in old_items)],
-        user_keys=log.user_keys and ["", *(log.user_keys[user] for user in old_users)],
-        item_keys=log.item_keys and ["", *(log.item_keys[item] for item in old_items)],
-    )
-    return numbered.pick(order)
-
-
 def count_single_interactions(users: np.ndarray) -> int:
     """Interactions of users who have one only: no window holds them."""
     return int((np.bincount(users) == 1).sum())
-
-
-def window_bounds(users: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """First and last row (W,) of each window, `users` (N,) being sorted.
-
-    A user of n >= window interactions has a window ending at each interaction from the window-th on,
-    one of 2 <= n < window a single window of them all.
-    """
-    starts = np.flatnonzero(np.r_[True, users[1:] != users[:-1]])
-    counts = np.diff(np.r_[starts, len(users)])
-    starts, counts = starts[counts >= 2], counts[counts >= 2]
-    windows_per_user = np.maximum(counts - window, 0) + 1
-    nth = np.arange(windows_per_user.sum()) - np.repeat(np.cumsum(windows_per_user) - windows_per_user, windows_per_user)
-    lengths = np.repeat(np.minimum(counts, window), windows_per_user)
-    first = np.repeat(starts, windows_per_user) + nth
-    return first, first + lengths - 1
 
 
 def time_split(target_times: np.ndarray) -> dict[str, np.ndarray]:

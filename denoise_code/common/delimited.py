@@ -121,12 +121,19 @@ class DelimitedTable:
         opened = first_line + start + opening_line(lines[start:], self.dialect.separator, self.blanks_after)
         return InputError(
             f"{self.path}:{opened}: the quotation mark that opens here is not closed before the end of its cell: write it twice "
-            "within quotation marks, or read quotation marks as text (--quoting none of the source csv)"
+            "within quotation marks, or read quotation marks as text (--quoting none, for a table of columns)"
         )
 
     def chunks(self, names: list[str]) -> Iterator[list[list[str]]]:
         """Columns of the names, CHUNK_ROWS rows at a time: one list of cells for each name."""
-        places = [self.place(name) for name in names]
+        return self.chunks_at([self.place(name) for name in names])
+
+    def whole_chunks(self) -> Iterator[tuple[list[str], list[list[str]]]]:
+        """(names, all columns), CHUNK_ROWS rows at a time; several columns may have one name."""
+        return ((self.names, columns) for columns in self.chunks_at(list(range(self.width))))
+
+    def chunks_at(self, places: list[int]) -> Iterator[list[list[str]]]:
+        """Columns at these places, from 0."""
         records = 0
         while rows := self.pending or self.next_rows(CHUNK_ROWS):
             self.pending = []

@@ -6,7 +6,7 @@
 import ast
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
@@ -59,6 +59,10 @@ class RecordTable:
         self.lines = chain([first], lines)
 
     def records(self) -> Iterator[dict]:
+        return (parse_record(self.path, number, line) for number, line in self.numbered_lines())
+
+    def numbered_lines(self) -> Iterator[tuple[int, str]]:
+        """The lines with their numbers, from 1; blank lines stand at the end only and are left out."""
         blank_from = None
         for number, line in enumerate(self.lines, 1):
             if line.isspace():
@@ -66,7 +70,7 @@ class RecordTable:
                 continue
             if blank_from is not None:
                 raise InputError(f"{self.path}:{blank_from}: a blank line between records")
-            yield parse_record(self.path, number, line)
+            yield number, line
 
     def chunks(self, names: list[str]) -> Iterator[list[list[str]]]:
         """The fields of the names as text, CHUNK_ROWS records at a time: one list for each name."""
@@ -74,8 +78,22 @@ class RecordTable:
         while rows := list(islice(records, CHUNK_ROWS)):
             yield [texts_of([row.get(name) for row in rows]) for name in names]
 
+    def whole_chunks(self) -> Iterator[tuple[list[str], list[list[str]]]]:
+        """(names, all fields as text), CHUNK_ROWS records at a time; names that later records bring are added behind the others.
+
+        What is neither text nor a number stands as JSON.
+        """
+        records = (parse_whole_record(self.path, number, line) for number, line in self.numbered_lines())
+        names = list(self.names)
+        while rows := list(islice(records, CHUNK_ROWS)):
+            names = list(dict.fromkeys([*names, *(name for row in rows for name in row)]))
+            yield names, [[whole_text_of(row.get(name)) for row in rows] for name in names]
+
+    def line_of(self, record: int) -> int:
+        return record + 1
+
     def where(self, record: int) -> str:
-        return f"{self.path}:{record + 1}"
+        return f"{self.path}:{self.line_of(record)}"
 
 
 def texts_of(values: list) -> list[str]:
@@ -88,6 +106,15 @@ def text_of(value) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):  # of Python dicts: JSON's numbers are text already
         return repr(value)
     return ""
+
+
+def whole_text_of(value) -> str:
+    """The same with all else as JSON; null and a field that a record lacks are empty."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, bool | dict | list | tuple | set):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
 
 
 def parse_record(path: Path, number: int, line: str) -> dict:
@@ -104,6 +131,16 @@ def parse_record(path: Path, number: int, line: str) -> dict:
             record = None
     if not isinstance(record, dict):
         raise InputError(f"{path}:{number}: neither a JSON object nor a Python dict: {line[:60]!r}")
+    return record
+
+
+def parse_whole_record(path: Path, number: int, line: str) -> dict:
+    """The same; within lists and objects numbers stay numbers."""
+    record = parse_record(path, number, line)
+    nested = [name for name, value in record.items() if isinstance(value, dict | list)]
+    if nested:
+        with suppress(ValueError):  # a Python dict, whose numbers are numbers already
+            record |= {name: value for name, value in json.loads(line).items() if name in nested}
     return record
 
 
@@ -144,6 +181,26 @@ class ParquetTable:
                 return
             yield columns
 
+    def whole_chunks(self) -> Iterator[tuple[list[str], list[list[str]]]]:
+        """(names, all columns as text), PARQUET_ROWS rows at a time. What is neither text, number nor time stands as JSON."""
+        batches = self.file.iter_batches(batch_size=PARQUET_ROWS)
+        while True:
+            with self.reading():
+                batch = next(batches, None)
+                columns = batch and [self.whole_texts_of(column) for column in batch.columns]
+            if batch is None:
+                return
+            yield self.names, columns
+
+    def whole_texts_of(self, column) -> list[str]:
+        """The cells of an Arrow array as text, nulls empty, whatever they are."""
+        import pyarrow as pa
+
+        try:
+            return self.texts_of(column, "")
+        except (InputError, pa.ArrowInvalid, pa.ArrowNotImplementedError):  # no type that has a text of its own
+            return [whole_text_of(value) for value in column.to_pylist()]
+
     def texts_of(self, column, name: str) -> list[str]:
         """The cells of an Arrow array as text, nulls empty."""
         import pyarrow as pa
@@ -161,5 +218,8 @@ class ParquetTable:
             return ["" if value is None or value != value else repr(value) for value in column.to_pylist()]
         return pyarrow.compute.fill_null(column.cast(pa.string()), "").to_pylist()
 
+    def line_of(self, record: int) -> int:
+        return record + 1
+
     def where(self, record: int) -> str:
-        return f"{self.path}, row {record + 1}"
+        return f"{self.path}, row {self.line_of(record)}"

@@ -1,4 +1,7 @@
-"""What a run took: memory."""
+"""What a run took: time and memory."""
+
+import time
+from contextlib import contextmanager
 
 from denoise_code.common.files import peak_resident_gib
 
@@ -10,3 +13,18 @@ def peak_memory_gib() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return peak_resident_gib()
+
+
+class Steps:
+    """The steps of a run, each with its seconds and the peak of resident memory until its end; printed as they end."""
+
+    def __init__(self):
+        self.costs: dict[str, dict[str, float]] = {}
+
+    @contextmanager
+    def step(self, name: str):
+        started = time.perf_counter()
+        yield
+        seconds, memory = time.perf_counter() - started, peak_resident_gib()
+        self.costs[name] = {"seconds": round(seconds, 1), "peak_memory_gib": round(memory, 3)}
+        print(f"{name}: {seconds:.1f} s, peak memory {memory:.2f} GiB", flush=True)

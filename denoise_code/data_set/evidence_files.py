@@ -96,11 +96,12 @@ def write_evidence(folder: Path, evidence: StoredEvidence) -> None:
         tensors |= {f"{file}/{kind}": r.astype(np.float32) for kind, r in kinds.items()}
         tensors[f"{file}/replacement"] = evidence.history_replacements[file].astype(np.int32)
     try:
-        (folder / RECORD).unlink(missing_ok=True)
-        with write_atomically(folder / ARRAYS) as partial:
-            save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, partial)
-            partial.chmod(0o644)  # the library gives nobody else the right to read
-        write_json(folder / RECORD, evidence.record)
+        # Both are written beside the old ones before either is renamed: a full disk leaves the old ones, whole and of each other.
+        with write_atomically(folder / RECORD) as record, write_atomically(folder / ARRAYS) as arrays:
+            save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, arrays)
+            arrays.chmod(0o644)  # the library gives nobody else the right to read
+            write_json(record, evidence.record)
+            (folder / RECORD).unlink(missing_ok=True)  # so that none stands beside arrays that are not its own
     except (OSError, SafetensorError) as error:
         raise InputError(f"{folder}: evidence cannot be written ({' '.join(str(error).split())[:120]})") from None
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from denoise_code.common.progress import progress
 from denoise_code.data_set.interactions import DataSet, train_pairs
 
 CHUNK_BYTES = 2**28  # working memory of one chunk
@@ -131,6 +132,7 @@ class PairKind:
         of_planted = np.full((len(planted), len(self.columns)), np.nan, dtype=np.float32)
         by_row = np.argsort(planted.rows, kind="stable")
         sorted_rows = planted.rows[by_row]
+        bar = progress(None, "compare pairs", "interaction", len(table))
         for rows in user_chunks(table.users, 20 * 8 * windows.width, self.chunk_bytes):
             inside = slice(*np.searchsorted(sorted_rows, [rows.start, rows.stop]))
             chunk = PairChunk(self, data, windows, rows)
@@ -139,6 +141,8 @@ class PairKind:
             for part in row_chunks(len(chosen), 40 * 8 * windows.width, self.chunk_bytes):
                 some = chosen[part]
                 of_planted[some] = chunk.planted_features(planted.rows[some], planted.items[some])
+            bar.update(rows.stop - rows.start)
+        bar.close()
         return of_log, of_planted
 
     def of_histories(self, data: DataSet, file: str) -> np.ndarray:
@@ -318,7 +322,8 @@ class WindowKind:
         table = data.interactions
         items = np.r_[table.items, 0]  # the last for the padding, row -1
         sums, held_by = np.zeros((len(table), len(self.columns))), np.zeros(len(table))
-        for part in row_chunks(len(data.train), 1, self.at_once):
+        parts = list(row_chunks(len(data.train), 1, self.at_once))
+        for part in progress(parts, "read windows", "batch"):
             rows = data.train[part]  # (N, W)
             held = rows >= 0
             values = self.read_windows(table.users[rows[:, -1]], items[rows])
@@ -335,7 +340,8 @@ class WindowKind:
         items = np.r_[table.items, 0]
         owner, window = windows.holding(planted.rows)
         sums = np.zeros((len(planted), len(self.columns)))
-        for part in row_chunks(len(owner), 1, self.at_once):
+        parts = list(row_chunks(len(owner), 1, self.at_once))
+        for part in progress(parts, "read planted windows", "batch"):
             rows = data.train[windows.order[window[part]]]  # (K, W)
             here = rows == planted.rows[owner[part], None]
             asked = np.where(here, planted.items[owner[part], None], items[rows])

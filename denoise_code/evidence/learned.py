@@ -20,7 +20,7 @@ from denoise_code.evidence.detector import Detector, DetectorSettings, detector_
 from denoise_code.evidence.features import FeatureKind, Planted
 from denoise_code.evidence.title_similarity import Semantic, TitleMap, learn_title_maps
 
-VERSION = 1  # of the file
+VERSION = 2  # of the file
 ARRAYS_OF_LOG_RATIO = tuple(column.name for column in fields(LogRatio))
 
 
@@ -104,11 +104,12 @@ def save_learned(path: Path, learned: Learned) -> None:
     for kind, log_ratio in learned.log_ratios.items():
         for name in ARRAYS_OF_LOG_RATIO:
             tensors[f"log ratio {kind}/{name}"] = np.asarray(getattr(log_ratio, name), dtype=np.float64)
-    metadata = {
-        "version": str(VERSION),
-        "kinds": json.dumps(list(learned.log_ratios)),
-        "detector": json.dumps(asdict(learned.models.detectors[0][0].settings)),
+    settings = {
+        "version": VERSION,
+        "kinds": list(learned.log_ratios),
+        "detector": asdict(learned.models.detectors[0][0].settings),
     }
+    metadata = {"settings": json.dumps(settings)}  # one text: several are written in any order, and equal files would differ
     with write_atomically(path) as partial:
         save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, partial, metadata)
         partial.chmod(0o644)  # the library gives nobody else the right to read
@@ -120,18 +121,19 @@ def load_learned(path: Path) -> Learned:
 
     try:
         with safe_open(path, "np") as file:
-            metadata = file.metadata() or {}
+            settings = json.loads((file.metadata() or {}).get("settings", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dict
-        if metadata.get("version") != str(VERSION):
-            raise InputError(f"{path}: of version {metadata.get('version')}, this code reads {VERSION}")
-        settings = DetectorSettings(**json.loads(metadata["detector"]))
+        if settings.get("version") != VERSION:
+            raise InputError(f"{path}: of version {settings.get('version')}, this code reads {VERSION}")
+        of_detector = DetectorSettings(**settings["detector"])
         detectors = [
-            [restored_detector(part_of(tensors, f"detector {halving} {half}"), settings) for half in (0, 1)] for halving in (0, 1)
+            [restored_detector(part_of(tensors, f"detector {halving} {half}"), of_detector) for half in (0, 1)]
+            for halving in (0, 1)
         ]
         title_maps = None
         if "title map 0/down" in tensors:
             title_maps = [TitleMap(**part_of(tensors, f"title map {half}")) for half in (0, 1)]
-        log_ratios = {kind: LogRatio(**part_of(tensors, f"log ratio {kind}")) for kind in json.loads(metadata["kinds"])}
+        log_ratios = {kind: LogRatio(**part_of(tensors, f"log ratio {kind}")) for kind in settings["kinds"]}
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         problem = " ".join(str(error).split())[:120]
         raise InputError(f"{path}: cannot be read as what evidence has learned ({problem})") from None

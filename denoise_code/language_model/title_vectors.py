@@ -8,7 +8,9 @@ park attention there whatever it is. Knows nothing of prompts and of scores of w
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,44 @@ STATES_BYTES = (
 TOKENS_AT_ONCE = 2048  # of titles: little memory beside that of any model, and enough to keep a GPU busy
 
 
+@dataclass(frozen=True)
+class TitleBatches:
+    """Titles as tokens, and which are read at once: the shortest first, so that there is little padding.
+
+    tokens: ids of each title. order (N,): numbers of titles by length. runs: slices of `order`. The same titles give the same batches,
+    and so the same states to the last bit, whether they are read at one go or not.
+    """
+
+    tokens: list[list[int]]
+    order: list[int]
+    runs: list[slice]
+
+
+def title_batches(model, tokenizer, titles: list[str]) -> TitleBatches:
+    """Raises InputError for a title that the model cannot read."""
+    tokens = [tokenizer(fold_title(title))["input_ids"] or [tokenizer.eos_token_id] for title in titles]
+    check_length(model.config, max(map(len, tokens)), "a title")
+    order = sorted(range(len(titles)), key=lambda number: len(tokens[number]))
+    return TitleBatches(tokens, order, slices([len(tokens[number]) for number in order], TOKENS_AT_ONCE))
+
+
+def states_of_batches(
+    model, tokenizer, batches: TitleBatches, runs: Iterable[slice], layers: list[int], pool
+) -> Iterator[torch.Tensor]:
+    """(K, B, D) float32 on the CPU for each of some runs of `batches`; layers and pool as of `read_title_states`."""
+    inputs = {}
+
+    def pooled(states):
+        return pool(states, inputs["attention_mask"]).float()
+
+    with torch.inference_mode(), layer_outputs(model, layers, pooled) as states_by_layer:
+        for run in runs:
+            inputs = pad_texts([batches.tokens[number] for number in batches.order[run]], tokenizer.pad_token_id)
+            inputs = {name: values.to(model.device) for name, values in inputs.items()}
+            last_states = decoder_of(model)(**inputs, use_cache=False)[0]  # (B, T, D)
+            yield torch.stack(states_by_layer or [pooled(last_states)]).cpu()  # (K, B, D)
+
+
 def read_title_states(model, tokenizer, titles: list[str], layers: list[int], pool) -> torch.Tensor:
     """`pool` of each title's hidden states after each of `layers`: (K, N, D) float32 on the CPU; later layers are not run.
 
@@ -42,24 +82,12 @@ def read_title_states(model, tokenizer, titles: list[str], layers: list[int], po
     """
     from tqdm import tqdm
 
-    tokens = [tokenizer(fold_title(title))["input_ids"] or [tokenizer.eos_token_id] for title in titles]
-    check_length(model.config, max(map(len, tokens)), "a title")
-    order = sorted(range(len(titles)), key=lambda number: len(tokens[number]))  # little padding
-    states_of_titles, inputs = None, {}
-
-    def pooled(states):
-        return pool(states, inputs["attention_mask"]).float()
-
-    with torch.inference_mode(), layer_outputs(model, layers, pooled) as states_by_layer:
-        runs = slices([len(tokens[number]) for number in order], TOKENS_AT_ONCE)
-        for run in tqdm(runs, desc="read titles", unit="batch", leave=False):
-            inputs = pad_texts([tokens[number] for number in order[run]], tokenizer.pad_token_id)
-            inputs = {name: values.to(model.device) for name, values in inputs.items()}
-            last_states = decoder_of(model)(**inputs, use_cache=False)[0]  # (B, T, D)
-            of_batch = torch.stack(states_by_layer or [pooled(last_states)]).cpu()  # (K, B, D)
-            if states_of_titles is None:  # K and D are known now
-                states_of_titles = torch.empty(of_batch.shape[0], len(titles), of_batch.shape[2])
-            states_of_titles[:, order[run]] = of_batch
+    batches, states_of_titles = title_batches(model, tokenizer, titles), None
+    runs = tqdm(batches.runs, desc="read titles", unit="batch", leave=False)
+    for run, of_batch in zip(batches.runs, states_of_batches(model, tokenizer, batches, runs, layers, pool)):  # (K, B, D)
+        if states_of_titles is None:  # K and D are known now
+            states_of_titles = torch.empty(of_batch.shape[0], len(titles), of_batch.shape[2])
+        states_of_titles[:, batches.order[run]] = of_batch
     return states_of_titles
 
 
@@ -185,3 +213,4 @@ def save_tensors(path: Path, tensors: dict, record: dict, catalogue: list[str] |
         metadata["catalogue"] = fingerprint_of_catalogue(catalogue)
     with write_atomically(path) as partial:
         save_file(tensors, partial, metadata=metadata)
+        partial.chmod(0o644)  # the library gives nobody else the right to read

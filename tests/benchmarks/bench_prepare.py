@@ -82,10 +82,9 @@ def write_files(folder: Path, total: int) -> None:
 
 def measure_reading(path: Path) -> None:
     """Processor seconds, so that other work on the machine counts less, and the peak of the process's memory."""
-    from preparation.tables import Columns, read_log
-
     from denoise_code.common.delimited import Dialect
     from denoise_code.common.records import open_table
+    from denoise_code.data_set.log.tables import Columns, read_log
 
     started = time.process_time()
     columns = Columns("user", "item", "timestamp", "rating")

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from denoise_code.cleaning_report import CleaningReport, EvidenceRow, RarityRow, SelfTest, verdict, write_report
+from denoise_code.cleaning.report import CleaningReport, EvidenceRow, RarityRow, SelfTest, verdict, write_report
 from denoise_code.common.page import percent, table
 from denoise_code.common.suspects import OPEN, Item, SuspiciousInteraction, suspects_section
 

@@ -1,6 +1,7 @@
 """denoise_code/data_set/evidence_files.py: what stage 2 writes is what stage 3 reads, and nothing else is read."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,16 +137,23 @@ def test_another_catalogue_is_refused(tmp_path):
 
 
 def test_the_record_stands_only_beside_its_own_arrays(tmp_path, monkeypatch):
-    """A run that dies between the two files leaves none that says it is whole."""
+    """A run that dies while it writes leaves the old files; one that dies between the two leaves none that says it is whole."""
     write_evidence(tmp_path, some_evidence())
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def die(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("safetensors.numpy.save_file", die)
+    with monkeypatch.context() as patch:
+        patch.setattr("safetensors.numpy.save_file", die)
+        with pytest.raises(KeyboardInterrupt):
+            write_evidence(tmp_path, some_evidence())
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    rename = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda path, target: die() if target.name == RECORD else rename(path, target))
     with pytest.raises(KeyboardInterrupt):
         write_evidence(tmp_path, some_evidence())
-    assert not (tmp_path / RECORD).exists() and (tmp_path / ARRAYS).exists()
+    assert [path.name for path in tmp_path.iterdir()] == [ARRAYS]
 
 
 def test_rows_that_evidence_was_made_for(tmp_path):

@@ -8,9 +8,9 @@ import pandas as pd
 import prepare_noise_data as prepare
 import pytest
 from conftest import SPLITS, good_rows, prepare_refused, prepare_run, write_log
-from preparation import titles
 
 from denoise_code.data_set.catalogue import read_catalogue
+from denoise_code.data_set.log import titles
 from denoise_code.data_set.rows import read_windows
 
 
@@ -152,7 +152,7 @@ def test_csv_separator_and_encoding(tmp_path, capsys):
     text = "user;item;timestamp;title;stars\n" + "\n".join(f'{u};{i};{i};"Café; {i}";{i}' for u in range(12) for i in range(3))
     (tmp_path / "log.csv").write_bytes(text.encode("latin-1"))
     source = ["csv", "--interactions", tmp_path / "log.csv", "--separator", ";"]
-    prepare_refused(capsys, tmp_path, [*source, "--name", "X", "--output_root", tmp_path], "--encoding of the source csv")
+    prepare_refused(capsys, tmp_path, [*source, "--name", "X", "--output_root", tmp_path], "for a table of columns --encoding")
     source += ["--encoding", "latin-1", "--rating_column", "stars", "--min_rating", 1]
     assert read_catalogue(prepared(tmp_path, *source)) == ["", "Café; 1", "Café; 2"]
     (tmp_path / "tabs.csv").write_text(

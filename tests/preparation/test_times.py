@@ -1,13 +1,13 @@
-"""data/preparation/times.py: times by all their digits, in their order, whatever they are written as."""
+"""denoise_code/data_set/log/times.py: times by all their digits, in their order, whatever they are written as."""
 
 from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from preparation import times
 
 from denoise_code.common.errors import InputError
+from denoise_code.data_set.log import times
 
 
 def read(*chunks):

@@ -8,10 +8,10 @@ import numpy as np
 
 from denoise_code.common.delimited import DelimitedTable
 from denoise_code.common.errors import InputError
-from preparation.keys import Codes, keys_that_nearly_meet, plain
-from preparation.log import Account, Log
-from preparation.times import Times
-from preparation.titles import TitleVotes
+from denoise_code.data_set.log.keys import Codes, keys_that_nearly_meet, plain
+from denoise_code.data_set.log.log import Account, Log
+from denoise_code.data_set.log.times import Times
+from denoise_code.data_set.log.titles import TitleVotes
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def read_log(table, columns: Columns, account: Account) -> Log:
         count += len(user_codes[-1])
     moments, decimals = times.result() if columns.time is not None else (np.arange(count), 0)
     log = log_of(users, items, user_codes, item_codes, moments, decimals)
-    log = replace(log, ratings=np.concatenate(ratings) if ratings else None)
+    log = replace(log, ratings=np.concatenate(ratings) if ratings else None, times_are_dates=bool(times.are_dates))
     note_log(log, table, times.cut, account)
     if columns.title is None or columns.title == columns.item:
         return log

@@ -11,6 +11,7 @@ class Log:
 
     times are whole numbers of 10^-decimals of the file's unit; ratings are (N,) float64, None where a source has none;
     rows (N,) int64 are the numbers of the input's records, from 0; user_keys[user] and item_keys[item] are the log's own.
+    times_are_dates: whether they were ISO dates, so that the unit is seconds since 1970.
     """
 
     users: np.ndarray
@@ -22,6 +23,7 @@ class Log:
     rows: np.ndarray | None = None
     user_keys: list | None = None
     item_keys: list | None = None
+    times_are_dates: bool = False
 
     def pick(self, rows: np.ndarray) -> "Log":
         """The log with these rows only, all titles and keys kept."""

@@ -2,17 +2,14 @@
 
 import html
 import re
-import unicodedata
 from dataclasses import replace
 
 import numpy as np
 
-from preparation.keys import Codes
-from preparation.log import Log
+from denoise_code.data_set.log.keys import Codes
+from denoise_code.data_set.log.log import Log
+from denoise_code.data_set.titles import fold_title
 
-ARTICLES = "The|A|An|La|Le|Les|L'|Il|Lo|I|Gli|El|Los|Las|Der|Die|Das|Det|Den|De|Het|O|Os|As"
-FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs that are blank: Hangul fillers, the empty Braille cell
-TRAILING_ARTICLE = re.compile(rf"^(?P<head>.+?), (?P<article>{ARTICLES})(?P<rest>( \(.*)?)$")
 TAGS = "a|abbr|b|big|body|br|button|center|div|em|font|form|h[1-6]|head|hr|html|i|iframe|img|input|label|li|link|meta|noscript|ol"
 TAGS += "|p|s|script|small|span|strike|strong|style|sub|sup|svg|table|tbody|td|th|title|tr|tt|u|ul"
 TAG = re.compile(rf"<(script|style)\b.*?(</\1\s*>|$)|<!--.*?(-->|$)|</?({TAGS})(\s[^<>]*)?/?>", re.IGNORECASE | re.DOTALL)
@@ -20,15 +17,6 @@ TAG = re.compile(rf"<(script|style)\b.*?(</\1\s*>|$)|<!--.*?(-->|$)|</?({TAGS})(
 PAGE_CODE = re.compile(
     r"(\bvar\s+[\w$]+\s*=|\bfunction\s*\w*\s*\([\w\s,]*\)\s*\{|\bwindow\.\w+\s*=|\.getTime\s*\(\)).*", re.DOTALL
 )
-
-
-def article_first(title: str) -> str:
-    """'Hunt for Red October, The (1990)' -> 'The Hunt for Red October (1990)', as MovieLens does not write it."""
-    found = TRAILING_ARTICLE.match(title)
-    if not found:
-        return title
-    article = found["article"]
-    return f"{article}{'' if article.endswith(chr(39)) else ' '}{found['head']}{found['rest']}"
 
 
 class TitleVotes:
@@ -73,7 +61,7 @@ class TitleVotes:
 
 def clean_titles(log: Log, words: int = 0) -> tuple[Log, str]:
     """The log with titles as text, untitled items None, and what was done in a line. words: keep the first so many; 0: all."""
-    folded = [title if title is None else fold(title) for title in log.titles]
+    folded = [title if title is None else fold_title(title) for title in log.titles]
     clean = [clean_title(title) or None if title else None for title in folded]
     cut = [title and " ".join(title.split()[: words or None]) for title in clean]
     emptied = sum(bool(before) and not after for before, after in zip(folded, clean))
@@ -90,19 +78,4 @@ def clean_title(title: str) -> str:
     """Entities decoded (also those encoded again and again), tags and the page's own code left out, white space folded."""
     while (decoded := html.unescape(title)) != title:
         title = decoded
-    return fold(PAGE_CODE.sub("", TAG.sub(" ", title)))
-
-
-def fold(title: str) -> str:
-    """White space and control characters folded to single spaces; halves of broken characters left out.
-
-    Invisible characters stay within a text (some scripts need them); alone they are none.
-    """
-    text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", title)
-    text = " ".join(text.encode("utf-8", "ignore").decode().split())
-    return text if any(visible(character) for character in text) else ""
-
-
-def visible(character: str) -> bool:
-    """Whether a character shows anything: no blank, no zero-width mark, no filler."""
-    return unicodedata.category(character) not in ("Cf", "Cc", "Zs", "Zl", "Zp", "Mn", "Me") and character not in FILLERS
+    return fold_title(PAGE_CODE.sub("", TAG.sub(" ", title)))

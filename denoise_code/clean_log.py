@@ -1,0 +1,226 @@
+"""A log in, the same log out, with the probability of each line that it does not belong to its user, and what would fit instead.
+
+Reads   any table of interactions that stage 0 reads: delimited text, JSON lines, Parquet, compressed or not.
+Writes  into the folder --out, by default my_log_cleaned beside my_log.csv:
+        scored.csv    every line and column of the log, and the new columns
+        cleaned.csv   the log without the lines that are flagged, or with their items exchanged (--replace)
+        edits.csv     what was changed
+        report.html   how much noise there is, whether to trust it, the most suspicious lines
+        and what the next run need not do again: title vectors, evidence, what was learned
+
+    ./denoise.sh my_log.csv
+    ./denoise.sh my_log.tsv --separator tab --user_column who --item_column what --time_column when --threshold 0.8 --replace
+    ./denoise.sh tomorrow.csv --like my_log_cleaned
+
+Everything is learned from the log itself. Started again after a kill, it goes on where it was; with another --threshold it learns nothing
+anew. With --like the lines are judged in the context of the log in FOLDER, with what was learned there.
+"""
+
+import argparse
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the root, where denoise_code lies
+
+from denoise_code.common.errors import Parser, input_errors
+from denoise_code.common.options import at_least, ranged, share
+from denoise_code.data_set.log.csv_source import add_table_options, check_table_options
+
+THRESHOLD = 0.5
+WITHOUT_LIKE = {
+    "window": 11,
+    "noise_share": None,
+    "language_model": "base",
+    "base_model": None,
+    "seed": 0,
+}  # --like takes FOLDER's
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = Parser(
+        prog="denoise.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("log", type=Path, metavar="LOG", help="the file of interactions (needed)")
+    add_table_options(parser)
+    add("--out", type=Path, metavar="FOLDER", help="where the files go (default: beside the log, <its name>_cleaned)")
+    add("--threshold", type=ranged(float, 0, 1), help=f"lines above this probability are flagged (default: {THRESHOLD})")
+    add(
+        "--drop", type=share, metavar="SHARE", help="flag this share of the log, the most suspicious lines (default: --threshold)"
+    )
+    add("--replace", action="store_true", help="cleaned.csv has another item in flagged lines (default: it leaves them out)")
+    add("--like", type=Path, metavar="FOLDER", help="judge new lines by what the log in FOLDER taught (default: by this log)")
+    add("--noise_share", type=share, help="share of noise that probabilities assume (default: the smaller of 0.1 and the bound)")
+    add("--window", type=at_least(3), help="longest run of a user's items that is read at once (default: 11)")
+    add("--language_model", choices=["base", "none"], help="none: titles are not read (default: base)")
+    add("--base_model", help="language model that reads titles (default: SmolLM2-135M-Instruct, which reads English)")
+    add("--seed", type=at_least(0), help="seed of all that is drawn (default: 0)")
+    args = parser.parse_args(argv)
+    check_table_options(parser, args)
+    check_args(parser, args)
+    return args
+
+
+def check_args(parser: Parser, args: argparse.Namespace) -> None:
+    """Refuse options that contradict each other, and fill in the defaults."""
+    if args.threshold is not None and args.drop is not None:
+        parser.error("--threshold and --drop: one of them says what is flagged")
+    args.threshold = THRESHOLD if args.threshold is None else args.threshold
+    given = [name for name in WITHOUT_LIKE if getattr(args, name) is not None]
+    if args.like is not None and given:
+        parser.error(f"--{given[0]} and --like: lines are judged as the log in {args.like} was")
+    if args.language_model == "none" and args.base_model:
+        parser.error("--language_model none and --base_model contradict each other")
+    for name, default in WITHOUT_LIKE.items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)
+
+
+def main(argv=None) -> None:
+    args = parse_args(argv)
+    with input_errors("denoise.sh"):
+        clean(args, shlex.join(["./denoise.sh", *map(str, sys.argv[1:] if argv is None else argv)]))
+
+
+def clean(args: argparse.Namespace, command: str) -> None:
+    from denoise_code.cleaning.folder import default_folder, make_folder, read_log_file, write_files
+    from denoise_code.cleaning.records import edits_of, judge_records
+    from denoise_code.common.resources import Steps
+
+    steps = Steps()
+    folder = args.out or default_folder(args.log)
+    judge = judge_asked_for(args, folder)
+    # 1. The records of the log, each cell as it is written; their interactions and windows
+    with steps.step("read the log"):
+        given = read_log_file(args)
+        prepared = judge.prepare(given.log, given.whole.where)
+        make_folder(folder, args.log)
+    print("\n".join([prepared.title_changes, *given.account.lines(), *given.account.notes]), flush=True)
+    # 2. What a language model knows of each title
+    with steps.step("title vectors"):
+        vectors = judge.read_titles(prepared)
+    # 3. How suspicious each record is, what would stand there, which are flagged
+    with steps.step("evidence and replacements"):
+        judged = judge.judge(prepared, vectors)
+    records = judge_records(prepared.distinct, judged, reads_titles=vectors is not None)
+    edits = edits_of(records, flag(args, prepared, records), args.replace)
+    # 4. Whether planted noise is found
+    with steps.step("self-test"):
+        copy = judge.test(prepared, vectors, judged)
+    # 5. The files
+    with steps.step("write the files"):
+        report = report_of(args, given, prepared, judged, records, edits, judge.users_of_item(prepared), copy)
+        run = run_of(args, command, judge, given, prepared, edits, report) | {"reads_titles": vectors is not None}
+        write_files(folder, given, prepared, records, edits, report, run, steps, keeps_log=args.like is None)
+    say_what_came_out(folder, report)
+
+
+def judge_asked_for(args: argparse.Namespace, folder: Path):
+    """Who judges the records."""
+    from denoise_code.cleaning.judges import JudgeByItself, Settings, judge_like
+    from denoise_code.language_model.loading import EMBEDDED_MODEL
+
+    if args.like is not None:
+        return judge_like(folder, args.like, args.in_order)
+    base_model = None if args.language_model == "none" else args.base_model or EMBEDDED_MODEL
+    return JudgeByItself(folder, Settings(args.window, args.noise_share, base_model, args.seed))
+
+
+def flag(args: argparse.Namespace, prepared, records):
+    """(N,) bool: the records that --threshold or --drop flags."""
+    from denoise_code.cleaning.records import flag_above, flag_most_suspicious
+
+    if args.drop is None:
+        return flag_above(records, args.threshold)
+    return flag_most_suspicious(records, prepared.distinct.interaction_of_record, args.drop)
+
+
+def report_of(args: argparse.Namespace, given, prepared, judged, records, edits, users_of_item, copy):
+    """All that report.html says. copy: the judged copy of the self-test, or None."""
+    import numpy as np
+
+    from denoise_code.cleaning.figures import evidence_rows, most_suspicious, rarity_rows
+    from denoise_code.cleaning.report import CleaningReport
+    from denoise_code.cleaning.self_test import self_test_figures
+    from denoise_code.data_set.evidence_files import noise_probability
+
+    threshold, self_test = args.threshold, None
+    if args.drop is not None:
+        threshold = float(records.probability[edits.flagged].min()) if edits.flagged.any() else 1.0
+    if copy is not None:
+        if args.drop is None:
+            flagged = noise_probability(copy.r, judged.noise_share) > args.threshold
+        else:
+            flagged = copy.r >= (records.r[edits.flagged].min() if edits.flagged.any() else np.inf)
+        self_test = self_test_figures(copy, flagged)
+    return CleaningReport(
+        log=args.log.name,
+        n_records=len(records.r),
+        n_users=len(np.unique(prepared.log.users)),
+        n_items=len(np.unique(prepared.log.items)),
+        status_counts=records.status_counts(),
+        noise_share=judged.noise_share,
+        share_bound=judged.interactions.share_bound,
+        threshold=threshold,
+        n_flagged=int(edits.flagged.sum()),
+        suspects=most_suspicious(prepared, records, edits.flagged, given.location),
+        self_test=self_test,
+        rarity=rarity_rows(prepared, records, edits.flagged, users_of_item),
+        evidence=evidence_rows(judged.interactions.said),
+        drop_share=args.drop,
+        is_replaced=args.replace,
+    )
+
+
+def run_of(args: argparse.Namespace, command: str, judge, given, prepared, edits, report) -> dict:
+    """run.json, but for costs and fingerprints."""
+    return {
+        "command": command,
+        "options": {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
+        "settings": asdict(judge.settings),
+        "in_order": args.in_order,
+        "times_are_dates": given.log.times_are_dates,
+        "counts": {
+            **given.account.as_json(),
+            "users": report.n_users,
+            "items": report.n_items,
+            "status": report.status_counts,
+            "items_without_title": int((~prepared.has_title[1:]).sum()),
+            "flagged": report.n_flagged,
+            "left_out": int(edits.left_out.sum()),
+            "exchanged": int(edits.exchanged.sum()),
+            "flagged_without_replacement": int((edits.flagged & ~edits.left_out & ~edits.exchanged).sum()),
+        },
+        "notes": given.account.notes,
+        "titles": prepared.title_changes,
+        "noise_share": report.noise_share,
+        "share_bound": report.share_bound,
+        "threshold": report.threshold,
+        "self_test": report.self_test and asdict(report.self_test),
+        "rarity": [asdict(row) for row in report.rarity],
+    }
+
+
+def say_what_came_out(folder: Path, report) -> None:
+    """The figures that a person acts on."""
+    n_judged = report.n_records - report.status_counts["too_short"]
+    print(
+        f"noise at most {report.share_bound:.1%} ({report.confidence:.0%} confidence), {report.noise_share:.1%} is assumed\n"
+        f"{report.n_flagged:,} of {n_judged:,} judged lines are above a probability of {report.threshold:.3g}"
+    )
+    for status, count in report.status_counts.items():
+        if count and status != "scored":
+            print(f"  {status} {count:,}")
+    test = report.self_test
+    if test is not None:
+        right = "" if test.right is None else f"; {test.right:.0%} of the flagged are planted"
+        print(
+            f"self-test: {test.found:.0%} of {test.n_planted:,} planted interactions are flagged, {test.lost:.1%} of the others{right}"
+        )
+    print(f"wrote {folder}: scored.csv, cleaned.csv, edits.csv, report.html")
+
+
+if __name__ == "__main__":
+    main()

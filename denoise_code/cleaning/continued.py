@@ -1,0 +1,105 @@
+"""New records judged in the context of a log that was judged before, by what was learned there. Arrays, no files.
+
+Windows hold the old and the new interactions of the users who have new ones. What items have to do with each other is counted in the old
+log alone, and nothing is learned.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from denoise_code.cleaning.records import JudgedLog, PreparedLog
+from denoise_code.common.errors import InputError
+from denoise_code.data_set.evidence_files import FUSED, noise_probability
+from denoise_code.data_set.interactions import DataSet
+from denoise_code.data_set.log.log import Log
+from denoise_code.data_set.log.sequences import DistinctLog, data_set_of_log
+from denoise_code.data_set.log.titles import clean_titles
+from denoise_code.evidence import cooccurrence
+from denoise_code.evidence.learned import Learned, judge
+from denoise_code.judging import LEAST_PROBABILITY, REPLACED_AT_MOST, JudgedInteractions, Replacements
+from denoise_code.replacement import fit_ranker, replace_interactions
+
+
+@dataclass(frozen=True)
+class ContinuedLog:
+    """prepared: the old and the new interactions of the users who have new ones, and where each new record is among them.
+
+    old: all windows of the old log. Users and items have the same numbers in both; new ones come behind the old ones.
+    """
+
+    prepared: PreparedLog
+    old: DataSet
+
+    @property
+    def old_halves(self) -> np.ndarray:
+        """0 or 1 (U,) of each user of `old`, of the first halving."""
+        return self.prepared.halves[0, : len(self.old.interactions.user_names)]
+
+
+def continue_log(old: Log, new: Log, window: int, where) -> ContinuedLog:
+    """old: sorted, as a folder keeps it. new: records in file order; where(record) names one of them.
+
+    Raises InputError for a record that the old log has.
+    """
+    new, title_changes = clean_titles(new)
+    user_numbers, user_keys = numbers_behind(old.user_keys, new.user_keys)
+    item_numbers, item_keys = numbers_behind(old.item_keys, new.item_keys)
+    title_of_new = dict(zip(item_numbers.tolist(), new.titles))
+    titles = [*old.titles, *(title_of_new[item] for item in range(len(old.titles), len(item_keys)))]
+    decimals = max(old.decimals, new.decimals)
+    old_times, new_times = (log.times * 10 ** (decimals - log.decimals) for log in (old, new))
+    has_new = np.zeros(len(user_keys), dtype=bool)
+    has_new[user_numbers[new.users]] = True
+    context = has_new[old.users]  # (n_old,) bool
+    users = np.concatenate([old.users[context], user_numbers[new.users]])
+    items = np.concatenate([old.items[context], item_numbers[new.items]])
+    times = np.concatenate([old_times[context], new_times])
+    records = np.concatenate([np.full(context.sum(), -1), np.arange(len(new.users))])  # (m,) -1: of the old log
+    # equal (user, item, time): the old one first, then in the order of the file
+    order = np.lexsort((records, times, items, users))
+    is_first = np.r_[True, np.any([column[order][1:] != column[order][:-1] for column in (users, items, times)], axis=0)]
+    first = np.empty(len(order), dtype=np.int64)
+    first[order] = order[is_first][np.cumsum(is_first) - 1]  # (m,) which entry each one repeats
+    repeats_old = np.flatnonzero((records >= 0) & (records[first] < 0))
+    if len(repeats_old):
+        record = int(records[repeats_old].min())
+        raise InputError(
+            f"{where(record)}: the log that is continued has this user, item and time already ({len(repeats_old):,} such)"
+        )
+    kept = np.flatnonzero(first == np.arange(len(order)))
+    kept = kept[np.lexsort((kept, times[kept], users[kept]))]  # old ones come first at equal times
+    log = Log(users[kept], items[kept], times[kept], titles, None, decimals, records[kept], user_keys, item_keys)
+    row_of_entry = np.empty(len(order), dtype=np.int64)
+    row_of_entry[kept] = np.arange(len(kept))
+    is_new = records >= 0
+    distinct = DistinctLog(log, row_of_entry[first[is_new]], (first != np.arange(len(first)))[is_new])
+    prepared = PreparedLog(distinct, titles, data_set_of_log(log, window), title_changes)
+    return ContinuedLog(prepared, data_set_of_log(replace(old, titles=titles), window))
+
+
+def numbers_behind(old_keys: list[str], new_keys: list[str]) -> tuple[np.ndarray, list[str]]:
+    """(number (K,) of each new key, all keys by number): the old keys keep their numbers, others come behind them."""
+    numbers = {key: number for number, key in enumerate(old_keys) if number}  # 0 is padding
+    for key in new_keys:
+        numbers.setdefault(key, len(numbers) + 1)
+    return np.array([numbers[key] for key in new_keys], dtype=np.int64), ["", *numbers]
+
+
+def judge_continued(
+    continued: ContinuedLog,
+    learned: Learned,
+    said: dict,
+    vectors: np.ndarray | None,
+    noise_share: float,
+    seed: int,
+) -> JudgedLog:
+    """All interactions of `prepared`, and replacements, with the share of noise of the old log. said: what evidence.json has of it."""
+    prepared, old = continued.prepared, continued.old
+    counts = cooccurrence.count(old.interactions, old.n_items, old.train.shape[1])
+    r_by_kind = judge(prepared.data, learned, counts, vectors, prepared.halves)
+    ranker = fit_ranker(old, vectors, continued.old_halves, seed).ranker  # the same as was fitted for the old log
+    noise = noise_probability(r_by_kind[FUSED], noise_share)
+    least = 0.0 if len(noise) <= REPLACED_AT_MOST else LEAST_PROBABILITY
+    replacements = Replacements(replace_interactions(prepared.data, ranker, noise, least), {}, {})
+    return JudgedLog(JudgedInteractions(r_by_kind, {}, said), noise_share, replacements)

@@ -1,0 +1,76 @@
+"""The figures of a cleaned log that report.html shows: suspects between their neighbours, rare items, kinds of evidence. No files."""
+
+import numpy as np
+
+from denoise_code.cleaning.records import JudgedRecords, PreparedLog
+from denoise_code.cleaning.report import MOST_SUSPECTS, EvidenceRow, RarityRow
+from denoise_code.common.suspects import AROUND, Item, SuspiciousInteraction
+
+RARITY = ((1, 1), (2, 4), (5, 19), (20, None))  # users who have an item: from, to
+
+
+def users_having_items(users: np.ndarray, items: np.ndarray, n_items: int) -> np.ndarray:
+    """(n_items + 1,) how many users have each item, of interactions (n,)."""
+    pairs = np.unique(users * (n_items + 1) + items)  # (user, item) as one number
+    return np.bincount(pairs % (n_items + 1), minlength=n_items + 1)
+
+
+def rarity_rows(prepared: PreparedLog, judged: JudgedRecords, flagged: np.ndarray, users_of_item: np.ndarray) -> list[RarityRow]:
+    """Judged records by how many users have their item; flagged (N,) bool, users_of_item (n_items + 1,)."""
+    log = prepared.log
+    users = users_of_item[log.items[prepared.distinct.interaction_of_record]]  # (N,)
+    rows = []
+    for least, most in RARITY:
+        chosen = (users >= least) & (users <= (np.inf if most is None else most)) & ~np.isnan(judged.probability)
+        mean = float(judged.probability[chosen].mean()) if chosen.any() else None
+        rows.append(RarityRow(least, most, int(chosen.sum()), int(flagged[chosen].sum()), mean))
+    return rows
+
+
+def most_suspicious(
+    prepared: PreparedLog, judged: JudgedRecords, flagged: np.ndarray, place_of_record
+) -> list[SuspiciousInteraction]:
+    """Up to MOST_SUSPECTS interactions, the most suspicious first, each between the user's items around it.
+
+    place_of_record(record) -> text that tells a reader where it stands.
+    """
+    distinct, log = prepared.distinct, prepared.log
+    first_records = np.flatnonzero(~distinct.is_duplicate & ~np.isnan(judged.r))
+    order = first_records[np.argsort(-judged.r[first_records], kind="stable")][:MOST_SUSPECTS]
+
+    def item_of(item: int) -> Item:
+        return Item(log.item_keys[item], prepared.shown_titles[item] or "")
+
+    suspects = []
+    for record in order.tolist():
+        row = int(distinct.interaction_of_record[record])
+        before, after = (neighbours(log.users, row, step) for step in (-1, 1))
+        replacement = int(judged.replacement[record])
+        suspects.append(
+            SuspiciousInteraction(
+                location=place_of_record(record),
+                user=log.user_keys[log.users[row]],
+                item=item_of(log.items[row]),
+                probability=float(judged.probability[record]),
+                is_flagged=bool(flagged[record]),
+                replacement=item_of(replacement) if replacement else None,
+                before=[item_of(log.items[other]) for other in reversed(before)],
+                after=[item_of(log.items[other]) for other in after],
+            )
+        )
+    return suspects
+
+
+def neighbours(users: np.ndarray, row: int, step: int) -> list[int]:
+    """Up to AROUND rows of the same user beside a row of a sorted log, the nearest first; step -1: before it, 1: after it."""
+    rows = range(row + step, row + step * (AROUND + 1), step)
+    return [other for other in rows if 0 <= other < len(users) and users[other] == users[row]]
+
+
+def evidence_rows(said: dict) -> list[EvidenceRow]:
+    """Of what evidence.json says of its kinds."""
+    context = said["detection"]["auc_context"]
+    return [
+        EvidenceRow(kind, bound, context[kind]["auc"] if context.get(kind) else None)
+        for kind, bound in said["share_bound"].items()
+    ]

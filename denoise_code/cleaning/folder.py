@@ -1,0 +1,323 @@
+"""The folder of a cleaned log: what is kept from run to run, and what comes out. README.md has its columns."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from denoise_code.cleaning.records import (
+    Edits,
+    JudgedLog,
+    JudgedRecords,
+    PreparedLog,
+    added_columns,
+    judge_by_itself,
+    new_names,
+    too_small,
+    with_replacements,
+)
+from denoise_code.cleaning.report import CleaningReport, write_report
+from denoise_code.common.errors import InputError
+from denoise_code.common.files import fingerprint, write_atomically, write_json
+from denoise_code.common.progress import progress
+from denoise_code.common.records import ParquetTable
+from denoise_code.common.resources import Steps
+from denoise_code.data_set.catalogue import fingerprint_of_catalogue
+from denoise_code.data_set.evidence_files import VERSION, StoredEvidence, fingerprint_of_rows, write_evidence
+from denoise_code.data_set.log.csv_source import log_of_table, open_log_table, title_column
+from denoise_code.data_set.log.log import Account, Log
+from denoise_code.data_set.log.stored_log import csv_lines, write_interactions, write_keys
+from denoise_code.data_set.log.whole_tables import WholeTable
+from denoise_code.evidence.learned import Learned, load_learned, save_learned
+from denoise_code.evidence.options import EvidenceOptions
+from denoise_code.judging import Replacements
+from denoise_code.making_evidence import digest_of, judged_before, options_of, stored_evidence, stored_form
+
+SCORED, CLEANED, EDITS, REPORT, RUN = "scored.csv", "cleaned.csv", "edits.csv", "report.html", "run.json"
+LOG_FILES = ("interactions.csv", "users.csv", "items.csv")
+LEARNED, SELF_TEST = "learned.safetensors", "self_test.safetensors"
+RECORDS_AT_ONCE = 20_000  # turned into text at once
+ENDINGS = re.compile(r"(\.(csv|tsv|txt|dat|data|inter|jsonl?|ndjson|parquet|gz|bz2|xz|zst|zip|tar|tgz))+$", re.IGNORECASE)
+
+
+def default_folder(log: Path) -> Path:
+    """my_log.csv.gz -> my_log_cleaned, beside it."""
+    return log.with_name(f"{ENDINGS.sub('', log.name) or log.name}_cleaned")
+
+
+def make_folder(folder: Path, log: Path) -> None:
+    """Make the folder, and remove what a killed run left half written. Refuses one in which the log itself would be replaced."""
+    if log.parent.resolve() == folder.resolve() and log.name in (SCORED, CLEANED, EDITS, RUN, *LOG_FILES):
+        raise InputError(f"--out {folder}: {log.name} there is the log itself, which would be replaced")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for partial in folder.glob(".*.partial-*"):
+            partial.unlink()
+    except OSError as error:
+        raise InputError(f"--out {folder}: cannot be made ({error.strerror or error})") from None
+
+
+@contextmanager
+def together(folder: Path, names: list[str]) -> Iterator[dict[str, Path]]:
+    """Where to write these files of a folder: they take their places when all are written, so that a full disk leaves the old ones."""
+    try:
+        with ExitStack() as stack:
+            yield {name: stack.enter_context(write_atomically(folder / name)) for name in names}
+    except OSError as error:
+        raise InputError(
+            f"{folder}: {', '.join(names)} cannot be written ({error.strerror or error}); the old ones stay"
+        ) from None
+
+
+# ---------------------------------------------------------------- what is kept
+
+
+def sources_of_evidence(prepared: PreparedLog, vectors: np.ndarray | None, seed: int) -> str:
+    """SHA-256 of all that r is made of."""
+    log = prepared.log
+    parts = [VERSION, seed, prepared.data.train.shape[1], digest_of(log.users), digest_of(log.items), log.user_keys]
+    parts += [None if vectors is None else digest_of(vectors)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def judge_and_keep(
+    folder: Path, prepared: PreparedLog, vectors: np.ndarray | None, options: EvidenceOptions
+) -> tuple[JudgedLog, Learned]:
+    """All interactions of the log, judged and with replacements, and what was learned; read from the folder where it has them.
+
+    r is kept where the log, its title vectors and the seed are the same, replacements where the share of noise is as well.
+    """
+    sources, stored = sources_of_evidence(prepared, vectors, options.seed), stored_evidence(folder)
+    learned = None
+    if (
+        stored is not None
+        and stored.record["sources"] == sources
+        and fingerprint_of_learned(folder) == stored.record.get("learned")
+    ):
+        learned = learned_before(folder)
+    if learned is not None:
+        interactions = judged_before(stored)
+        if stored.record["options"] == options_of(options):
+            replacements = Replacements(stored.train_replacements, {}, stored.record["replacements"])
+            return JudgedLog(interactions, stored.noise_share, replacements), learned
+    else:
+        with too_small():
+            interactions = judge_by_itself(prepared, vectors, options.seed)
+        learned = interactions.learned
+        write_or_refuse(folder / LEARNED, lambda: save_learned(folder / LEARNED, learned))
+        nothing = Replacements(np.zeros(len(prepared.data.interactions), dtype=np.int64), {}, {})
+        keep_evidence(folder, prepared, JudgedLog(interactions, 0.0, nothing), sources, None)  # replacements are still to come
+    with too_small():
+        judged = with_replacements(prepared, interactions, vectors, options)
+    keep_evidence(folder, prepared, judged, sources, options_of(options))
+    return judged, learned
+
+
+def learned_before(folder: Path) -> Learned | None:
+    """What was learned; None where it cannot be read, as what another version of this code wrote."""
+    try:
+        return load_learned(folder / LEARNED)
+    except InputError:
+        return None
+
+
+def fingerprint_of_learned(folder: Path) -> str | None:
+    return fingerprint(folder / LEARNED) if (folder / LEARNED).exists() else None
+
+
+def keep_evidence(folder: Path, prepared: PreparedLog, judged: JudgedLog, sources: str, options: dict | None) -> None:
+    """evidence.safetensors and evidence.json, as of a denoised folder whose rows are all train rows."""
+    data = prepared.data
+    windows = np.where(data.train >= 0, data.interactions.items[data.train], 0)  # (N, W)
+    record = {
+        "version": VERSION,
+        "files": [],
+        "rows": {"train": fingerprint_of_rows(data.interactions.users[data.train[:, -1]] + 1, windows)},
+        "catalogue": fingerprint_of_catalogue(prepared.log.titles),
+        "n_interactions": len(data.interactions),
+        "disagreements": 0,
+        **judged.interactions.said,
+        "kinds": list(judged.interactions.train),
+        "noise_share": float(judged.noise_share),
+        "replacements": judged.replacements.said,
+        "sources": sources,
+        "options": options,
+        "learned": fingerprint_of_learned(folder),
+    }
+    evidence: StoredEvidence = stored_form(data, judged.interactions, judged.replacements, record)
+    write_evidence(folder, evidence)
+
+
+def write_or_refuse(path: Path, write) -> None:
+    """What cannot be written is named, whatever the library calls it."""
+    from safetensors import SafetensorError
+
+    try:
+        write()
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: cannot be written ({' '.join(str(error).split())[:120]})") from None
+
+
+# ---------------------------------------------------------------- what comes out
+
+
+@dataclass(frozen=True)
+class LogColumns:
+    """Where a log's columns stand in its file, from 0; title None where the file has none. has_header: whether the file names them."""
+
+    user: int
+    item: int
+    title: int | None
+    has_header: bool
+
+
+@dataclass(frozen=True)
+class GivenLog:
+    """A log's file as it was read: every cell, the interactions, and what became of its records."""
+
+    whole: WholeTable
+    log: Log
+    account: Account
+    columns: LogColumns
+
+    def location(self, record: int) -> str:
+        """Where a person finds a record."""
+        kind = "row" if isinstance(self.whole.table, ParquetTable) else "line"
+        return f"{kind} {self.whole.line_of(record):,}"
+
+
+def read_log_file(args) -> GivenLog:
+    """The file args.log as the options of `csv_source` describe it; items have no title where nothing gives them one."""
+    whole, account = WholeTable(open_log_table(args.log, args)), Account()
+    title = None if args.titles else title_column(whole, args)
+    log = log_of_table(whole, args, account)
+    if title is None and not args.titles:
+        account.notes.append("no column of titles: items are judged without a language model")
+        log = replace(log, titles=[None] * len(log.titles))
+    places = [whole.names.index(name) for name in (args.user_column, args.item_column)]
+    columns = LogColumns(*places, None if title is None else whole.names.index(title), not args.no_header)
+    return GivenLog(whole, log, account, columns)
+
+
+@dataclass(frozen=True)
+class LogTexts:
+    """What the log calls items: keys, titles (n_items + 1,), at 0 empty."""
+
+    keys: np.ndarray
+    titles: np.ndarray
+
+
+def texts_of_log(prepared: PreparedLog) -> LogTexts:
+    keys = ["", *prepared.log.item_keys[1:]]
+    titles = ["", *(title or "" for title in prepared.shown_titles[1:])]
+    return LogTexts(np.array(keys, dtype=object), np.array(titles, dtype=object))
+
+
+def write_records(
+    paths: dict[str, Path],
+    whole: WholeTable,
+    columns: LogColumns,
+    items: np.ndarray,
+    texts: LogTexts,
+    judged: JudgedRecords,
+    edits: Edits,
+) -> None:
+    """scored.csv, cleaned.csv and edits.csv. items (N,): of the records."""
+    added = added_columns(judged)
+    names = new_names(
+        [*added, "replacement_item", "replacement_title", *(f"probability_{kind}" for kind in judged.by_kind)], whole.names
+    )
+    with (
+        paths[SCORED].open("w", encoding="utf-8", newline="") as scored,
+        paths[CLEANED].open("w", encoding="utf-8", newline="") as cleaned,
+        paths[EDITS].open("w", encoding="utf-8", newline="") as edited,
+    ):
+        scored.write(csv_lines([[name] for name in [*whole.names, *names]]))
+        if columns.has_header:
+            cleaned.write(csv_lines([[name] for name in whole.names]))
+        edited.write("line,user,item,title,noise_probability,replacement_item,replacement_title\n")
+        for start in progress(range(0, whole.n_records, RECORDS_AT_ONCE), "write lines", "batch"):
+            stop = min(start + RECORDS_AT_ONCE, whole.n_records)
+            cells = [whole.texts(place, start, stop) for place in range(len(whole.names))]
+            replacement = judged.replacement[start:stop]
+            new_items, new_titles = texts.keys[replacement].tolist(), texts.titles[replacement].tolist()
+            probability = number_texts(judged.probability[start:stop])
+            scored.write(
+                csv_lines(
+                    [
+                        *cells,
+                        probability,
+                        number_texts(judged.rank[start:stop]),
+                        added["status"][start:stop].tolist(),
+                        new_items,
+                        new_titles,
+                        *(number_texts(values[start:stop]) for values in judged.by_kind.values()),
+                    ]
+                )
+            )
+            changed = np.flatnonzero(edits.left_out[start:stop] | edits.exchanged[start:stop]).tolist()
+            titles = texts.titles[items[start:stop]] if columns.title is None else cells[columns.title]
+            lines = [[str(whole.line_of(start + place)) for place in changed]]
+            lines += [
+                [column[place] for place in changed] for column in (cells[columns.user], cells[columns.item], titles, probability)
+            ]
+            lines += [[column[place] for place in changed] for column in (new_items, new_titles)]
+            edited.write(csv_lines(lines))
+            cleaned.write(csv_lines(cleaned_cells(cells, columns, edits, start, new_items, new_titles)))
+
+
+def cleaned_cells(
+    cells: list[list[str]], columns: LogColumns, edits: Edits, start: int, new_items: list[str], new_titles: list[str]
+) -> list[list[str]]:
+    """The columns of some records, from number `start` on, without those that are left out, others with another item and title."""
+    count = len(new_items)
+    kept = np.flatnonzero(~edits.left_out[start : start + count]).tolist()
+    exchanged = edits.exchanged[start : start + count].tolist()
+    new_texts = {columns.item: new_items}
+    if columns.title is not None and columns.title != columns.item:
+        new_texts[columns.title] = new_titles
+    result = []
+    for place, texts in enumerate(cells):
+        others = new_texts.get(place)
+        result.append([texts[row] if others is None or not exchanged[row] else others[row] for row in kept])
+    return result
+
+
+def number_texts(values: np.ndarray) -> list[str]:
+    """Numbers (n,) with six digits, NaN as an empty text."""
+    return ["" if value != value else f"{value:.6g}" for value in values.tolist()]
+
+
+def write_files(
+    folder: Path,
+    given: GivenLog,
+    prepared: PreparedLog,
+    judged: JudgedRecords,
+    edits: Edits,
+    report: CleaningReport,
+    run: dict,
+    steps: Steps,
+    keeps_log: bool,
+) -> None:
+    """All files for people, and run.json with costs and fingerprints: all of them new, or all as they were.
+
+    keeps_log: the log is written as well as stage 0 writes it, with nothing injected, for --like.
+    """
+    names = [RUN, SCORED, CLEANED, EDITS, REPORT, *(LOG_FILES if keeps_log else [])]
+    items = prepared.log.items[prepared.distinct.interaction_of_record]  # (N,)
+    with together(folder, names) as paths:
+        write_records(paths, given.whole, given.columns, items, texts_of_log(prepared), judged, edits)
+        write_report(paths[REPORT], report)
+        if keeps_log:
+            nothing = np.zeros(len(prepared.log.items), dtype=np.int64)
+            write_interactions(paths["interactions.csv"], prepared.log, prepared.log.items, nothing)
+            write_keys(paths["users.csv"], paths["items.csv"], prepared.log)
+        fingerprints = {name: fingerprint(paths[name]) for name in names[1:]}
+        if keeps_log:
+            fingerprints[LEARNED] = fingerprint_of_learned(folder)
+        write_json(paths[RUN], run | {"fingerprints": fingerprints, "steps": steps.costs})

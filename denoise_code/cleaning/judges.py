@@ -1,0 +1,155 @@
+"""Who judges the records of a log: what the log itself teaches, or what another log taught. What is learned or read is kept in a folder."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from denoise_code.cleaning.continued import ContinuedLog, continue_log, judge_continued
+from denoise_code.cleaning.figures import users_having_items
+from denoise_code.cleaning.folder import LEARNED, LOG_FILES, RUN, SELF_TEST, judge_and_keep, write_or_refuse
+from denoise_code.cleaning.records import JudgedLog, PreparedLog, items_of_windows, prepare_log
+from denoise_code.cleaning.self_test import JudgedCopy, judge_copy
+from denoise_code.common.errors import InputError
+from denoise_code.common.files import fingerprint, read_json, write_atomically
+from denoise_code.data_set.evidence_files import read_evidence
+from denoise_code.data_set.log.log import Log
+from denoise_code.data_set.log.stored_log import read_stored_log
+from denoise_code.evidence.learned import Learned, load_learned
+from denoise_code.evidence.options import EvidenceOptions
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a log is judged. base_model: what reads titles, None: nothing does."""
+
+    window: int
+    noise_share: float | None
+    base_model: str | None
+    seed: int
+
+
+@dataclass
+class JudgeByItself:
+    """By what the log itself teaches; title vectors, r, what was learned and the self-test are kept in `folder`."""
+
+    folder: Path
+    settings: Settings
+    learned: Learned = field(init=False)
+
+    def prepare(self, log: Log, where) -> PreparedLog:
+        return prepare_log(log, self.settings.window)
+
+    def read_titles(self, prepared: PreparedLog) -> np.ndarray | None:
+        """Title vectors (n_items + 1, D); None where titles are not read."""
+        if self.settings.base_model is None or not prepared.has_title.any():
+            return None
+        from denoise_code.language_model.kept_titles import vectors_of_catalogue
+
+        windows = items_of_windows(prepared.data)
+        return vectors_of_catalogue(prepared.log.titles, windows, self.settings.base_model, self.folder).vectors
+
+    def judge(self, prepared: PreparedLog, vectors: np.ndarray | None) -> JudgedLog:
+        options = EvidenceOptions(self.settings.noise_share, seed=self.settings.seed)
+        judged, self.learned = judge_and_keep(self.folder, prepared, vectors, options)
+        return judged
+
+    def test(self, prepared: PreparedLog, vectors: np.ndarray | None, judged: JudgedLog) -> JudgedCopy:
+        """The self-test; kept where it was made of the same."""
+        made_of = f"{fingerprint(self.folder / LEARNED)} {judged.noise_share}"
+        stored = read_copy(self.folder, made_of)
+        if stored is None:
+            stored = judge_copy(prepared, self.learned, vectors, judged.noise_share, self.settings.window, self.settings.seed)
+            write_copy(self.folder, stored, made_of)
+        return stored
+
+    def users_of_item(self, prepared: PreparedLog) -> np.ndarray:
+        """(n_items + 1,) how many users of the log have each item."""
+        return users_having_items(prepared.log.users, prepared.log.items, len(prepared.log.titles) - 1)
+
+
+@dataclass
+class JudgeLike:
+    """By what the log of another folder taught, in its context. Vectors of new titles are kept in `folder`."""
+
+    folder: Path
+    like: Path
+    settings: Settings
+    continued: ContinuedLog = field(init=False)
+
+    def prepare(self, log: Log, where) -> PreparedLog:
+        dates = read_json(self.like / RUN)["times_are_dates"]
+        if dates != log.times_are_dates:
+            kinds = ("dates", "numbers") if dates else ("numbers", "dates")
+            raise InputError(f"--like {self.like}: the times there are {kinds[0]}, here they are {kinds[1]}")
+        self.continued = continue_log(read_stored_log(self.like), log, self.settings.window, where)
+        return self.continued.prepared
+
+    def read_titles(self, prepared: PreparedLog) -> np.ndarray | None:
+        if self.settings.base_model is None:
+            return None
+        from denoise_code.language_model.kept_titles import vectors_of_catalogue
+
+        windows = items_of_windows(prepared.data)
+        return vectors_of_catalogue(prepared.log.titles, windows, self.settings.base_model, self.folder, self.like).vectors
+
+    def judge(self, prepared: PreparedLog, vectors: np.ndarray | None) -> JudgedLog:
+        record = read_evidence(self.like).record
+        learned = load_learned(self.like / LEARNED)
+        return judge_continued(self.continued, learned, record, vectors, self.settings.noise_share, self.settings.seed)
+
+    def test(self, prepared: PreparedLog, vectors: np.ndarray | None, judged: JudgedLog) -> JudgedCopy | None:
+        """The self-test of the log that is continued."""
+        return read_copy(self.like, None)
+
+    def users_of_item(self, prepared: PreparedLog) -> np.ndarray:
+        old = self.continued.old.interactions
+        return users_having_items(old.users, old.items, len(prepared.log.titles) - 1)
+
+
+def judge_like(folder: Path, like: Path, in_order: bool) -> JudgeLike:
+    """Raises InputError for a folder that no log was cleaned into, or whose files are not those of its run.json."""
+    if not (like / RUN).exists():
+        raise InputError(f"--like {like}: no {RUN}; expected the folder of a log that ./denoise.sh cleaned to its end")
+    run = read_json(like / RUN)
+    if "fingerprints" not in run or "settings" not in run:
+        raise InputError(f"--like {like}: its {RUN} is of another kind; expected the folder of a log that ./denoise.sh cleaned")
+    if folder.resolve() == like.resolve():
+        raise InputError(f"--like {like}: --out names the same folder")
+    for name in (*LOG_FILES, LEARNED):
+        if not (like / name).exists() or fingerprint(like / name) != run["fingerprints"].get(name):
+            raise InputError(f"--like {like}: {name} is not the one that its {RUN} tells of; clean that log again")
+    if run["in_order"] != in_order:
+        raise InputError(
+            f"--like {like}: that log was read {'with' if run['in_order'] else 'without'} --in_order, and so must this be"
+        )
+    settings = run["settings"] | {"noise_share": run["noise_share"]}
+    if not run["reads_titles"]:
+        settings["base_model"] = None
+    return JudgeLike(folder, like, Settings(**settings))
+
+
+def read_copy(folder: Path, made_of: str | None) -> JudgedCopy | None:
+    """The self-test that a folder keeps; None where there is none, or it was made of something else. made_of None: whatever it was."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / SELF_TEST, "np") as file:
+            if made_of is not None and (file.metadata() or {}).get("made_of") != made_of:
+                return None
+            return JudgedCopy(file.get_tensor("r"), file.get_tensor("planted").astype(bool), file.get_tensor("users"))
+    except (OSError, SafetensorError):
+        return None
+
+
+def write_copy(folder: Path, copy: JudgedCopy, made_of: str) -> None:
+    from safetensors.numpy import save_file
+
+    arrays = {"r": copy.r, "planted": copy.planted.astype(np.uint8), "users": copy.users}
+
+    def write() -> None:
+        with write_atomically(folder / SELF_TEST) as partial:
+            save_file(arrays, partial, {"made_of": made_of})
+            partial.chmod(0o644)  # the library gives nobody else the right to read
+
+    write_or_refuse(folder / SELF_TEST, write)

@@ -1,0 +1,118 @@
+"""The source `csv`: any one table of columns as a log (delimited text, JSON lines, Parquet), and the options that describe it."""
+
+import argparse
+import re
+from pathlib import Path
+
+from denoise_code.common.delimited import DelimitedTable, Dialect
+from denoise_code.common.errors import InputError, Parser
+from denoise_code.common.opening import is_pipe
+from denoise_code.common.records import ParquetTable, RecordTable, open_table
+from denoise_code.data_set.log.log import Account, Log
+from denoise_code.data_set.log.tables import Columns, read_log, with_titles
+
+COLUMNS = {"user": "user", "item": "item", "time": "timestamp"}  # what they are called by default
+
+
+def add_table_options(table: argparse.ArgumentParser) -> None:
+    """All options but the file itself and --rating_column."""
+    table.add_argument("--titles", help="a file of items and titles, where the interactions carry none (default: none)")
+    table.add_argument("--separator", default=",", help="what stands between two columns; tab for tabs (default: a comma)")
+    table.add_argument(
+        "--encoding",
+        default="utf-8",
+        help="encoding of the files, e.g. latin-1; a byte order mark overrules utf-8 (default: utf-8)",
+    )
+    table.add_argument(
+        "--quoting",
+        choices=["standard", "none"],
+        help="what quotation marks do; none: they are text (default: standard, but none where tabs separate)",
+    )
+    table.add_argument(
+        "--no_header",
+        action="store_true",
+        help="the interactions have no header: --…_column are positions from 1 (default: they have one)",
+    )
+    table.add_argument(
+        "--in_order", action="store_true", help="there are no times: the order of the file counts (default: times)"
+    )
+    for column, default in COLUMNS.items():
+        table.add_argument(f"--{column}_column", help=f"name of the {column} column (default: {default})")
+    table.add_argument("--title_column", help="name of the title column (default: title, where there is one)")
+    table.add_argument("--titles_item_column", help="name of the item column of --titles (default: as --item_column)")
+    table.add_argument(
+        "--titles_title_column", help="name of the title column of --titles (default: as --title_column, or title)"
+    )
+
+
+def check_table_options(parser: Parser, args: argparse.Namespace) -> None:
+    """Refuse what contradicts itself, and fill in the default names of columns."""
+    args.separator = {"tab": "\t", "\\t": "\t"}.get(args.separator, args.separator)
+    if not args.separator:
+        parser.error("--separator is empty")
+    if any(character in args.separator for character in '"\r\n'):
+        parser.error("--separator holds a quotation mark or a line end")
+    try:
+        "".encode(args.encoding)
+    except (LookupError, UnicodeError):
+        parser.error(f"--encoding {args.encoding}: no encoding of text")
+    if args.in_order and args.time_column:
+        parser.error("--in_order and --time_column: one of them says what the order is")
+    if not args.titles and (args.titles_item_column or args.titles_title_column):
+        parser.error("--titles_item_column and --titles_title_column name columns of --titles")
+    if args.no_header:
+        check_positions(parser, args)
+    for column, default in COLUMNS.items():
+        if column != "time" or not args.in_order:
+            setattr(args, f"{column}_column", getattr(args, f"{column}_column") or default)
+
+
+def check_positions(parser: Parser, args: argparse.Namespace) -> None:
+    """Without a header every column that is read needs a position."""
+    needed = ["user", "item", *([] if args.in_order else ["time"])]
+    for column in (*COLUMNS, "title", "rating"):
+        position = getattr(args, f"{column}_column", None)
+        if position is None and column in needed:
+            parser.error(f"--no_header: --{column}_column is needed, a position from 1")
+        if position is not None and not re.fullmatch("[1-9][0-9]*", position):
+            parser.error(f"--no_header: --{column}_column {position}: a position from 1 is wanted")
+    if args.titles and not args.titles_item_column:
+        parser.error("--no_header: --titles_item_column is needed, the name in --titles")
+
+
+def read_csv_log(args, account: Account) -> Log:
+    """Any table of interactions. Titles are from a column of its own, from the table --titles, or the items' keys."""
+    path = Path(args.interactions)
+    table = open_log_table(path, args)
+    rating = args.rating_column or ("rating" if args.min_rating is not None and "rating" in table.names else None)
+    log = log_of_table(table, args, account, rating)
+    if not args.titles and title_column(table, args) in (None, args.item_column):
+        account.notes.append("no column of titles: a language model reads the items' keys in their place")
+    return log
+
+
+def open_log_table(path: Path, args) -> DelimitedTable | RecordTable | ParquetTable:
+    """The file of interactions as the options describe it."""
+    if args.titles and Path(args.titles).resolve() == path.resolve() and is_pipe(path):
+        raise InputError(f"--titles {args.titles}: a pipe is read once, for the interactions")
+    table = open_table(path, Dialect(args.separator, args.encoding, not args.no_header, args.quoting))
+    if args.no_header and not isinstance(table, DelimitedTable):
+        raise InputError(f"{path}: --no_header: the columns of this file have names")
+    return table
+
+
+def title_column(table, args) -> str | None:
+    """The column of the interactions that holds titles; None where there is none."""
+    return args.title_column or ("title" if "title" in table.names else None)
+
+
+def log_of_table(table, args, account: Account, rating: str | None = None) -> Log:
+    """The interactions of an open table; without a column of titles and without --titles the items' keys are titles."""
+    title = title_column(table, args)
+    columns = Columns(args.user_column, args.item_column, args.time_column, rating, None if args.titles else title)
+    log = read_log(table, columns, account)
+    if not args.titles:
+        return log
+    titles = open_table(Path(args.titles), Dialect(args.separator, args.encoding, quoting=args.quoting))
+    title = args.titles_title_column or (None if args.no_header else args.title_column) or "title"
+    return with_titles(log, titles, [args.titles_item_column or args.item_column, title], account)

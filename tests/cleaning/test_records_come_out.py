@@ -1,0 +1,285 @@
+"""./denoise.sh LOG: every record of the input is in scored.csv exactly once, cell for cell. What is said of records is made up here."""
+
+import csv
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from denoise_code import clean_log
+from denoise_code.cleaning import judges
+from denoise_code.cleaning.records import JudgedLog
+from denoise_code.cleaning.self_test import JudgedCopy
+from denoise_code.judging import JudgedInteractions, Replacements
+
+KINDS = ("collaborative", "detector", "fused")
+NEW = ["noise_probability", "noise_rank", "status", "replacement_item", "replacement_title"]
+NEW += [f"probability_{kind}" for kind in KINDS[:-1]]
+HARD_CELLS = [
+    "", " ", " padded ", "007", "7", "7.0", "a,b", 'say "hi"', "two\nlines", "two\r\nlines", "carriage\rreturn", "tab\there", "映画",
+    "Ünï", "\u200b", "\ufeffmark", "NA", "nan", "null", "0", "-0", "1e5", "'", "\\", "a\x00b"[:1], "=1+1", "\u2028line", "🧸",
+]  # fmt: skip
+
+
+def made_up_judgement(prepared):
+    """r of every interaction in a window, replacements that are other items, nothing learned."""
+    table = prepared.data.interactions
+    rng = np.random.default_rng(0)
+    r = {kind: np.where(table.in_train, rng.normal(size=len(table)), np.nan).astype(np.float32) for kind in KINDS}
+    replacements = np.where(table.in_train, table.items % prepared.data.n_items + 1, 0)
+    said = {"share_bound": dict.fromkeys(KINDS, 0.3), "detection": {"auc_context": {}}}
+    return JudgedLog(JudgedInteractions(r, {}, said), 0.2, Replacements(replacements, {}, {}))
+
+
+@pytest.fixture
+def made_up(monkeypatch):
+    """Nothing is learned: what is tested is what goes in and what comes out."""
+    monkeypatch.setattr(judges.JudgeByItself, "judge", lambda self, prepared, vectors: made_up_judgement(prepared))
+    monkeypatch.setattr(judges.JudgeByItself, "read_titles", lambda self, prepared: None)
+    copy = JudgedCopy(np.array([1.0, -1.0, 3.0], np.float32), np.array([True, False, True]), np.array([1, 1, 2]))
+    monkeypatch.setattr(judges.JudgeByItself, "test", lambda *_: copy)
+    monkeypatch.setattr("denoise_code.cleaning.folder.fingerprint_of_learned", lambda folder: "nothing")
+
+
+def run(*arguments):
+    clean_log.main([str(argument) for argument in arguments])
+
+
+def read_csv(path, header=True):
+    """(names, rows) as Python's own reader has them."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    return (rows[0], rows[1:]) if header else (None, rows)
+
+
+def random_records(seed, n_records=120):
+    """Records of text: few users, some with one interaction, repeated items, equal times, cells that break careless code."""
+    rng = np.random.default_rng(seed)
+    users = [cell for cell in HARD_CELLS if cell.strip()] + [f"u{number}" for number in range(6)]
+    items = [cell for cell in HARD_CELLS if cell] + [f"item {number}" for number in range(6)]
+    records = [
+        {
+            "user": users[min(int(rng.exponential(5)), len(users) - 1)],
+            "item": items[rng.integers(len(items))],
+            "timestamp": str(rng.integers(1, 12)),
+            "title": HARD_CELLS[rng.integers(len(HARD_CELLS))],
+            "note": HARD_CELLS[rng.integers(len(HARD_CELLS))],
+        }
+        for _ in range(n_records)
+    ]
+    records.append(dict(records[3]))  # an exact repetition, and one but for its note
+    records.append(records[5] | {"note": "again"})
+    return records
+
+
+def write_delimited(path, records, separator=",", header=True):
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=separator, lineterminator="\r\n", quoting=csv.QUOTE_ALL)
+        if header:
+            writer.writerow(records[0])
+        writer.writerows(record.values() for record in records)
+
+
+def check_all_there(folder, records, names=None):
+    """Every record once, in its order, cell for cell; the new columns behind them."""
+    names = names or list(records[0])
+    found, rows = read_csv(folder / "scored.csv")
+    assert found == names + NEW
+    assert [row[: len(names)] for row in rows] == [[record[name] for name in records[0]] for record in records]
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_delimited_text(tmp_path, made_up, seed):
+    records = random_records(seed)
+    write_delimited(tmp_path / "log.csv", records)
+    run(tmp_path / "log.csv", "--out", tmp_path / "out")
+    rows = check_all_there(tmp_path / "out", records)
+    check_status(records, rows)
+    _, kept = read_csv(tmp_path / "out" / "cleaned.csv")
+    expected = [row[:5] for row in rows if not row[5] or float(row[5]) <= 0.5]
+    assert kept == expected and 0 < len(kept) < len(records)
+
+
+def check_status(records, rows):
+    """Against a slow loop; nothing is told of users with one interaction."""
+    triples = [(record["user"], record["item"], record["timestamp"]) for record in records]
+    distinct = pd.Series([user for user, _, _ in dict.fromkeys(triples)]).value_counts()
+    first = {}
+    for number, (triple, row) in enumerate(zip(triples, rows)):
+        probability, status = row[5], row[7]
+        if first.setdefault(triple, number) != number:
+            assert status == "duplicate" and row[5:7] + row[8:] == rows[first[triple]][5:7] + rows[first[triple]][8:]
+        elif distinct[triple[0]] == 1:
+            assert status == "too_short" and row[5:7] + row[8:] == [""] * 6
+        else:
+            assert status == "scored" and 0 < float(probability) <= 1 and row[8]
+
+
+def test_no_header_other_separator_and_order(tmp_path, made_up):
+    records = random_records(1)
+    write_delimited(tmp_path / "log.txt", records, "|", header=False)
+    options = ["--no_header", "--separator", "|", "--quoting", "standard", "--in_order"]
+    run(tmp_path / "log.txt", *options, "--user_column", 1, "--item_column", 2, "--out", tmp_path / "out")
+    rows = check_all_there(tmp_path / "out", records, names=["1", "2", "3", "4", "5"])
+    assert {row[7] for row in rows} <= {"scored", "too_short"}  # no two records of one place in the order
+    _, kept = read_csv(tmp_path / "out" / "cleaned.csv", header=False)
+    assert kept == [row[:5] for row in rows if not row[5] or float(row[5]) <= 0.5]
+
+
+def test_json_lines(tmp_path, made_up):
+    """Fields that later records bring are columns; what is neither text nor number stands as JSON."""
+    records = random_records(2)
+    records[7]["late"] = "here"
+    records[8] |= {"late": ["a", 1], "note": True}
+    records[9]["note"] = None
+    records[10]["timestamp"] = 3
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    run(tmp_path / "log.jsonl", "--out", tmp_path / "out")
+    names, rows = read_csv(tmp_path / "out" / "scored.csv")
+    assert names == [*records[0], "late", *NEW]
+    for record, row in zip(records, rows, strict=True):
+        expected = {"late": ""} | record
+        expected = {"late": '["a", 1]', "note": "true"} if record is records[8] else expected
+        expected = expected | ({"note": ""} if record is records[9] else {})
+        expected = expected | ({"timestamp": "3"} if record is records[10] else {})
+        assert {name: cell for name, cell in zip(names, row) if name in expected} == expected
+
+
+def test_parquet(tmp_path, made_up):
+    records = random_records(3)
+    table = {name: [record[name] for record in records] for name in records[0]}
+    table["timestamp"] = [int(time) for time in table["timestamp"]]
+    table["price"] = [None if number % 5 == 0 else number / 4 for number in range(len(records))]
+    table["tags"] = [["a", "b"][: number % 3] for number in range(len(records))]
+    pa.parquet.write_table(pa.table(table), tmp_path / "log.parquet")
+    run(tmp_path / "log.parquet", "--out", tmp_path / "out")
+    names, rows = read_csv(tmp_path / "out" / "scored.csv")
+    assert names == [*table, *NEW]
+    for number, (record, row) in enumerate(zip(records, rows, strict=True)):
+        price = "" if number % 5 == 0 else repr(number / 4)
+        assert row[:7] == [*record.values(), price, json.dumps(["a", "b"][: number % 3])]
+
+
+def test_columns_named_like_ours(tmp_path, made_up):
+    records = [
+        {**record, "status": "mine", "denoised_status": "mine too", "noise_probability": "x"} for record in random_records(4)
+    ]
+    write_delimited(tmp_path / "log.csv", records)
+    run(tmp_path / "log.csv", "--out", tmp_path / "out")
+    names, rows = read_csv(tmp_path / "out" / "scored.csv")
+    expected = ["denoised_noise_probability", "noise_rank", "denoised_denoised_status", *NEW[3:]]
+    assert names == [*records[0], *expected]
+    assert [row[:8] for row in rows] == [list(record.values()) for record in records]
+
+
+def test_half_characters_are_replaced_and_counted(tmp_path, made_up, capsys):
+    records = random_records(5)
+    lines = [json.dumps(record) for record in records]
+    lines[2] = lines[2].replace('"note": "', '"note": "\\ud83e')
+    (tmp_path / "log.jsonl").write_text("\n".join(lines) + "\n")
+    run(tmp_path / "log.jsonl", "--out", tmp_path / "out")
+    _, rows = read_csv(tmp_path / "out" / "scored.csv")
+    assert rows[2][4] == "\ufffd" + records[2]["note"] and "1 cells hold half a character" in capsys.readouterr().out
+
+
+def test_replacing_changes_items_and_titles_alone(tmp_path, made_up):
+    records = random_records(6)
+    write_delimited(tmp_path / "log.csv", records)
+    run(tmp_path / "log.csv", "--out", tmp_path / "out", "--replace", "--threshold", 0.3)
+    _, rows = read_csv(tmp_path / "out" / "scored.csv")
+    _, cleaned = read_csv(tmp_path / "out" / "cleaned.csv")
+    _, edits = read_csv(tmp_path / "out" / "edits.csv")
+    changed = [number for number, row in enumerate(rows) if row[5] and float(row[5]) > 0.3]
+    assert changed and len(cleaned) == len(rows)
+    for number, (row, after) in enumerate(zip(rows, cleaned)):
+        assert after == ([row[0], row[8], row[2], row[9], row[4]] if number in changed else row[:5])
+    assert [edit[1:] for edit in edits] == [[*rows[row][:2], rows[row][3], rows[row][5], *rows[row][8:10]] for row in changed]
+    assert [int(edit[0]) for edit in edits] == [first_lines(tmp_path / "log.csv")[row] for row in changed]
+
+
+def first_lines(path):
+    """The line at which each record of a quoted file begins: line ends stand within cells as well."""
+    text, line, within, lines = path.read_bytes().decode().replace("\r\n", "\n").replace("\r", "\n"), 1, False, []
+    for place, character in enumerate(text):
+        within ^= character == '"'
+        if character == "\n":
+            line += 1
+            if not within and place + 1 < len(text):
+                lines.append(line)
+    return lines
+
+
+def test_threshold_and_drop(tmp_path, made_up):
+    records = random_records(7)
+    write_delimited(tmp_path / "log.csv", records)
+    run(tmp_path / "log.csv", "--out", tmp_path / "out", "--drop", 0.25)
+    _, rows = read_csv(tmp_path / "out" / "scored.csv")
+    _, cleaned = read_csv(tmp_path / "out" / "cleaned.csv")
+    n_dropped = len(rows) - len(cleaned)
+    assert 0.25 * len(rows) - 3 <= n_dropped <= 0.25 * len(rows)  # repetitions go together
+    ranks = sorted((float(row[6]) for row in rows if row[6]), reverse=True)
+    left = [row for row in rows if not (row[6] and float(row[6]) >= ranks[n_dropped - 1])]
+    assert cleaned == [row[:5] for row in left]
+
+
+def test_rank_is_the_share_of_less_suspicious_records(tmp_path, made_up):
+    records = random_records(8)
+    write_delimited(tmp_path / "log.csv", records)
+    run(tmp_path / "log.csv", "--out", tmp_path / "out")
+    _, rows = read_csv(tmp_path / "out" / "scored.csv")
+    judged = [(float(row[5]), float(row[6])) for row in rows if row[5]]
+    at_one = [rank for probability, rank in judged if probability == 1]
+    assert len(set(at_one)) > 1  # they tie in probability, not in rank
+    for probability, rank in judged:
+        assert probability == 1 or rank == pytest.approx(np.mean([other < probability for other, _ in judged]), abs=1e-5)
+
+
+def test_a_full_disk_leaves_the_old_files(tmp_path, made_up, monkeypatch, capsys):
+    records = random_records(9)
+    write_delimited(tmp_path / "log.csv", records)
+    run(tmp_path / "log.csv", "--out", tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    for name in ("csv_lines", "write_report", "write_interactions", "write_keys", "write_json"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"denoise_code.cleaning.folder.{name}", full)
+            with pytest.raises(SystemExit):
+                run(tmp_path / "log.csv", "--out", tmp_path / "out", "--replace")
+        assert "No space left on device" in capsys.readouterr().err
+        assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--threshold", 0.3, "--drop", 0.1], "--threshold and --drop"),
+        (["--threshold", 1.5], "1.5 is not in 0..1"),
+        (["--drop", 0], "0 is not between 0 and 1"),
+        (["--window", 2], "2 is below 3"),
+        (["--language_model", "none", "--base_model", "x"], "contradict each other"),
+        (["--like", "nowhere", "--seed", 3], "--seed and --like"),
+        (["--like", "nowhere"], "--like nowhere: no run.json"),
+        (["--user_column", "who"], "no column 'who', found 'user', 'item', 'timestamp', 'title', 'note'"),
+    ],
+)
+def test_contradictions_are_refused(tmp_path, made_up, capsys, options, message):
+    write_delimited(tmp_path / "log.csv", random_records(0))
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path / "log.csv", "--out", tmp_path / "out", *options)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and message in error and error.count("\n") == 1, error
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_log_itself_is_not_replaced(tmp_path, made_up, capsys):
+    write_delimited(tmp_path / "cleaned.csv", random_records(0))
+    with pytest.raises(SystemExit):
+        run(tmp_path / "cleaned.csv", "--out", tmp_path)
+    assert "cleaned.csv there is the log itself" in capsys.readouterr().err
