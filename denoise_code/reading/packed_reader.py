@@ -94,12 +94,8 @@ class Reader:
         number_from_end = self.mask.flip(1).cumsum(1).flip(1)  # (N, T): 1 at the last token that a text has read
         self.mask &= number_from_end > torch.tensor(counts, device=self.mask.device)[:, None]
 
-    def read(self, pieces: list[list[int]]) -> torch.Tensor:
-        """Read one more piece (of at least one token) in each text; returns the next token's log-probabilities (N, V)."""
-        return torch.cat(list(self.forward(pieces, [1] * len(pieces)))).float().log_softmax(-1)
-
     def forward(self, pieces: list[list[int]], tails: list[int]):
-        """Read one more piece in each text; yields each text's logits (tail, V) after the last `tail` tokens of its piece."""
+        """Read one more piece, of a token or more, in each text; yields its logits (tail, V) after the last `tail` tokens of it."""
         for texts, logits in self.forward_slices(pieces, tails):
             yield from logits.split(tails[texts])
 
