@@ -43,51 +43,72 @@ if [ -n "$is_log" ]; then
     exec "$python" "$here/denoise_code/clean_log.py" "$@"
 fi
 
-if [ -z "$default" ]; then
-    cd "$start"  # paths are as the caller means them, these two also as seen from the folder of this script
-    from() { case "$1" in /*) echo "$1" ;; *) [ -e "$1" ] && echo "$PWD/$1" || echo "$here/$1" ;; esac; }
-    options=(--denoise_model_path "$(from "$1")" --noise_dataset_path "$(from "$2")" "${@:3}")
-else
-    data=ML100K_noise_user0.1
-    echo "== data"
-    if [ ! -d "data/$data" ]; then
-        $python data/prepare_noise_data.py ml-100k --noise 0.1 --no_year
-    fi
-    mkdir -p "$root"
-    [ -e "$root/$data" ] || ln -s "../$data" "$root/$data"
-    options=(--denoise_model_path "save_denoise_model/$data/batch4_sample2400_epoch1/checkpoint-600"
-        --noise_dataset_path "data/$data" --output_root "$root" --unit interaction --score likelihood --suggest catalogue
-        --min_percentile 0.9 "${part[@]}")  # a tenth of the items is noise
-    if [ "$default" = quick ]; then
-        echo "== evidence from the interactions alone"
-        $python generate_denoised.py --noise_dataset_path "data/$data" --language_model none --output_root "$root"
-    fi
-    echo "== noise probabilities and replacements by the language model"
-fi
-
-gpus=$($python -c 'import torch; print(torch.cuda.device_count())')
+gpus=$("$python" -c 'import torch; print(torch.cuda.device_count())')
 launch=("$python")
 # Several processes on one machine have one thread each: threads that wait for each other's turn cost more than they bring.
 [ "$gpus" -gt 1 ] && launch=(env OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" "$python" -m accelerate.commands.launch
     --multi_gpu --num_processes "$gpus")
-"${launch[@]}" "$here/generate_denoised.py" "${options[@]}"
-[ -n "$default" ] || exit 0
+read_rows() { "${launch[@]}" "$here/generate_denoised.py" "$@"; }
 
-# What it is worth: all rows, noisy and filtered by the evidence. In the quick form that is made without a language model.
-rows=$(basename "$($python generate_denoised.py "${options[@]}" --where)")
-[ "$default" = quick ] && rows=ML100K_denoise_user0.1_0
-cd SASRec_code
-run=(main.py --dataset "$rows" --data_root "../$root" "${trained[@]}" --loss ce --batchsize 1024 --lr 0.002 --patience 1)
+if [ -z "$default" ]; then
+    cd "$start"  # paths are as the caller means them, these two also as seen from the folder of this script
+    from() { case "$1" in /*) echo "$1" ;; *) [ -e "$1" ] && echo "$PWD/$1" || echo "$here/$1" ;; esac; }
+    read_rows --denoise_model_path "$(from "$1")" --noise_dataset_path "$(from "$2")" "${@:3}"
+    exit
+fi
+
+# The demo: MovieLens-100k through all stages but the training of an adapter.
+data=ML100K_noise_user0.1
+echo "== data"
+if [ ! -d "data/$data" ]; then
+    "$python" data/prepare_noise_data.py ml-100k --noise 0.1 --no_year
+fi
+mkdir -p "$root"
+[ -e "$root/$data" ] || ln -s "../$data" "$root/$data"
+by_model=(--denoise_model_path "save_denoise_model/$data/batch4_sample2400_epoch1/checkpoint-600"
+    --noise_dataset_path "data/$data" --output_root "$root" --unit interaction --score likelihood --suggest catalogue
+    --min_percentile 0.9 "${part[@]}")  # a tenth of the items is noise
+train() { (cd SASRec_code && exec "$python" main.py --dataset "$@" "${training[@]}"); }
+training=(--data_root "../$root" "${trained[@]}" --loss ce --batchsize 1024 --lr 0.002 --patience 2)
 filter=(--denoise_category all --train_noise_filter_threshold 0.3 --test_noise_filter_threshold 0.5)
-echo "== SASRec on noisy rows"
-"$python" "${run[@]}"
-echo "== SASRec on rows in which what is suspected is replaced"
-"$python" "${run[@]}" "${filter[@]}" --evidence fused
-echo "== SASRec on rows with as many replacements at random places"
-"$python" "${run[@]}" "${filter[@]}" --evidence random
+
+# Jobs side by side have one thread each, and their words come when they are done.
+aside() { OMP_NUM_THREADS=1 "${@:2}" > "$root/$1.out" 2> "$root/$1.progress" & }  # NAME COMMAND
+finish() {  # NAME PROCESS
+    wait "$2" || { cat "$root/$1.out"; tr '\r' '\n' < "$root/$1.progress" | tail -n 20 >&2; exit 1; }
+    cat "$root/$1.out"
+}
+trap 'running=$(jobs -p); [ -z "$running" ] || kill $running 2>/dev/null || true' EXIT
+
+if [ "$default" = quick ]; then
+    echo "== side by side: evidence from the interactions alone, and SASRec on noisy rows"
+    aside evidence "$python" generate_denoised.py --noise_dataset_path "data/$data" --language_model none --output_root "$root"
+    evidence=$!
+    aside noisy train "$data"
+    finish noisy $!
+    echo "== noise probabilities and replacements by the language model"
+    OMP_NUM_THREADS=1 read_rows "${by_model[@]}"
+    echo "== evidence"
+    finish evidence $evidence
+    rows=ML100K_denoise_user0.1_0
+else
+    echo "== noise probabilities and replacements by the language model, then evidence"
+    read_rows "${by_model[@]}"
+    rows=$(basename "$("$python" generate_denoised.py "${by_model[@]}" --where)")
+    echo "== SASRec on noisy rows"
+    train "$data"
+fi
+
+echo "== side by side: SASRec on rows in which what is suspected is replaced, and on rows with as many replacements at random places"
+aside found train "$rows" "${filter[@]}" --evidence fused
+found=$!
+aside random train "$rows" "${filter[@]}" --evidence random
+random=$!
+finish found $found
+finish random $random
 echo "== what it is worth"
-where() { "$python" "$@" --where | tail -n 1; }
-runs=("$(where "${run[@]}")" "$(where "${run[@]}" "${filter[@]}" --evidence fused)"
-    "$(where "${run[@]}" "${filter[@]}" --evidence random)")
+where() { train "$@" --where | tail -n 1; }
+runs=("$(where "$data")" "$(where "$rows" "${filter[@]}" --evidence fused)" "$(where "$rows" "${filter[@]}" --evidence random)")
+cd SASRec_code
 "$python" compare.py "${runs[@]}"
 "$python" report.py --dataset "$rows" --data_root "../$root" --runs "${runs[@]}"

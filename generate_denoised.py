@@ -29,7 +29,7 @@ from pathlib import Path
 from denoise_code.common.errors import InputError, Parser, input_errors
 from denoise_code.common.files import write_json
 from denoise_code.common.options import positive, share
-from denoise_code.data_set.catalogue import read_catalogue
+from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue
 from denoise_code.data_set.folder import output_name
 from denoise_code.data_set.planting import PLANTED
 from denoise_code.data_set.windows import keep_users, read_scored_windows
@@ -38,11 +38,15 @@ from denoise_code.language_model.loading import (
     EMBEDDED_MODEL,
     check_adapter,
     check_base_model,
-    choose_dtype,
+    choose_reading_dtype,
+    is_small,
     load_adapter_tokenizer,
     load_model,
     load_tokenizer,
+    merge_adapter,
+    products_in,
     quiet_libraries,
+    restore_base_weights,
 )
 from denoise_code.language_model.prompt import Prompt, Titles
 from denoise_code.reading.options import ModelOptions, ReadingOptions, RowOptions
@@ -51,8 +55,13 @@ from denoise_code.reading.plan import Stretch, plan_parts
 # Options that say how windows are read: of no use without an adapter.
 NEED_AN_ADAPTER = (
     "denoise_data", "planted", "top_k", "score", "unit", "suggest", "ground", "min_percentile", "max_new_tokens", "limit", "users",
+    "any_catalogue",
 )  # fmt: skip
-BATCH_SIZE_CPU, BATCH_SIZE_GPU = 16, 128
+BATCH_SIZE_CPU, BATCH_SIZE_GPU, BATCH_SIZE_LARGE_MODEL = (
+    16,
+    1024,
+    128,
+)  # the last: on a GPU too, of SMALL_MODEL parameters and more
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -76,7 +85,8 @@ def parse_args(argv=None) -> argparse.Namespace:
     add(
         "--batch_size",
         default="auto",
-        help=f"windows at once (default: auto, {BATCH_SIZE_CPU} on a CPU and {BATCH_SIZE_GPU} on a GPU)",
+        help=f"windows at once (default: auto, {BATCH_SIZE_CPU} on a CPU, {BATCH_SIZE_GPU} on a GPU and "
+        f"{BATCH_SIZE_LARGE_MODEL} there with models of a billion parameters)",
     )
     add("--top_k", type=positive, default=3, help="suspects a window (default, release: 3)")
     add(
@@ -114,9 +124,10 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--output_root", type=Path, help="where the denoised folder goes (default: beside the data set)")
     add(
         "--dtype",
-        choices=["auto", "float32", "bfloat16"],
+        choices=["auto", "float32", "tf32", "bfloat16"],
         default="auto",
-        help="number type of the weights; auto: bfloat16 on GPUs that have it, else float32 (default: auto; release: bfloat16)",
+        help="number type of the weights; tf32: float32, whose products a GPU rounds; auto: tf32 on GPUs that have it, there bfloat16 "
+        "with models of a billion parameters, else float32 (default: auto; release: bfloat16)",
     )
     add(
         "--language_model",
@@ -136,6 +147,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         "probability of 0.02)",
     )
     add("--load_in_8bit", action="store_true", help="base model in 8 bit; needs CUDA and the package bitsandbytes (default: off)")
+    add("--any_catalogue", action="store_true", help="take an adapter that was trained on another catalogue (default: refuse)")
     add("--overwrite", action="store_true", help="replace a denoised folder made with other options (default: refuse)")
     add("--where", action="store_true", help="print the output folder and stop (default: run)")
     args = parser.parse_args(argv)
@@ -193,10 +205,13 @@ def generate(args: argparse.Namespace) -> None:
     if args.where:
         print(request.output)
         return
-    warn_of_adapter(request)
+    process_number = int(os.environ.get("RANK", 0))
+    if request.model.denoise_model_path:
+        for warning in check_adapter_suits(request, args.any_catalogue):
+            if process_number == 0:
+                print(warning)
 
     # 2. What the language model says: of windows with an adapter, of titles always.
-    process_number = int(os.environ.get("RANK", 0))
     if args.language_model == "none":
         if process_number > 0:
             return
@@ -259,13 +274,15 @@ def read_with_language_model(request: Request, overwrite: bool) -> bool:
         return False
 
     # 3. The model, once.
-    model = load_reading_model(request.model)
+    model, base_weights = load_reading_model(request.model)
     denoiser = Denoiser(model, titles, request.reading, request.model.load_in_8bit)
     grounder = Grounder(model, tokenizer, catalogue, data_set, request.model, request.reading.ground == "title_vectors")
 
     # 4. Scores and suggestions, batch by batch; the last process to finish grounds them, puts the rows together and reports.
     try:
-        n_batches = {part: denoise_part(part, stretches, denoiser, shards, process) for part, stretches in parts.items()}
+        with products_in(request.model.dtype):  # not of title vectors, nor of evidence
+            n_batches = {part: denoise_part(part, stretches, denoiser, shards, process) for part, stretches in parts.items()}
+        restore_base_weights(model, base_weights)
         is_written = assemble(job, shards, splits, n_batches, grounder)
     except FileNotFoundError:
         if not job.is_complete():  # else another process put everything together while this one was on its way
@@ -282,16 +299,17 @@ def read_request(args: argparse.Namespace) -> Request:
 
     if args.load_in_8bit and not torch.cuda.is_available():
         raise InputError("--load_in_8bit needs a CUDA device")
-    batch_size = BATCH_SIZE_GPU if torch.cuda.is_available() else BATCH_SIZE_CPU
-    if args.batch_size != "auto":
-        batch_size = int(args.batch_size)
     adapter = args.denoise_model_path
     adapter_run = check_adapter(adapter, args.base_model) if adapter else {"base_model": args.base_model or EMBEDDED_MODEL}
+    base_model, dtype = adapter_run["base_model"], args.dtype
+    if args.language_model != "none":
+        dtype = choose_reading_dtype(dtype, base_model, args.load_in_8bit)
+    batch_size = choose_batch_size(base_model, bool(adapter)) if args.batch_size == "auto" else int(args.batch_size)
     data_set = Path(os.path.abspath(args.noise_dataset_path))  # noqa: PTH100  links stay
     name = output_name(data_set.name, adapter and adapter.resolve(), adapter_run.get("arguments", {}).get("sample", 0))
     return Request(
         RowOptions(args.noise_dataset_path, args.denoise_data, args.planted, args.limit, args.users),
-        ModelOptions(adapter, adapter_run["base_model"], args.dtype, args.load_in_8bit),
+        ModelOptions(adapter, base_model, dtype, args.load_in_8bit),
         ReadingOptions(
             score=args.score,
             unit=args.unit,
@@ -308,10 +326,36 @@ def read_request(args: argparse.Namespace) -> Request:
     )
 
 
-def warn_of_adapter(request: Request) -> None:
-    if request.reading.score == "likelihood" and request.adapter_run.get("arguments", {}).get("loss_on") == "answer":
-        adapter = request.model.denoise_model_path
-        print(f"{adapter} was trained with --loss_on answer: it did not learn how likely titles are")
+def choose_batch_size(base_model: str, reads_windows: bool) -> int:
+    """Windows at once: on a GPU so many that a small model does not wait for launches, and the cache of a large one fits."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return BATCH_SIZE_CPU
+    return BATCH_SIZE_GPU if reads_windows and is_small(base_model) else BATCH_SIZE_LARGE_MODEL
+
+
+def check_adapter_suits(request: Request, any_catalogue: bool) -> list[str]:
+    """Warnings of an adapter whose probabilities may mean little here.
+
+    Raises InputError where it was trained on another catalogue, whose titles it takes to belong: unless any_catalogue.
+    """
+    adapter, run, data_set = request.model.denoise_model_path, request.adapter_run, request.rows.noise_dataset_path
+    arguments, warnings = run.get("arguments", {}), []
+    trained_on = run.get("catalogue_fingerprint")
+    if trained_on is None:
+        warnings.append(
+            f"{adapter}: its run.json does not say on which catalogue it was trained; "
+            f"on another one than that of {data_set.name} its probabilities mean little"
+        )
+    elif trained_on != fingerprint_of_catalogue(read_catalogue(data_set)):
+        problem = f"was trained on the catalogue of {arguments.get('dataset_name')}, and that of {data_set} is another one"
+        if not any_catalogue:
+            raise InputError(f"--denoise_model_path {adapter} {problem}: --any_catalogue takes it all the same")
+        warnings.append(f"{adapter} {problem}")
+    if request.reading.score == "likelihood" and arguments.get("loss_on") == "answer":
+        warnings.append(f"{adapter} was trained with --loss_on answer: it did not learn how likely titles are")
+    return warnings
 
 
 def read_splits(request: Request, catalogue: list[str]) -> dict:
@@ -341,14 +385,12 @@ def check_parts(parts: dict[str, list[Stretch]], titles: Titles, options: Readin
     return longest
 
 
-def load_reading_model(options: ModelOptions):
-    """Base model and adapter on this process's device; in float32, where it costs no precision, the adapter is merged into it."""
-    import torch
-
+def load_reading_model(options: ModelOptions) -> tuple:
+    """(base model on this process's device with the adapter merged into it, what restores its weights); in 8 bit not merged."""
     model = load_model(options.denoise_model_path, options.base_model, options)
-    if options.denoise_model_path and choose_dtype(options.dtype) == torch.float32 and not options.load_in_8bit:
-        model.merge_adapter()
-    return model
+    if options.denoise_model_path and not options.load_in_8bit:
+        return model, merge_adapter(model)
+    return model, {}
 
 
 if __name__ == "__main__":

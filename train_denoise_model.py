@@ -19,6 +19,7 @@ from denoise_code.common.errors import InputError, Parser, input_errors
 from denoise_code.common.files import read_json
 from denoise_code.common.options import positive, share
 from denoise_code.common.resources import peak_memory_gib
+from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue
 from denoise_code.data_set.folder import data_fingerprint
 from denoise_code.language_model.loading import (
     EMBEDDED_MODEL,
@@ -26,6 +27,7 @@ from denoise_code.language_model.loading import (
     Precision,
     add_adapter,
     check_base_model,
+    compile_layers,
     load_base_model,
     load_tokenizer,
     quiet_libraries,
@@ -71,6 +73,7 @@ def train(options: TrainingOptions) -> None:
         cpu_only=cpu_only,
         examples=examples,
         data_fingerprint=fingerprint,
+        catalogue_fingerprint=fingerprint_of_catalogue(read_catalogue(options.data_folder)),
         n_windows=len(train_set),
         mean_tokens=sum(train_set["length"]) / len(train_set),
         first_step=read_json(checkpoint / "trainer_state.json")["global_step"] if checkpoint else 0,
@@ -142,13 +145,16 @@ def load_trainable_model(options: TrainingOptions, longest: int):
     check_base_model(options.base_model, longest, options.adapter.target_modules)
     set_seed(options.seed)
     base = load_base_model(options.base_model, options.precision.dtype, options.precision.load_in_8bit)
-    return add_adapter(
+    model = add_adapter(
         base,
         options.base_model,
         options.adapter,
         load_in_8bit=options.precision.load_in_8bit,
         checkpointing=options.optimiser.gradient_checkpointing,
     )
+    if not trains_on_cpu() and not options.precision.load_in_8bit:
+        compile_layers(model)
+    return model
 
 
 def run_training(model, tokenizer, train_set, eval_set, run: TrainingRun, checkpoint: Path | None):

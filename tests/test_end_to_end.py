@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import main
@@ -19,7 +20,8 @@ from made_up_logs import write_grouped_folder
 
 import generate_denoised as generate
 import train_denoise_model as train
-from denoise_code.data_set.catalogue import read_catalogue
+from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue
+from denoise_code.data_set.folder import data_fingerprint
 from denoise_code.data_set.titles import fold_title as clean_title
 from denoise_code.language_model.loading import EMBEDDED_MODEL, load_base_model, load_tokenizer
 from denoise_code.language_model.prompt import Prompt, tokenize_questions
@@ -168,19 +170,34 @@ def test_the_commands_of_denoise_sh_have_options_that_exist(root, tmp_path):
     A shell that prints its commands in place of running them stands for Python.
     """
     script = (root / "denoise.sh").read_text()
-    body = script[script.index("cd SASRec_code") : script.index('echo "== what it is worth"')]
-    trained = "rows=ML100K_denoise_user0.1_0 root=data/quick trained=(--seeds 3) python=echo\n" + body.replace(
-        "cd SASRec_code", ""
+    (tmp_path / "SASRec_code").mkdir()
+    demo = (
+        "default=quick root=. trained=(--seeds 3) part=() python=echo here=.\n" + "read_rows() { echo generate_denoised.py; }\n"
     )
-    done = subprocess.run(["bash", "-euc", trained], capture_output=True, text=True)
+    demo += script[script.index("data=ML100K") :].replace('if [ ! -d "data/$data" ]', "if false")
+    done = subprocess.run(["bash", "-euc", demo], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     commands = [shlex.split(line)[1:] for line in done.stdout.splitlines() if line.startswith("main.py")]
     runs = [main.parse_args(options) for options in commands]
     assert [(run.denoise_category, run.evidence) for run in runs] == [("none", "raw"), ("all", "fused"), ("all", "random")]
     limits = ("train_noise_filter_threshold", "test_noise_filter_threshold", "train_max_denoise_num")
     assert all([getattr(run, name) for name in limits] == [0.3, 0.5, 10**6] and run.seeds == 3 for run in runs[1:])
-    quick = [shlex.split(line) for line in script.splitlines() if "--language_model none" in line]
-    assert len(quick) == 1 and "--language_model" in quick[0]
-    generate.parse_args([word.replace("$data", "x") for word in quick[0][2:]])
+    assert [run.dataset for run in runs] == ["ML100K_noise_user0.1", *2 * ["ML100K_denoise_user0.1_0"]]
+    made = [shlex.split(line)[1:] for line in done.stdout.splitlines() if "--language_model none" in line]
+    assert len(made) == 1 and "--language_model" in made[0]
+    generate.parse_args(made[0])
+    assert "compare.py" in done.stdout and "report.py --dataset ML100K_denoise_user0.1_0" in done.stdout
+
+
+def test_a_job_that_fails_ends_the_demo(root, tmp_path):
+    """Its last words are told, and what runs beside it is stopped."""
+    script = (root / "denoise.sh").read_text()
+    jobs = "set -euo pipefail; root=.\n" + script[script.index("aside() {") : script.index('if [ "$default" = quick ]')]
+    jobs += "aside slow sleep 30\naside bad bash -c 'echo begun; echo broken >&2; exit 3'\nfinish bad $!\necho never\n"
+    started = time.monotonic()
+    done = subprocess.run(["bash", "-c", jobs], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout == "begun\n" and done.stderr == "broken\n"
+    assert time.monotonic() - started < 20
 
 
 def test_denoise_sh_explains_itself(root):
@@ -204,6 +221,7 @@ def test_smollm2_with_the_committed_adapter(root, few_movies, fine_tuned, tmp_pa
 
     adapter = root / EMBEDDED
     options = ["--denoise_data", "test_5000", "--limit", "6", "--planted", "0", "--score", score, "--suggest", suggest]
+    options += ["--any_catalogue"]  # a part of its own
     if suggest == "free":  # nearest titles need no table of 1,348 embeddings here
         options += ["--max_new_tokens", "16"]
     generate.main(
@@ -250,3 +268,10 @@ def test_the_committed_adapter_is_small_and_names_no_machine(root):
     assert config["base_model_name_or_path"] == EMBEDDED_MODEL
     run = json.loads((root / EMBEDDED / "run.json").read_text())
     assert run["arguments"]["sample"] == 2400 and any("eval_auc" in entry for entry in run["history"])
+
+
+def test_the_committed_adapter_says_its_catalogue(root, ml_100k):
+    """The data set is made by the commands of save_denoise_model/README.md, and it is what the adapter learned from."""
+    run = json.loads((root / EMBEDDED / "run.json").read_text())
+    assert run["data_fingerprint"] == data_fingerprint(ml_100k)
+    assert run["catalogue_fingerprint"] == fingerprint_of_catalogue(read_catalogue(ml_100k))

@@ -11,6 +11,14 @@ def pad_left(rows: list[list], value):
     return torch.tensor([[value] * (width - len(row)) + row for row in rows])
 
 
+def pad_right(rows: list[list], value):
+    """(B, L) tensor of rows aligned at their beginnings, L the longest."""
+    import torch
+
+    width = max(map(len, rows))
+    return torch.tensor([row + [value] * (width - len(row)) for row in rows])
+
+
 def pad_texts(rows: list[list[int]], pad_token_id: int) -> dict:
     """A model's inputs (B, L) int64 for texts that are tokens, padded on the left: positions count from a text's first token."""
     mask = pad_left([[1] * len(row) for row in rows], 0)

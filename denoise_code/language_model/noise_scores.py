@@ -31,12 +31,12 @@ def title_log_likelihoods(logits, tokens, title_starts, title_ends):
     return log_prob_before.gather(1, title_ends + n_tokens) - log_prob_before.gather(1, title_starts + n_tokens)
 
 
-def token_log_probs(logits, tokens):
-    """log P (B, T) float32 of tokens (B, T) under logits (B, T, V).
+def token_log_probs(logits, tokens, rows_at_once: int = 8):
+    """log P (B, T) or (K,) float32 of tokens of that shape under logits (B, T, V) or (K, V).
 
-    Eight rows of logits at a time become float32: a copy of all of them is large.
+    Some rows of logits at a time become float32: a copy of all of them is large.
     """
     import torch
 
-    normaliser = torch.cat([rows.float().logsumexp(-1) for rows in logits.split(8)])  # (B, T)
+    normaliser = torch.cat([rows.float().logsumexp(-1) for rows in logits.split(rows_at_once)])  # as tokens
     return logits.gather(-1, tokens[..., None])[..., 0].float() - normaliser

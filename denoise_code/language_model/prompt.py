@@ -5,7 +5,6 @@ Knows nothing of models and of files of data.
 
 import json
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from denoise_code.common.files import write_json
 from denoise_code.data_set.titles import fold_title
 from denoise_code.language_model.title_trie import Trie
 
+PROBED_TITLES = 10  # in a window with which it is found out whether questions can be put together
 IGNORED = -100  # label of a token that carries no loss, the convention of torch and transformers
 
 
@@ -62,15 +62,21 @@ class Prompt:
 
 
 def continue_tokens(tokenizer, context: str, text: str) -> list[int]:
-    """Tokens of `text` as it stands after `context`.
+    """Tokens of `text` as it stands after `context`; raises InputError as `continue_all` does."""
+    return continue_all(tokenizer, context, [text])[0]
+
+
+def continue_all(tokenizer, context: str, texts: list[str]) -> list[list[int]]:
+    """Tokens of each text as it stands after `context`.
 
     Raises InputError when the tokenizer merges the two at the seam: cutting there would change the tokens.
     """
     head = tokenizer(context, add_special_tokens=False)["input_ids"]
-    whole = tokenizer(context + text, add_special_tokens=False)["input_ids"]
-    if whole[: len(head)] != head:
-        raise InputError(f"the tokenizer merges {context[-20:]!r} and {text[:20]!r}: end the cue of prompt.json elsewhere")
-    return whole[len(head) :]
+    wholes = tokenizer([context + text for text in texts], add_special_tokens=False)["input_ids"]
+    for text, whole in zip(texts, wholes):
+        if whole[: len(head)] != head:
+            raise InputError(f"the tokenizer merges {context[-20:]!r} and {text[:20]!r}: end the cue of prompt.json elsewhere")
+    return [whole[len(head) :] for whole in wholes]
 
 
 class Question(NamedTuple):
@@ -108,18 +114,57 @@ def title_characters(prompt: Prompt, titles: list[str]) -> tuple[np.ndarray, np.
     return starts, starts + lengths
 
 
+class QuestionParts:
+    """What questions are put together from, so that each title is tokenised once and not once a window.
+
+    That is right where the tokenizer splits at the ends of titles, whatever stands there. Then `are_right`: the questions
+    about windows that hold each title of the catalogue once are the same tokens, put together and tokenised whole.
+    """
+
+    def __init__(self, tokenizer, prompt: Prompt, catalogue: list[str]):
+        """catalogue: titles by item id (n_items + 1,), position 0 is padding."""
+        titles = catalogue[1:]
+        (example,) = tokenize_questions(tokenizer, prompt, [titles[:1]])
+        self.beginning = example.ids[: example.spans[0][0]]
+        self.end = example.ids[example.spans[0][1] :]
+        try:
+            in_sequence = continue_all(tokenizer, prompt.close, [prompt.title(title) for title in titles])
+        except InputError:  # a title merges with the mark before it
+            self.are_right = False
+            return
+        self.title_tokens = [[], *in_sequence]  # by item id, as they stand after another title
+        windows = [range(first, min(first + PROBED_TITLES, len(catalogue))) for first in range(1, len(catalogue), PROBED_TITLES)]
+        whole = tokenize_questions(tokenizer, prompt, [[catalogue[item] for item in items] for items in windows])
+        self.are_right = [self.question(items) for items in windows] == whole
+
+    def question(self, items) -> Question:
+        """The question about a window of items."""
+        ids, spans = list(self.beginning), []
+        for item in items:
+            start = len(ids)
+            ids += self.title_tokens[item]
+            spans.append((start, len(ids)))
+        return Question(ids + self.end, spans)
+
+
 class Titles:
     """The titles of a catalogue as tokens, wherever the prompt has them."""
 
     def __init__(self, tokenizer, prompt: Prompt, catalogue: list[str]):
         """catalogue: titles by item id (n_items + 1,), position 0 is padding."""
         self.tokenizer, self.prompt, self.catalogue = tokenizer, prompt, catalogue
-        texts = {item: prompt.title(catalogue[item]) for item in range(1, len(catalogue))}
-        tokens = {item: continue_tokens(tokenizer, prompt.suggest_cue, text) for item, text in texts.items()}
-        self.replacement_trie = Trie(tokens)  # of titles as they stand after the cue for a replacement
+        texts = [prompt.title(title) for title in catalogue[1:]]
+        as_replacements = continue_all(tokenizer, prompt.suggest_cue, texts)
+        self.replacement_trie = Trie(dict(enumerate(as_replacements, 1)))  # of titles as they stand after the cue for one
+        self.after_noise_cue = [[], *continue_all(tokenizer, prompt.noise_cue, texts)]  # by item id
+        with_cue = [text + prompt.suggest_cue for text in texts]
+        self.up_to_replacement = [[], *continue_all(tokenizer, prompt.noise_cue, with_cue)]  # by item id
+        self.parts = QuestionParts(tokenizer, prompt, catalogue)
 
     def questions(self, windows: list) -> list[Question]:
         """The question about each window of items."""
+        if self.parts.are_right:
+            return [self.parts.question(items) for items in windows]
         titles = [[self.catalogue[item] for item in items] for items in windows]
         return tokenize_questions(self.tokenizer, self.prompt, titles)
 
@@ -127,16 +172,13 @@ class Titles:
         """Tokens of the titles of some items: what the lengths of questions are told by before they are tokenised."""
         return sum(len(self.tokens_after_noise_cue(item)) for item in items)
 
-    @cache  # noqa: B019  one catalogue a process
     def tokens_after_noise_cue(self, item: int) -> list[int]:
         """An item's title where the answer names it as noise."""
-        return continue_tokens(self.tokenizer, self.prompt.noise_cue, self.prompt.title(self.catalogue[item]))
+        return self.after_noise_cue[item]
 
-    @cache  # noqa: B019
     def tokens_up_to_replacement(self, item: int) -> list[int]:
         """An item's title where the answer names it as noise, and the cue that asks for its replacement."""
-        text = self.prompt.title(self.catalogue[item]) + self.prompt.suggest_cue
-        return continue_tokens(self.tokenizer, self.prompt.noise_cue, text)
+        return self.up_to_replacement[item]
 
     def check_seam(self, items) -> None:
         """Refuse a wording after which, whole, a title is read otherwise than after the cue alone."""

@@ -106,7 +106,7 @@ def describe_job(rows: RowOptions, model: ModelOptions, reading: ReadingOptions)
         "limit": rows.limit,
         "users": rows.users,
         "load_in_8bit": model.load_in_8bit,
-        "dtype": str(choose_dtype(model.dtype)),
+        "dtype": "tf32" if model.dtype == "tf32" else str(choose_dtype(model.dtype)),
         "noise_dataset_path": fingerprint_of_files([*(rows.noise_dataset_path / name for name in data_set_files), train_file]),
         "denoise_model_path": fingerprint_of_files([adapter / name for name in adapter_files]) if adapter else model.base_model,
     }

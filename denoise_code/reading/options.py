@@ -21,7 +21,7 @@ class ModelOptions:
 
     denoise_model_path: Path | None  # the adapter; None: title vectors alone
     base_model: str  # the adapter's, where there is one
-    dtype: str  # auto, float32 or bfloat16
+    dtype: str  # float32, tf32 or bfloat16; auto where no language model is read with
     load_in_8bit: bool
 
 

@@ -13,6 +13,14 @@ from transformers import AttentionInterface
 
 from denoise_code.language_model.batches import slices
 
+MOST_LOGITS = 4 * 2**30  # bytes on a GPU, of one pass
+
+
+def tokens_at_once(model) -> int:
+    """How many tokens a GPU reads in a pass: many, as passes of a small model wait for launches, but their logits must fit."""
+    logits_of_a_token = model.config.get_text_config().vocab_size * model.dtype.itemsize  # bytes
+    return min(16_384, MOST_LOGITS // logits_of_a_token)
+
 
 class Reader:
     """What the model has read so far, for a batch of texts: its key-value cache and which of its columns each text has read.
@@ -30,7 +38,7 @@ class Reader:
         self.model, self.buffers = model, buffers
         self.rows, self.mask = rows, mask
         self.copy_buffers = None  # the buffers that `copies` of this text are read in
-        self.tokens_at_once = 4096 if mask.is_cuda else 1536  # about; more are no faster and their logits take memory
+        self.tokens_at_once = tokens_at_once(model) if mask.is_cuda else 1536  # about; on a CPU more are no faster
 
     @classmethod
     def start(cls, model, prefix: list[int]) -> "Reader":
@@ -91,9 +99,14 @@ class Reader:
         return torch.cat(list(self.forward(pieces, [1] * len(pieces)))).float().log_softmax(-1)
 
     def forward(self, pieces: list[list[int]], tails: list[int]):
-        """Read one more piece in each text; yields each text's logits (tail, V) after the last `tail` tokens of its piece.
+        """Read one more piece in each text; yields each text's logits (tail, V) after the last `tail` tokens of its piece."""
+        for texts, logits in self.forward_slices(pieces, tails):
+            yield from logits.split(tails[texts])
 
-        A few texts at a time; attention pads them to the longest row among them.
+    def forward_slices(self, pieces: list[list[int]], tails: list[int]):
+        """The same, some texts at a time: yields (the slice of them, their logits (K, V) in a line, K the sum of their tails).
+
+        Attention pads the texts of a slice to the longest row among them.
         """
         lengths = [len(piece) for piece in pieces]
         packed = self.pack(pieces, tails)
@@ -105,10 +118,8 @@ class Reader:
             # A token attends to what its text has read up to itself; columns behind it are its text's later tokens.
             is_seen = self.mask[packed.text[tokens]] & (columns <= packed.column[tokens, None])  # (n, T) bool
             in_tail = packed.is_in_tail[tokens].nonzero()[:, 0].to(self.mask.device)  # (K,) places in the n
-            logits = read_packed(
-                self.model, packed.ids[tokens], packed.row[tokens], packed.column[tokens], is_seen, self.buffers, in_tail
-            )
-            yield from logits.split(tails[texts])
+            row, column = packed.row[tokens], packed.column[tokens]
+            yield texts, read_packed(self.model, packed.ids[tokens], row, column, is_seen, self.buffers, in_tail)
 
     def pack(self, pieces: list[list[int]], tails: list[int]) -> "PackedTokens":
         """The tokens of all pieces in a line, and where each goes in the cache: behind all columns that there are, side by side.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from denoise_code.common.errors import InputError
-from denoise_code.language_model.noise_scores import title_log_likelihoods
+from denoise_code.language_model.noise_scores import token_log_probs
 from denoise_code.language_model.prompt import Question, Titles
 from denoise_code.language_model.title_trie import common_prefix
 from denoise_code.reading.packed_reader import Reader
@@ -20,9 +20,13 @@ from denoise_code.reading.plan import Text
 
 # How far a text read beside others may be from the same text read alone: the mean over the vocabulary of the difference of
 # next-token log-probabilities, at the end of any title. Measured with SmolLM2-135M on MovieLens windows, largest of 264 ends:
-# float32 0.00001, bfloat16 0.17. One of ten titles hidden: at least 0.78 at some end. In 8 bit the columns that are not
-# rounded depend on what is read together: 0.97 where that was simulated, so there only a plainly wrong reading is caught.
-READING_BOUNDS = {"float32": 0.01, "bfloat16": 0.4, "8 bit": 1.2}
+# float32 0.00001, bfloat16 0.17. TF32 keeps three bits more than bfloat16, so an eighth of that. One of ten titles hidden: at
+# least 0.78 at some end. In 8 bit the columns that are not rounded depend on what is read together: 0.97 where that was
+# simulated, so there only a plainly wrong reading is caught.
+READING_BOUNDS = {"float32": 0.01, "tf32": 0.1, "bfloat16": 0.4, "8 bit": 1.2}
+LOGITS_AT_ONCE = (
+    64  # tokens whose logits are normalised: 13 MB in float32 with SmolLM2's vocabulary; on a CPU 256 take twice as long
+)
 QUESTIONS_AT_ONCE = 1024  # tokenised, when it is found out what all of them begin with
 
 
@@ -44,7 +48,7 @@ class Scorer:
     def __init__(self, model, titles: Titles, is_causal: bool, load_in_8bit: bool, tokens: Counter):
         """is_causal: score by likelihood, else by first token. tokens: counts under "score" what is read."""
         self.model, self.titles, self.is_causal, self.tokens = model, titles, is_causal, tokens
-        self.bound = READING_BOUNDS["8 bit" if load_in_8bit else str(model.dtype).removeprefix("torch.")]
+        self.load_in_8bit = load_in_8bit
         self.shared: list[int] = []  # the tokens that all questions begin with
         self.start: Reader | None = None  # which has read them, once for all texts
 
@@ -86,6 +90,7 @@ class Scorer:
         They are compared where each title ends and where the question does: a title that is not seen as it should be moves
         what the model expects after it, and often hardly what it expects many titles later.
         """
+        bound = self.reading_bound()
         pieces = [question.ids[len(self.shared) :] for question in questions]
         reader = self.start.copies(len(pieces), room=max(map(len, pieces)))
         logits_of_pieces = reader.forward(pieces, tails=[len(piece) for piece in pieces])
@@ -96,11 +101,19 @@ class Scorer:
             ids = torch.tensor([question.ids], device=logits.device)  # (1, T)
             alone = self.model(input_ids=ids, logits_to_keep=places).logits[0].float().log_softmax(-1)  # (n + 1, V)
             largest = (packed - alone).abs().mean(-1).max().item()
-            if not largest < self.bound:  # nor where it is no number
+            if not largest < bound:  # nor where it is no number
                 raise InputError(
                     f"stage 2 cannot read with {type(self.model.get_base_model()).__name__}: packing changes its answers "
-                    f"(log-probabilities by {largest:.3g}; up to {self.bound} is rounding)"
+                    f"(log-probabilities by {largest:.3g}; up to {bound} is rounding)"
                 )
+
+    def reading_bound(self) -> float:
+        """The one of READING_BOUNDS by what the model computes in."""
+        if self.load_in_8bit:
+            return READING_BOUNDS["8 bit"]
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        is_tf32 = dtype == "float32" and torch.get_float32_matmul_precision() == "high"
+        return READING_BOUNDS["tf32" if is_tf32 else dtype]
 
     def read(self, texts: list[Text]) -> ReadTexts:
         """Read the questions about some texts, and score their items. What was read before can no longer be read on."""
@@ -113,39 +126,49 @@ class Scorer:
         if self.is_causal:
             # The tail of a piece: its last token before the first scored title, which predicts that title, and all after it.
             tails = [len(question.ids) - question.spans[text.n_history][0] + 1 for question, text in zip(questions, texts)]
-            scores = self.likelihood_scores(texts, questions, tails, reader.forward(pieces, tails))
+            scores = self.likelihood_scores(texts, questions, tails, reader.forward_slices(pieces, tails))
         else:
-            scores = self.first_token_scores(texts, reader.read(pieces).cpu())
+            scores = self.first_token_scores(texts, reader.forward_slices(pieces, [1] * len(pieces)))
         return ReadTexts(reader, questions, scores)
 
-    def first_token_scores(self, texts: list[Text], log_probs: torch.Tensor) -> list[list[float]]:
+    def first_token_scores(self, texts: list[Text], logits_of_slices: Iterable) -> list[list[float]]:
         """The paper's score: the log-probability that the answer, after the noise cue, begins with the title's first token.
 
-        log_probs (N, V): of the next token after each question.
+        logits_of_slices: (slice of the texts, logits (n, V) of the next token after each of their questions).
         """
-        scores = []
-        for text, next_token_log_probs in zip(texts, log_probs):  # (V,)
-            first_tokens = [self.titles.tokens_after_noise_cue(item)[0] for item in text.items]
-            scores.append(next_token_log_probs[first_tokens].tolist())
-        return scores
+        lengths, log_probs = [len(text.items) for text in texts], []
+        for part, logits in logits_of_slices:
+            tokens = [self.titles.tokens_after_noise_cue(item)[0] for text in texts[part] for item in text.items]
+            text_of_token = torch.arange(len(logits)).repeat_interleave(torch.tensor(lengths[part]))  # (m,) in the slice
+            normalised = logits.float().log_softmax(-1)
+            log_probs.append(normalised[text_of_token.to(logits.device), torch.tensor(tokens, device=logits.device)])  # (m,)
+        return [scores.tolist() for scores in torch.cat(log_probs).cpu().split(lengths)]
 
     def likelihood_scores(
-        self, texts: list[Text], questions: list[Question], tails: list[int], logits_of_tails: Iterable[torch.Tensor]
+        self, texts: list[Text], questions: list[Question], tails: list[int], logits_of_slices: Iterable
     ) -> list[list[float]]:
         """log P(the item is noise | its title) from log P(title | the titles before it), by Bayes' rule.
 
         Noise as fine-tuning plants it: one of the n items of a window, drawn uniformly from the catalogue of V items.
         Before its title is read, an item belongs with odds of n - 1 to 1; as noise its title has the probability 1 / V. So
         P(noise | title) = 1 / (1 + (n - 1) V P(title | the titles before it)).
-        logits_of_tails: (tail, V) after the last `tail` tokens of each question.
+        logits_of_slices: (slice of the texts, logits (K, V) in a line, after the last `tail` tokens of each of their questions).
         """
-        n_items, scores = len(self.titles.catalogue) - 1, []
-        for text, question, tail, logits in zip(texts, questions, tails, logits_of_tails):
-            starts, ends = (places[text.n_history :] for places in question.spans_from_end())
-            labels = [torch.tensor([row], device=logits.device) for row in (question.ids[-tail:], starts, ends)]  # (1, ...)
-            log_likelihoods = title_log_likelihoods(logits[None], *labels)[0].double().cpu()  # (n scored,)
+        log_probs = []
+        for part, logits in logits_of_slices:
+            # Each token of a tail predicts the one behind it; nothing stands behind the last, whatever is taken there.
+            following = [[*question.ids[1 - tail :], 0] for question, tail in zip(questions[part], tails[part])]
+            tokens = torch.tensor([token for row in following for token in row], device=logits.device)  # (K,)
+            log_probs.append(token_log_probs(logits, tokens, LOGITS_AT_ONCE))
+        log_probs_of_tails = torch.cat(log_probs).double().cpu().numpy()  # (sum of the tails,): the only wait for the device
+        sum_before = np.concatenate([[0.0], log_probs_of_tails.cumsum()])  # of all tokens in the line before each
+        n_items, scores, line_start = len(self.titles.catalogue) - 1, [], 0
+        for text, question, tail in zip(texts, questions, tails):
+            spans = np.array(question.spans[text.n_history :])  # (n scored, 2) in the question
+            first, last = (spans + (line_start - (len(question.ids) - tail + 1))).T  # of each title, in the line
+            log_likelihoods = sum_before[last] - sum_before[first]
             n = min(len(text.items), text.window)
             log_odds = log_likelihoods + (np.log(max(n - 1, 1)) + np.log(n_items))  # that the item belongs
-            log_noise = -torch.nn.functional.softplus(log_odds)
-            scores.append([np.nan] * text.n_history + log_noise.tolist())
+            scores.append([np.nan] * text.n_history + (-np.logaddexp(0, log_odds)).tolist())
+            line_start += tail
         return scores

@@ -7,6 +7,7 @@ free text, which is grounded later (the paper), or by choosing among the titles 
 from collections import Counter
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from denoise_code.data_set.titles import fold_title
@@ -147,13 +148,11 @@ class Suggester:
             descents.append(Descent(piece + certain, node, banned))
         active = descents  # all are read once, also where no choice is left
         while active:
-            self.tokens["suggest"] += sum(len(descent.unread) for descent in active)
-            log_probs = reader.read([descent.unread for descent in active]).cpu()  # (N, V)
             going_on = []
-            for number, descent in enumerate(active):
-                if not self.is_decided(descent):
-                    self.take_best(descent, log_probs[number])
-                    if not self.is_decided(descent):
+            for number, token in enumerate(self.read_best_children(reader, active)):
+                if not self.is_decided(active[number]):
+                    self.go_down(active[number], token)
+                    if not self.is_decided(active[number]):
                         going_on.append(number)
             active = [active[number] for number in going_on]
             reader.keep(going_on)
@@ -162,13 +161,36 @@ class Suggester:
     def is_decided(self, descent: Descent) -> bool:
         return self.trie.decided(descent.node, descent.items_not_to_suggest)
 
-    def take_best(self, descent: Descent, log_probs: torch.Tensor) -> None:
-        """Go down by the most likely token (log_probs (V,)) below which there is an item to suggest, and on while all titles agree."""
-        children = self.trie.allowed_children(*descent.node, descent.items_not_to_suggest)
-        log_prob_of = dict(zip(children, log_probs[list(children)].tolist()))
-        token = max(children, key=log_prob_of.get)
-        depth = descent.node[2]
-        certain, descent.node = self.trie.descend((*children[token], depth + 1), descent.items_not_to_suggest)
+    def read_best_children(self, reader: Reader, active: list[Descent]) -> list[int]:
+        """Read what each descent has unread; returns its most likely next token below which there is an item to suggest.
+
+        Of equally likely tokens the smallest. Where a descent is decided the token means nothing.
+        """
+        pieces = [descent.unread for descent in active]
+        self.tokens["suggest"] += sum(map(len, pieces))
+        best = []
+        for texts, logits in reader.forward_slices(pieces, [1] * len(pieces)):  # logits (n, V)
+            tokens, is_allowed = (torch.from_numpy(table).to(logits.device) for table in self.next_tokens(active[texts]))
+            scores = logits.gather(1, tokens).masked_fill(~is_allowed, -torch.inf)  # (n, C)
+            best.append(tokens.gather(1, scores.argmax(1, keepdim=True))[:, 0])  # (n,)
+        return torch.cat(best).tolist()  # the only wait for the device
+
+    def next_tokens(self, descents: list[Descent]) -> tuple[np.ndarray, np.ndarray]:
+        """(next tokens (n, C) int64 of each descent's node, whether there is an item to suggest below each (n, C) bool)."""
+        rows = [self.trie.child_tokens(*descent.node) for descent in descents]
+        shape = (len(rows), max(1, *map(len, rows)))
+        tokens, is_allowed = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=bool)
+        for number, (descent, row) in enumerate(zip(descents, rows)):
+            tokens[number, : len(row)] = row
+            is_allowed[number, : len(row)] = True
+            banned = self.trie.banned_children(*descent.node, descent.items_not_to_suggest)
+            is_allowed[number, np.searchsorted(row, banned)] = False
+        return tokens, is_allowed
+
+    def go_down(self, descent: Descent, token: int) -> None:
+        """Go down by a token, and on while all titles agree."""
+        child = self.trie.child(descent.node, token)
+        certain, descent.node = self.trie.descend(child, descent.items_not_to_suggest)
         descent.unread = [token, *certain]
 
 

@@ -28,6 +28,7 @@ class TrainingRun:
     cpu_only: bool
     examples: Examples
     data_fingerprint: str
+    catalogue_fingerprint: str  # stage 2 refuses the adapter on another catalogue
     n_windows: int  # trained on, after the cutoff
     mean_tokens: float  # of a trained window
     first_step: int  # optimiser steps that a resumed checkpoint had done
@@ -54,6 +55,7 @@ def write_run(folder: Path, run: TrainingRun, state) -> None:
         {
             "arguments": {name: value for name, value in arguments.items() if name not in LOCATIONS},
             "data_fingerprint": run.data_fingerprint,
+            "catalogue_fingerprint": run.catalogue_fingerprint,
             "held_out": examples.split.by,  # stage 2 plants by the same split
             "windows": {"trained": len(examples.trained), "held_out": len(examples.held_out)},
             "held_out_users": examples.n_held_out_users,

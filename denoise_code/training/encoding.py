@@ -6,7 +6,7 @@ Knows nothing of the model that learns from them.
 from typing import NamedTuple
 
 from denoise_code.common.errors import InputError
-from denoise_code.language_model.batches import pad_left, pad_texts
+from denoise_code.language_model.batches import pad_left, pad_right, pad_texts
 from denoise_code.language_model.prompt import IGNORED, Prompt, continue_tokens, tokenize_questions
 from denoise_code.training.examples import Example
 
@@ -101,27 +101,49 @@ def tokenize(tokenizer, prompt: Prompt, examples: list[Example], cutoff_len: int
 
 
 class Collator:
-    """Left-padded batches that ask the model for the logits of the answers only.
-
-    All answers end in the last column, so the last K + 1 columns hold them (K is the longest answer's length) and
-    the model's own loss, shifted by one, needs no other logits: `labels` is (B, K + 1) where `input_ids` is (B, L).
-    """
+    """Batches of rows of `encode`, which ask the model for the logits that are needed and no others."""
 
     def __init__(self, pad_token_id: int):
         self.pad_token_id = pad_token_id
 
     def __call__(self, rows: list[dict]) -> dict:
-        """A batch of rows of `encode`: the model's inputs (B, L), and HeldOutLabels where the rows have them."""
+        """A model's inputs for rows that are all trained on or all held out."""
+        return self.held_out_batch(rows) if "candidates" in rows[0] else self.trained_batch(rows)
+
+    def trained_batch(self, rows: list[dict]) -> dict:
+        """Padded on the right: what is causal sees no padding there, so attention needs no mask, which would cost it time.
+
+        input_ids (B, L). logits_to_keep (B, L) bool: the tokens whose next token has a label. shift_labels (n,): these n
+        labels, row after row; under the name `labels` too, without which a model computes no loss.
+        """
+        import torch
+
+        labels = pad_right([row["labels"] for row in rows], IGNORED)  # (B, L)
+        next_labels = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)  # (B, L)
+        has_label = next_labels != IGNORED
+        return {
+            "input_ids": pad_right([row["input_ids"] for row in rows], self.pad_token_id),
+            "logits_to_keep": has_label,
+            "labels": next_labels[has_label],
+            "shift_labels": next_labels[has_label],
+        }
+
+    def held_out_batch(self, rows: list[dict]) -> dict:
+        """Padded on the left: the model's inputs (B, L) and HeldOutLabels.
+
+        All answers end in the last column, so the last K + 1 columns hold them (K is the longest answer's length) and
+        the model's own loss, shifted by one, needs no other logits: `labels` is (B, K + 1).
+        """
         labels = pad_left([row["labels"] for row in rows], IGNORED)  # (B, L)
         has_label = (labels != IGNORED).any(0)  # (L,)
         first_column = max(int(has_label.nonzero()[0]) - 1, 0)  # the one before predicts the first label
         n_columns = labels.shape[1] - first_column  # K + 1
-        batch = {
+        return {
             **pad_texts([row["input_ids"] for row in rows], self.pad_token_id),
             "labels": labels[:, -n_columns:],
             "logits_to_keep": n_columns,
+            **self.for_metrics(rows),
         }
-        return batch | self.for_metrics(rows) if "candidates" in rows[0] else batch
 
     @staticmethod
     def for_metrics(rows: list[dict]) -> dict:

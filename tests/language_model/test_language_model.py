@@ -9,7 +9,19 @@ from conftest import arguments, refused
 
 from denoise_code.common.errors import InputError
 from denoise_code.language_model import loading
-from denoise_code.language_model.loading import check_attention, check_base_model, load_base_model, load_tokenizer, unpack
+from denoise_code.language_model.loading import (
+    check_attention,
+    check_base_model,
+    choose_dtype,
+    choose_reading_dtype,
+    load_base_model,
+    load_model,
+    load_tokenizer,
+    merge_adapter,
+    products_in,
+    restore_base_weights,
+    unpack,
+)
 
 
 @pytest.mark.parametrize("kind", ["Bloom", "DeepseekV3", "Lfm2", "Mamba", "Qwen3Next", "Bart", "GPT2", "Gemma2", "Qwen3", "OPT"])
@@ -125,3 +137,49 @@ def test_attention_plans_of_cudnn_are_off_on_a_gpu(tiny_models, monkeypatch):
             assert torch.backends.cuda.cudnn_sdp_enabled() is not has_gpu
     finally:
         torch.backends.cuda.enable_cudnn_sdp(before)
+
+
+def test_what_a_gpu_reads_in(tiny_models, monkeypatch):
+    """auto: TF32 for small models, bfloat16 for large ones and in 8 bit, float32 without a GPU that has both."""
+    model = str(tiny_models["llama"])
+    assert choose_reading_dtype("auto", model, False) == "float32" and choose_dtype("tf32") == torch.float32
+    with pytest.raises(InputError, match="--dtype tf32 needs a CUDA device"):
+        choose_reading_dtype("tf32", model, False)
+    monkeypatch.setattr(loading, "computes_in_bfloat16", lambda: True)
+    assert choose_reading_dtype("auto", model, False) == choose_reading_dtype("tf32", model, False) == "tf32"
+    assert choose_reading_dtype("auto", model, True) == "bfloat16"
+    assert choose_reading_dtype("float32", model, True) == "float32"
+    monkeypatch.setattr(loading, "SMALL_MODEL", 1000)
+    assert choose_reading_dtype("auto", model, False) == "bfloat16"
+
+
+def test_products_are_rounded_where_that_is_asked_alone():
+    for dtype, expected in (("tf32", "high"), ("float32", "highest"), ("bfloat16", "highest")):
+        with pytest.raises(KeyError), products_in(dtype):
+            assert torch.get_float32_matmul_precision() == expected
+            raise KeyError
+        assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_merged_adapter_is_taken_out_again(tiny_models, tiny_adapters, kind, dtype):
+    """Merged, the answers are about those with the adapter beside the weights; restored in bfloat16 they are the same bits."""
+    base_model, ids = str(tiny_models[kind]), torch.tensor([[5, 6, 7, 8, 9]])
+    base = load_base_model(base_model, dtype).eval()
+    model = load_model(tiny_adapters[kind], base_model, loading.Precision(dtype))
+    with torch.no_grad():
+        of_base, beside = base(ids).logits.float(), model(ids).logits.float()
+        base_weights = merge_adapter(model)
+        merged = model(ids).logits.float()
+        restore_base_weights(model, base_weights)
+        with model.disable_adapter():
+            restored = model(ids).logits.float()
+        again = model(ids).logits.float()
+    assert bool(base_weights) == (dtype == "bfloat16")
+    tolerance = 0.1 if dtype == "bfloat16" else 1e-5
+    assert (merged - beside).abs().mean() < tolerance * beside.std() < (beside - of_base).abs().mean()
+    if dtype == "bfloat16":
+        assert torch.equal(restored, of_base) and torch.equal(again, beside)
+    else:
+        assert torch.allclose(restored, of_base, atol=1e-4)

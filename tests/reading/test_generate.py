@@ -2,19 +2,23 @@
 
 import json
 import os
+import shutil
 import subprocess
 
 import main as sasrec
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import DENOISED, FRUIT, ON_THE_CPU, TITLES, TWO_PROCESSES, arguments, csvs, refused, run, write_tiny_data
 
 import generate_denoised as generate
-from denoise_code.data_set.catalogue import read_titles
+from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue, read_titles
 from denoise_code.data_set.evidence_files import read_evidence
 from denoise_code.data_set.padded_rows import read_split
+from denoise_code.language_model import loading
 from denoise_code.reading.assembling import NEW_COLUMNS
+from denoise_code.reading.job import describe_job
 
 
 def test_two_processes_write_what_one_writes(tiny_adapters, data, tmp_path):
@@ -54,6 +58,39 @@ def test_options_change_something(tiny_adapters, data, tmp_path):
     )
     for option in [*options, ["--dtype", "bfloat16"], ["--denoise_data", "test_5000"]]:
         assert csvs(run(tiny_adapters["llama"], data, *option, out=tmp_path / option[0])) != base, option
+
+
+def adapter_of_catalogue(adapter, folder, fingerprint):
+    """A copy of an adapter whose run.json says on which catalogue it was trained."""
+    shutil.copytree(adapter, folder)
+    record = json.loads((folder / "run.json").read_text())
+    record["arguments"]["dataset_name"] = "Own_noise_user0.1"
+    (folder / "run.json").write_text(json.dumps(record | {"catalogue_fingerprint": fingerprint}))
+    return folder
+
+
+def test_an_adapter_of_another_catalogue_is_refused(tiny_adapters, data, tmp_path, capsys):
+    """Both are named, and nothing is written; --any_catalogue takes it and says so."""
+    adapter = adapter_of_catalogue(tiny_adapters["llama"], tmp_path / "run_sample40" / "checkpoint-7", "0" * 64)
+    few = ["--denoise_data", "test_5000", "--limit", 3, "--planted", 0]
+    problem = f"{adapter} was trained on the catalogue of Own_noise_user0.1, and that of {data} is another one"
+    refused(capsys, arguments(adapter, data, *few), f"--denoise_model_path {problem}: --any_catalogue takes it all the same")
+    assert not (data.parent / DENOISED).exists()
+    folder = run(adapter, data, *few, "--any_catalogue")
+    assert (folder / "test_5000.csv").exists() and problem in capsys.readouterr().out
+
+
+def test_an_adapter_of_the_same_catalogue_is_taken(tiny_adapters, data, tmp_path, capsys):
+    """One that does not say on which catalogue it was trained is taken too, with a warning."""
+    fingerprint = fingerprint_of_catalogue(read_catalogue(data))
+    adapter = adapter_of_catalogue(tiny_adapters["llama"], tmp_path / "run_sample40" / "checkpoint-7", fingerprint)
+    few = ["--denoise_data", "test_5000", "--limit", 3, "--planted", 0]
+    run(adapter, data, *few, out=tmp_path / "own")
+    assert "catalogue" not in capsys.readouterr().out
+    run(tiny_adapters["llama"], data, *few, out=tmp_path / "unknown")
+    assert "its run.json does not say on which catalogue it was trained" in capsys.readouterr().out
+    without_adapter = ["--noise_dataset_path", str(data), "--any_catalogue"]
+    refused(capsys, without_adapter, "--any_catalogue needs --denoise_model_path")
 
 
 def test_options_that_change_nothing_are_refused(tiny_adapters, data, capsys):
@@ -178,6 +215,18 @@ def test_a_catalogue_as_large_as_a_window(tiny_adapters, tmp_path, capsys):
         assert set(suggested) == set(range(1, 13)) - set(items)
 
 
+def test_what_a_gpu_is_asked_for(tiny_adapters, data, monkeypatch):
+    """By the size of the model, and said in the description of the job; --where needs nothing of a GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    for small, dtype, described, batch_size in ((1e9, "tf32", "tf32", 1024), (1000, "bfloat16", "torch.bfloat16", 128)):
+        monkeypatch.setattr(loading, "SMALL_MODEL", small)
+        options = arguments(tiny_adapters["llama"], data, "--batch_size", "auto")
+        request = generate.read_request(generate.parse_args(options))
+        assert (request.model.dtype, request.reading.batch_size) == (dtype, batch_size)
+        assert describe_job(request.rows, request.model, request.reading)["dtype"] == described
+
+
 def test_bad_rows_and_options(tiny_adapters, data, tmp_path, capsys):
     adapter, row = tiny_adapters["llama"], '{user},"{items}","{mask}",[],[],5\n'
     original = (data / "test_5000.csv").read_text()
@@ -193,6 +242,8 @@ def test_bad_rows_and_options(tiny_adapters, data, tmp_path, capsys):
     refused(capsys, arguments(adapter, data, "--planted", 91), "--planted 91:")
     refused(capsys, arguments(adapter, data, "--batch_size", "many"), "--batch_size many")
     refused(capsys, arguments(adapter, data, "--min_percentile", 2), "2 is not between 0 and 1")
+    if not torch.cuda.is_available():
+        refused(capsys, arguments(adapter, data, "--dtype", "tf32"), "--dtype tf32 needs a CUDA device")
     refused(capsys, arguments(adapter, data, "--base_model", "gpt2"), "belongs to")
     (tmp_path / "file").write_text("")
     refused(capsys, arguments(adapter, data, out=tmp_path / "file"), "cannot write")

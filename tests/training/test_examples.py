@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import CARS, FRUIT, HARD_TITLES, tiny_args, train_refused
+from transformers import AutoModelForCausalLM
 
 import train_denoise_model as train
 from denoise_code.common.errors import InputError
-from denoise_code.language_model.loading import load_tokenizer
+from denoise_code.language_model.loading import AdapterOptions, add_adapter, compile_layers, load_base_model, load_tokenizer
 from denoise_code.language_model.prompt import IGNORED, Prompt, continue_tokens
 from denoise_code.training import encoding
 from denoise_code.training.encoding import FOR_METRICS, Collator, encode, tokenize
@@ -89,9 +91,65 @@ def test_trained_rows_carry_nothing_that_only_measuring_reads(tiny_models, monke
     assert set(measured.column_names) - set(trained.column_names) == set(FOR_METRICS)
     assert all(measured[name] == trained[name] for name in trained.column_names)
     batches = [Collator(tokenizer.pad_token_id)(list(rows)) for rows in (measured, trained)]
-    assert batches[0].keys() - batches[1].keys() == set(FOR_METRICS)
-    assert all((batches[0][name] == value).all() for name, value in batches[1].items() if name != "logits_to_keep")
-    assert batches[0]["logits_to_keep"] == batches[1]["logits_to_keep"]
+    assert batches[0].keys() - batches[1].keys() == {"attention_mask", "position_ids", *FOR_METRICS}
+
+
+def loss_and_gradients(model, batches, n_labels):
+    """The sum of the losses of all labels of the batches over n_labels, as the trainer takes it, and the gradients of it."""
+    model.zero_grad()
+    losses = [model(**batch, num_items_in_batch=n_labels).loss for batch in batches]
+    sum(losses).backward()
+    return sum(losses).item(), [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("loss_on", ["answer", "all", "unplanted"])
+def test_a_batch_has_the_loss_of_its_texts_alone(tiny_models, kind, loss_on):
+    """Loss and gradients of texts of several lengths in one batch: of each alone, and of batches padded on the left."""
+    tokenizer, prompt, rng = load_tokenizer(str(tiny_models[kind])), Prompt(), np.random.default_rng(0)
+    model = AutoModelForCausalLM.from_pretrained(tiny_models[kind]).eval()
+    made = [make_example(list(range(1, 4 + 2 * number)), ["", *FRUIT, *CARS], np.arange(13, 50), rng, 0.3) for number in range(5)]
+    trained, measured = (
+        [encode(tokenizer, prompt, example, 512, loss_on, for_metrics) for example in made] for for_metrics in (False, True)
+    )
+    collate = Collator(tokenizer.pad_token_id)
+    batch = collate(trained)
+    n_labels = sum(label != IGNORED for row in trained for label in row["labels"][1:])
+    assert batch["logits_to_keep"].sum() == len(batch["shift_labels"]) == n_labels
+    alone = [
+        {"input_ids": torch.tensor([row["input_ids"]]), "labels": torch.tensor([row["labels"]])} for row in trained
+    ]  # the library's own shift
+    padded_left = {name: values for name, values in collate(measured).items() if name not in FOR_METRICS}
+    loss, gradients = loss_and_gradients(model, [batch], n_labels)
+    for others in (alone, [padded_left]):
+        expected_loss, expected_gradients = loss_and_gradients(model, others, n_labels)
+        assert loss == pytest.approx(expected_loss, rel=1e-6)
+        largest = max(gradient.abs().max() for gradient in expected_gradients)
+        assert max((ours - own).abs().max() for ours, own in zip(gradients, expected_gradients)) < 2e-6 * max(1, largest)
+
+
+def test_compiled_layers_have_the_same_loss_and_gradients(tiny_models):
+    """Of batches of four shapes, which are traced once; the weights keep their names. Without kernels, which take a minute."""
+    tokenizer, prompt, rng = load_tokenizer(str(tiny_models["llama"])), Prompt(), np.random.default_rng(0)
+    options = AdapterOptions(dropout=0.0)
+    model = add_adapter(load_base_model(str(tiny_models["llama"]), "float32"), "llama", options)
+    names = list(model.state_dict())
+    batches = []
+    for n_rows, n_items in ((3, 5), (4, 7), (2, 9), (5, 6)):
+        made = [
+            make_example(list(range(1, n_items + 1)), ["", *FRUIT, *CARS], np.arange(13, 50), rng, None) for _ in range(n_rows)
+        ]
+        rows = [encode(tokenizer, prompt, example, 512, for_metrics=False) for example in made]
+        batches.append(Collator(tokenizer.pad_token_id)(rows))
+    loss, gradients = loss_and_gradients(model, batches, 100)
+    torch._dynamo.reset()
+    compile_layers(model, backend="aot_eager")
+    counters = torch._dynamo.utils.counters
+    compiled_loss, compiled_gradients = loss_and_gradients(model, batches, 100)
+    assert counters["stats"]["unique_graphs"] <= 3 and not counters["graph_break"]  # one for the first shape, one for all others
+    assert compiled_loss == pytest.approx(loss, rel=1e-6)
+    assert max((compiled - own).abs().max() for compiled, own in zip(compiled_gradients, gradients)) < 1e-5
+    assert list(model.state_dict()) == names
 
 
 def test_cutoff_drops_the_oldest_items_and_never_the_answer(tiny_models):

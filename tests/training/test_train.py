@@ -15,6 +15,7 @@ from conftest import CARS, FRUIT, ON_THE_CPU, TWO_PROCESSES, tiny_args, train_re
 from transformers import BloomConfig, LlamaConfig
 
 import train_denoise_model as train
+from denoise_code.data_set.catalogue import fingerprint_of_catalogue
 from denoise_code.data_set.held_out import split_rows
 from denoise_code.language_model.loading import load_base_model, load_tokenizer
 from denoise_code.language_model.noise_scores import first_token_scores
@@ -131,6 +132,7 @@ def test_what_is_held_out_is_said(genres, tiny_models, tmp_path, capsys):
     assert "--sample 384: 320 windows are trained on" in printed
     run = json.loads(next((tmp_path / "out").rglob("checkpoint-1/run.json")).read_text())
     assert run["windows"] == {"trained": 320, "held_out": 16} and run["held_out_users"] == 1
+    assert run["catalogue_fingerprint"] == fingerprint_of_catalogue(["", *FRUIT, *CARS])
 
 
 def test_a_held_out_row_that_is_too_long_is_refused_before_weights_are_loaded(genres, tiny_models, tmp_path, capsys):
