@@ -5,34 +5,25 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from denoise_code.cleaning.records import (
-    Edits,
     JudgedLog,
-    JudgedRecords,
     PreparedLog,
-    added_columns,
     judge_by_itself,
-    new_names,
     too_small,
     with_replacements,
 )
 from denoise_code.cleaning.report import CleaningReport, write_report
+from denoise_code.cleaning.written_records import Outcome, write_records
 from denoise_code.common.errors import InputError
 from denoise_code.common.files import fingerprint, write_atomically, write_json
-from denoise_code.common.progress import progress
-from denoise_code.common.records import ParquetTable
 from denoise_code.common.resources import Steps
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue
 from denoise_code.data_set.evidence_files import VERSION, StoredEvidence, fingerprint_of_rows, write_evidence
-from denoise_code.data_set.log.csv_source import log_of_table, open_log_table, title_column
-from denoise_code.data_set.log.log import Account, Log
-from denoise_code.data_set.log.stored_log import csv_lines, write_interactions, write_keys
-from denoise_code.data_set.log.whole_tables import WholeTable
+from denoise_code.data_set.log.stored_log import write_interactions, write_keys
 from denoise_code.evidence.learned import Learned, load_learned, save_learned
 from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.judging import Replacements
@@ -41,7 +32,6 @@ from denoise_code.making_evidence import digest_of, judged_before, options_of, s
 SCORED, CLEANED, EDITS, REPORT, RUN = "scored.csv", "cleaned.csv", "edits.csv", "report.html", "run.json"
 LOG_FILES = ("interactions.csv", "users.csv", "items.csv")
 LEARNED, SELF_TEST = "learned.safetensors", "self_test.safetensors"
-RECORDS_AT_ONCE = 20_000  # turned into text at once
 ENDINGS = re.compile(r"(\.(csv|tsv|txt|dat|data|inter|jsonl?|ndjson|parquet|gz|bz2|xz|zst|zip|tar|tgz))+$", re.IGNORECASE)
 
 
@@ -166,157 +156,19 @@ def write_or_refuse(path: Path, write) -> None:
 # ---------------------------------------------------------------- what comes out
 
 
-@dataclass(frozen=True)
-class LogColumns:
-    """Where a log's columns stand in its file, from 0; title None where the file has none. has_header: whether the file names them."""
-
-    user: int
-    item: int
-    title: int | None
-    has_header: bool
-
-
-@dataclass(frozen=True)
-class GivenLog:
-    """A log's file as it was read: every cell, the interactions, and what became of its records."""
-
-    whole: WholeTable
-    log: Log
-    account: Account
-    columns: LogColumns
-
-    def location(self, record: int) -> str:
-        """Where a person finds a record."""
-        kind = "row" if isinstance(self.whole.table, ParquetTable) else "line"
-        return f"{kind} {self.whole.line_of(record):,}"
-
-
-def read_log_file(args) -> GivenLog:
-    """The file args.log as the options of `csv_source` describe it; items have no title where nothing gives them one."""
-    whole, account = WholeTable(open_log_table(args.log, args)), Account()
-    title = None if args.titles else title_column(whole, args)
-    log = log_of_table(whole, args, account)
-    if title is None and not args.titles:
-        account.notes.append("no column of titles: items are judged without a language model")
-        log = replace(log, titles=[None] * len(log.titles))
-    places = [whole.names.index(name) for name in (args.user_column, args.item_column)]
-    columns = LogColumns(*places, None if title is None else whole.names.index(title), not args.no_header)
-    return GivenLog(whole, log, account, columns)
-
-
-@dataclass(frozen=True)
-class LogTexts:
-    """What the log calls items: keys, titles (n_items + 1,), at 0 empty."""
-
-    keys: np.ndarray
-    titles: np.ndarray
-
-
-def texts_of_log(prepared: PreparedLog) -> LogTexts:
-    keys = ["", *prepared.log.item_keys[1:]]
-    titles = ["", *(title or "" for title in prepared.shown_titles[1:])]
-    return LogTexts(np.array(keys, dtype=object), np.array(titles, dtype=object))
-
-
-def write_records(
-    paths: dict[str, Path],
-    whole: WholeTable,
-    columns: LogColumns,
-    items: np.ndarray,
-    texts: LogTexts,
-    judged: JudgedRecords,
-    edits: Edits,
-) -> None:
-    """scored.csv, cleaned.csv and edits.csv. items (N,): of the records."""
-    added = added_columns(judged)
-    names = new_names(
-        [*added, "replacement_item", "replacement_title", *(f"probability_{kind}" for kind in judged.by_kind)], whole.names
-    )
-    with (
-        paths[SCORED].open("w", encoding="utf-8", newline="") as scored,
-        paths[CLEANED].open("w", encoding="utf-8", newline="") as cleaned,
-        paths[EDITS].open("w", encoding="utf-8", newline="") as edited,
-    ):
-        scored.write(csv_lines([[name] for name in [*whole.names, *names]]))
-        if columns.has_header:
-            cleaned.write(csv_lines([[name] for name in whole.names]))
-        edited.write("line,user,item,title,noise_probability,replacement_item,replacement_title\n")
-        for start in progress(range(0, whole.n_records, RECORDS_AT_ONCE), "write lines", "batch"):
-            stop = min(start + RECORDS_AT_ONCE, whole.n_records)
-            cells = [whole.texts(place, start, stop) for place in range(len(whole.names))]
-            replacement = judged.replacement[start:stop]
-            new_items, new_titles = texts.keys[replacement].tolist(), texts.titles[replacement].tolist()
-            probability = number_texts(judged.probability[start:stop])
-            scored.write(
-                csv_lines(
-                    [
-                        *cells,
-                        probability,
-                        number_texts(judged.rank[start:stop]),
-                        added["status"][start:stop].tolist(),
-                        new_items,
-                        new_titles,
-                        *(number_texts(values[start:stop]) for values in judged.by_kind.values()),
-                    ]
-                )
-            )
-            changed = np.flatnonzero(edits.left_out[start:stop] | edits.exchanged[start:stop]).tolist()
-            titles = texts.titles[items[start:stop]] if columns.title is None else cells[columns.title]
-            lines = [[str(whole.line_of(start + place)) for place in changed]]
-            lines += [
-                [column[place] for place in changed] for column in (cells[columns.user], cells[columns.item], titles, probability)
-            ]
-            lines += [[column[place] for place in changed] for column in (new_items, new_titles)]
-            edited.write(csv_lines(lines))
-            cleaned.write(csv_lines(cleaned_cells(cells, columns, edits, start, new_items, new_titles)))
-
-
-def cleaned_cells(
-    cells: list[list[str]], columns: LogColumns, edits: Edits, start: int, new_items: list[str], new_titles: list[str]
-) -> list[list[str]]:
-    """The columns of some records, from number `start` on, without those that are left out, others with another item and title."""
-    count = len(new_items)
-    kept = np.flatnonzero(~edits.left_out[start : start + count]).tolist()
-    exchanged = edits.exchanged[start : start + count].tolist()
-    new_texts = {columns.item: new_items}
-    if columns.title is not None and columns.title != columns.item:
-        new_texts[columns.title] = new_titles
-    result = []
-    for place, texts in enumerate(cells):
-        others = new_texts.get(place)
-        result.append([texts[row] if others is None or not exchanged[row] else others[row] for row in kept])
-    return result
-
-
-def number_texts(values: np.ndarray) -> list[str]:
-    """Numbers (n,) with six digits, NaN as an empty text."""
-    return ["" if value != value else f"{value:.6g}" for value in values.tolist()]
-
-
-def write_files(
-    folder: Path,
-    given: GivenLog,
-    prepared: PreparedLog,
-    judged: JudgedRecords,
-    edits: Edits,
-    report: CleaningReport,
-    run: dict,
-    steps: Steps,
-    keeps_log: bool,
-) -> None:
+def write_files(folder: Path, outcome: Outcome, report: CleaningReport, run: dict, steps: Steps, keeps_log: bool) -> None:
     """All files for people, and run.json with costs and fingerprints: all of them new, or all as they were.
 
     keeps_log: the log is written as well as stage 0 writes it, with nothing injected, for --like.
     """
     names = [RUN, SCORED, CLEANED, EDITS, REPORT, *(LOG_FILES if keeps_log else [])]
-    items = prepared.log.items[prepared.distinct.interaction_of_record]  # (N,)
+    log = outcome.prepared.log
     with together(folder, names) as paths:
-        write_records(paths, given.whole, given.columns, items, texts_of_log(prepared), judged, edits)
+        write_records(paths[SCORED], paths[CLEANED], paths[EDITS], outcome)
         write_report(paths[REPORT], report)
         if keeps_log:
-            nothing = np.zeros(len(prepared.log.items), dtype=np.int64)
-            write_interactions(paths["interactions.csv"], prepared.log, prepared.log.items, nothing)
-            write_keys(paths["users.csv"], paths["items.csv"], prepared.log)
+            write_interactions(paths["interactions.csv"], log, log.items, np.zeros(len(log.items), dtype=np.int64))
+            write_keys(paths["users.csv"], paths["items.csv"], log)
         fingerprints = {name: fingerprint(paths[name]) for name in names[1:]}
         if keeps_log:
             fingerprints[LEARNED] = fingerprint_of_learned(folder)

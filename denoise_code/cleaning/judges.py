@@ -15,6 +15,7 @@ from denoise_code.common.files import fingerprint, read_json, write_atomically
 from denoise_code.data_set.evidence_files import read_evidence
 from denoise_code.data_set.log.log import Log
 from denoise_code.data_set.log.stored_log import read_stored_log
+from denoise_code.evidence.calibration import CannotPlant
 from denoise_code.evidence.learned import Learned, load_learned
 from denoise_code.evidence.options import EvidenceOptions
 
@@ -54,12 +55,16 @@ class JudgeByItself:
         judged, self.learned = judge_and_keep(self.folder, prepared, vectors, options)
         return judged
 
-    def test(self, prepared: PreparedLog, vectors: np.ndarray | None, judged: JudgedLog) -> JudgedCopy:
-        """The self-test; kept where it was made of the same."""
+    def test(self, prepared: PreparedLog, vectors: np.ndarray | None, judged: JudgedLog) -> JudgedCopy | None:
+        """The self-test; kept where it was made of the same. None where nothing can be planted into a part of the log."""
         made_of = f"{fingerprint(self.folder / LEARNED)} {judged.noise_share}"
         stored = read_copy(self.folder, made_of)
         if stored is None:
-            stored = judge_copy(prepared, self.learned, vectors, judged.noise_share, self.settings.window, self.settings.seed)
+            try:
+                stored = judge_copy(prepared, self.learned, vectors, judged.noise_share, self.settings.window, self.settings.seed)
+            except CannotPlant as error:
+                print(f"no self-test: {error}")
+                return None
             write_copy(self.folder, stored, made_of)
         return stored
 

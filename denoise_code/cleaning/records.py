@@ -141,6 +141,10 @@ class JudgedRecords:
     by_kind: dict[str, np.ndarray]
     r: np.ndarray
 
+    def status_names(self, part: slice = slice(None)) -> list[str]:
+        """The status of some records, as texts."""
+        return [STATUSES[number] for number in self.status[part].tolist()]
+
     def status_counts(self) -> dict[str, int]:
         counts = np.bincount(self.status, minlength=len(STATUSES))
         return dict(zip(STATUSES, counts.tolist()))
@@ -238,15 +242,6 @@ def new_names(names: Sequence[str], taken: Sequence[str]) -> list[str]:
     return result
 
 
-def added_columns(judged: JudgedRecords) -> dict[str, np.ndarray]:
-    """{column: (N,)} that stand beside the log's own, but for the replacement, whose keys and titles are the log's."""
-    return {
-        "noise_probability": judged.probability,
-        "noise_rank": judged.rank,
-        "status": np.array(STATUSES)[judged.status],
-    }
-
-
 def clean_log(
     table: pd.DataFrame,
     *,
@@ -270,9 +265,12 @@ def clean_log(
     if language_model not in ("base", "none"):
         raise InputError(f"language_model {language_model!r}: 'base' or 'none' is expected")
     title = None if title == "title" and title not in table.columns else title
-    log = read_log(PandasTable(table), Columns(user, item, time, title=title), Account())
+    account = Account()
+    log = read_log(PandasTable(table), Columns(user, item, time, title=title), account)
     log = log if title is not None else replace(log, titles=[None] * len(log.titles))
     prepared = prepare_log(log, window)
+    for note in account.notes:
+        print(note)
     vectors = None
     if language_model == "base" and prepared.has_title.any():
         from denoise_code.language_model.kept_titles import vectors_of_catalogue
@@ -282,7 +280,7 @@ def clean_log(
         vectors = vectors_of_catalogue(prepared.log.titles, windows, base_model or EMBEDDED_MODEL, None).vectors
     judged_log = judge_log(prepared, vectors, EvidenceOptions(noise_share, seed=seed))
     judged = judge_records(prepared.distinct, judged_log, reads_titles=vectors is not None)
-    columns = added_columns(judged)
+    columns = {"noise_probability": judged.probability, "noise_rank": judged.rank, "status": judged.status_names()}
     columns["replacement_item"] = replacement_keys(prepared, judged.replacement, table[item])
     columns["replacement_title"] = np.array(["", *(text or "" for text in prepared.shown_titles[1:])], dtype=object)[
         judged.replacement

@@ -16,15 +16,19 @@ def peak_memory_gib() -> float:
 
 
 class Steps:
-    """The steps of a run, each with its seconds and the peak of resident memory until its end; printed as they end."""
+    """The steps of a run: seconds, seconds of the processor, peak of resident memory until the end of each; printed as they end."""
 
     def __init__(self):
         self.costs: dict[str, dict[str, float]] = {}
 
     @contextmanager
     def step(self, name: str):
-        started = time.perf_counter()
+        started, processor_started = time.perf_counter(), time.process_time()
         yield
         seconds, memory = time.perf_counter() - started, peak_resident_gib()
-        self.costs[name] = {"seconds": round(seconds, 1), "peak_memory_gib": round(memory, 3)}
+        self.costs[name] = {
+            "seconds": round(seconds, 1),
+            "processor_seconds": round(time.process_time() - processor_started, 1),
+            "peak_memory_gib": round(memory, 3),
+        }
         print(f"{name}: {seconds:.1f} s, peak memory {memory:.2f} GiB", flush=True)

@@ -1,6 +1,7 @@
 """Title vectors of a log, kept by title and model: the next run reads new titles alone.
 
-What is kept is the layer's own state of each title, before it is standardised over a catalogue. While titles are read, what is finished is
+What is kept is the layer's own state of each title, before it is standardised over a catalogue. The layer is chosen once, for the first
+log of a folder. While titles are read, what is finished is
 written every few seconds, so that a run that was killed goes on where it was; titles stand in the same batches then, and so the states are
 the same to the last bit.
 """

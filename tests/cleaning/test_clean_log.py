@@ -13,6 +13,7 @@ from made_up_logs import GROUPS, N_ITEMS, grouped_logs
 from denoise_code import clean_log, judging
 from denoise_code.cleaning import clean_log as clean_table
 from denoise_code.cleaning import records
+from denoise_code.common.errors import InputError
 from denoise_code.language_model import kept_titles
 
 pytestmark = pytest.mark.usefixtures("quick_evidence")
@@ -152,6 +153,23 @@ def test_too_small_a_log_is_one_clear_error(tmp_path, capsys):
         run(log, "--language_model", "none")
     error = capsys.readouterr().err
     assert "too small to learn from: 80 interactions" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (pd.DataFrame({"user": [], "item": [], "timestamp": []}), "no rows"),
+        (pd.DataFrame({"user": ["a"], "thing": ["x"], "timestamp": [1]}), "no column 'item', found 'user', 'thing', 'timestamp'"),
+        (
+            pd.DataFrame({"user": ["a", None], "item": ["x", "y"], "timestamp": [1, 2]}),
+            "row 1 of the table: column 'user' is empty",
+        ),
+        (pd.DataFrame({"user": ["a"], "item": ["x"], "timestamp": ["soon"]}), "'soon' is neither a number nor an ISO 8601 date"),
+    ],
+)
+def test_tables_that_are_no_log(table, message):
+    with pytest.raises(InputError, match=message):
+        clean_table(table)
 
 
 # ---------------------------------------------------------------- titles

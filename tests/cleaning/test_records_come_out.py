@@ -247,9 +247,9 @@ def test_a_full_disk_leaves_the_old_files(tmp_path, made_up, monkeypatch, capsys
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    for name in ("csv_lines", "write_report", "write_interactions", "write_keys", "write_json"):
+    for name in ("written_records.csv_lines", *(f"folder.write_{what}" for what in ("report", "interactions", "keys", "json"))):
         with monkeypatch.context() as patch:
-            patch.setattr(f"denoise_code.cleaning.folder.{name}", full)
+            patch.setattr(f"denoise_code.cleaning.{name}", full)
             with pytest.raises(SystemExit):
                 run(tmp_path / "log.csv", "--out", tmp_path / "out", "--replace")
         assert "No space left on device" in capsys.readouterr().err
@@ -283,3 +283,21 @@ def test_the_log_itself_is_not_replaced(tmp_path, made_up, capsys):
     with pytest.raises(SystemExit):
         run(tmp_path / "cleaned.csv", "--out", tmp_path)
     assert "cleaned.csv there is the log itself" in capsys.readouterr().err
+
+
+def test_titles_of_another_file_and_counts(tmp_path, made_up, capsys):
+    """The log's own columns stay as they are; an item that the other file does not name has no title."""
+    records = [{name: record[name] for name in ("user", "item", "timestamp")} for record in random_records(10)]
+    write_delimited(tmp_path / "log.csv", records)
+    items = sorted({record["item"] for record in records})
+    named = {item: f"Title of {number}" for number, item in enumerate(items[:-3])}
+    write_delimited(tmp_path / "items.csv", [{"id": item, "name": title} for item, title in named.items()])
+    options = ["--titles", tmp_path / "items.csv", "--titles_item_column", "id", "--titles_title_column", "name"]
+    run(tmp_path / "log.csv", "--out", tmp_path / "out", *options)
+    rows = check_all_there(tmp_path / "out", records)
+    assert all(row[7] == named.get(row[6], "") for row in rows) and any(row[7] for row in rows)
+    counts = json.loads((tmp_path / "out" / "run.json").read_text())["counts"]
+    assert counts["rows_read"] == len(records) and counts["items_without_title"] == 3
+    assert sum(counts["status"].values()) == len(records) and counts["flagged"] == counts["left_out"] > 0
+    printed = capsys.readouterr().out
+    assert f"rows read {len(records):,}" in printed and f"too_short {counts['status']['too_short']}" in printed

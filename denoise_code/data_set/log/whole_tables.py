@@ -81,6 +81,8 @@ class PandasTable:
         for name in names:
             if self.names.count(name) > 1:
                 raise InputError(f"the table has {self.names.count(name)} columns called {name!r}")
+        if not len(self.frame):
+            raise InputError("the table has no rows")
         for start in range(0, len(self.frame), CHUNK_ROWS):
             some = self.frame.iloc[start : start + CHUNK_ROWS]
             yield [texts_of_series(some[name]) for name in names]

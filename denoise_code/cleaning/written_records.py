@@ -1,0 +1,145 @@
+"""scored.csv, cleaned.csv and edits.csv: the records of a log in its order, cell for cell, with what is said of them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from denoise_code.cleaning.given_log import GivenLog
+from denoise_code.cleaning.records import Edits, JudgedRecords, PreparedLog, new_names
+from denoise_code.common.progress import progress
+from denoise_code.data_set.log.stored_log import csv_lines
+
+RECORDS_AT_ONCE = 20_000  # turned into text at once
+COLUMNS_OF_EDITS = ("line", "user", "item", "title", "noise_probability", "replacement_item", "replacement_title")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A log as it was given, what is said of its records, and what becomes of them."""
+
+    given: GivenLog
+    prepared: PreparedLog
+    judged: JudgedRecords
+    edits: Edits
+
+    @cached_property
+    def item_keys(self) -> np.ndarray:
+        """(n_items + 1,) texts, empty for padding."""
+        return np.array(["", *self.prepared.log.item_keys[1:]], dtype=object)
+
+    @cached_property
+    def item_titles(self) -> np.ndarray:
+        """(n_items + 1,) texts as the log has them, empty where there is none."""
+        return np.array(["", *(title or "" for title in self.prepared.shown_titles[1:])], dtype=object)
+
+
+@dataclass(frozen=True)
+class SomeRecords:
+    """Records start..stop as text: cells, one list a column of the log; what is said of each."""
+
+    start: int
+    stop: int
+    cells: list[list[str]]
+    probability: list[str]
+    replacement_item: list[str]
+    replacement_title: list[str]
+
+
+def write_records(scored: Path, cleaned: Path, edits: Path, outcome: Outcome) -> None:
+    """All three files, some records at a time."""
+    whole = outcome.given.whole
+    with (
+        scored.open("w", encoding="utf-8", newline="") as scored_file,
+        cleaned.open("w", encoding="utf-8", newline="") as cleaned_file,
+        edits.open("w", encoding="utf-8", newline="") as edits_file,
+    ):
+        scored_file.write(header_line([*whole.names, *new_names(names_of_new_columns(outcome.judged), whole.names)]))
+        if outcome.given.columns.has_header:
+            cleaned_file.write(header_line(whole.names))
+        edits_file.write(header_line(COLUMNS_OF_EDITS))
+        for start in progress(range(0, whole.n_records, RECORDS_AT_ONCE), "write lines", "batch"):
+            some = some_records(outcome, start, min(start + RECORDS_AT_ONCE, whole.n_records))
+            scored_file.write(csv_lines(scored_cells(outcome, some)))
+            cleaned_file.write(csv_lines(cleaned_cells(outcome, some)))
+            edits_file.write(csv_lines(edited_cells(outcome, some)))
+
+
+def header_line(names) -> str:
+    return csv_lines([[name] for name in names])
+
+
+def names_of_new_columns(judged: JudgedRecords) -> list[str]:
+    """In the order of `scored_cells`."""
+    kinds = [f"probability_{kind}" for kind in judged.by_kind]
+    return ["noise_probability", "noise_rank", "status", "replacement_item", "replacement_title", *kinds]
+
+
+def some_records(outcome: Outcome, start: int, stop: int) -> SomeRecords:
+    whole, replacement = outcome.given.whole, outcome.judged.replacement[start:stop]
+    return SomeRecords(
+        start=start,
+        stop=stop,
+        cells=[whole.texts(column, start, stop) for column in range(len(whole.names))],
+        probability=number_texts(outcome.judged.probability[start:stop]),
+        replacement_item=outcome.item_keys[replacement].tolist(),
+        replacement_title=outcome.item_titles[replacement].tolist(),
+    )
+
+
+def scored_cells(outcome: Outcome, some: SomeRecords) -> list[list[str]]:
+    """All columns of scored.csv."""
+    judged, part = outcome.judged, slice(some.start, some.stop)
+    return [
+        *some.cells,
+        some.probability,
+        number_texts(judged.rank[part]),
+        judged.status_names(part),
+        some.replacement_item,
+        some.replacement_title,
+        *(number_texts(probability[part]) for probability in judged.by_kind.values()),
+    ]
+
+
+def cleaned_cells(outcome: Outcome, some: SomeRecords) -> list[list[str]]:
+    """The log's columns without the records that are left out; others have another item and title."""
+    columns, part = outcome.given.columns, slice(some.start, some.stop)
+    kept = np.flatnonzero(~outcome.edits.left_out[part]).tolist()
+    exchanged = outcome.edits.exchanged[part].tolist()
+    cells = []
+    for column, texts in enumerate(some.cells):
+        if column == columns.item:
+            new_texts = some.replacement_item
+        elif column == columns.title:
+            new_texts = some.replacement_title
+        else:
+            new_texts = texts
+        cells.append([new_texts[row] if exchanged[row] else texts[row] for row in kept])
+    return cells
+
+
+def edited_cells(outcome: Outcome, some: SomeRecords) -> list[list[str]]:
+    """The columns of edits.csv, of the records that are left out or exchanged."""
+    given, part = outcome.given, slice(some.start, some.stop)
+    edited = np.flatnonzero(outcome.edits.left_out[part] | outcome.edits.exchanged[part]).tolist()
+    if given.columns.title is None:
+        rows = outcome.prepared.distinct.interaction_of_record[part]
+        titles = outcome.item_titles[outcome.prepared.log.items[rows]]
+    else:
+        titles = some.cells[given.columns.title]
+    columns = [
+        some.cells[given.columns.user],
+        some.cells[given.columns.item],
+        titles,
+        some.probability,
+        some.replacement_item,
+        some.replacement_title,
+    ]
+    lines = [str(given.whole.line_of(some.start + row)) for row in edited]
+    return [lines, *([column[row] for row in edited] for column in columns)]
+
+
+def number_texts(values: np.ndarray) -> list[str]:
+    """Numbers (n,) with six digits, NaN as an empty text."""
+    return ["" if value != value else f"{value:.6g}" for value in values.tolist()]
