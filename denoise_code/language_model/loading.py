@@ -338,9 +338,13 @@ def layer_outputs(model, layers: list[int], pool):
 def compile_layers(model, backend: str = "inductor") -> None:
     """Let each layer of the decoder run as compiled kernels, once for batches of all shapes; its first pass compiles them.
 
-    A layer of a small model is some 140 operations that each read and write all activations: compiled, far fewer do. The
-    environment variable TORCH_COMPILE_DISABLE=1 leaves it out.
+    A layer of a small model is some 140 operations that each read and write all activations: compiled, far fewer do. Where
+    they cannot be compiled, as on a machine without a compiler, they run as they are. The environment variable
+    TORCH_COMPILE_DISABLE=1 leaves it out.
     """
+    import torch._dynamo
+
+    torch._dynamo.config.suppress_errors = True
     parent, name = layer_stack(decoder_of(model))
     for layer in getattr(parent, name):
         layer.compile(dynamic=True, backend=backend)

@@ -152,6 +152,21 @@ def test_compiled_layers_have_the_same_loss_and_gradients(tiny_models):
     assert list(model.state_dict()) == names
 
 
+def test_layers_that_cannot_be_compiled_run_as_they_are(tiny_models):
+    """On a machine without a compiler."""
+    model = load_base_model(str(tiny_models["llama"]), "float32").eval()
+    ids, calls = torch.arange(10)[None], []
+    expected = model(input_ids=ids).logits
+
+    def no_compiler(graph, inputs):
+        calls.append(graph)
+        raise RuntimeError("no compiler")
+
+    torch._dynamo.reset()
+    compile_layers(model, backend=no_compiler)
+    assert torch.equal(model(input_ids=ids).logits, expected) and calls
+
+
 def test_cutoff_drops_the_oldest_items_and_never_the_answer(tiny_models):
     tokenizer, prompt = load_tokenizer(str(tiny_models["llama"])), Prompt()
     example = Example(CARS[:8], [(CARS[0], "Heat")])
