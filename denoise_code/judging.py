@@ -18,7 +18,7 @@ from denoise_code.replacement import fit_ranker, replace_in_histories, replace_i
 
 MOST_SHARE = 0.1  # of noise that is assumed where nothing is said, less where the bound is lower
 REPLACED_AT_MOST = 500_000  # up to so many interactions and history places all get a replacement, beyond it those above
-LEAST_PROBABILITY = 0.02  # of noise
+LEAST_PROBABILITY = 0.1  # of noise; below it nobody edits, and half a millisecond a replacement adds up
 
 
 class NoEvidence(ValueError):
