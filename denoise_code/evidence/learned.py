@@ -134,6 +134,8 @@ def load_learned(path: Path) -> Learned:
         if "title map 0/down" in tensors:
             title_maps = [TitleMap(**part_of(tensors, f"title map {half}")) for half in (0, 1)]
         log_ratios = {kind: LogRatio(**part_of(tensors, f"log ratio {kind}")) for kind in settings["kinds"]}
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         problem = " ".join(str(error).split())[:120]
         raise InputError(f"{path}: cannot be read as what evidence has learned ({problem})") from None

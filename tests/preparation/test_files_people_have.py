@@ -270,7 +270,7 @@ def test_folders_and_pipes(tmp_path, capsys):
         feed(tmp_path / "pipe", content)
         assert log_of(prepared(tmp_path, "csv", "--interactions", tmp_path / "pipe", name=name)) == EXPECTED
     twice = [*refused, tmp_path / "pipe", "--titles", tmp_path / "pipe"]
-    prepare_refused(capsys, tmp_path / "out", twice, "a pipe is read once, for --interactions")
+    prepare_refused(capsys, tmp_path / "out", twice, "a pipe is read once, for the interactions")
 
 
 def feed(path, content):
