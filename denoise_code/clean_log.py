@@ -207,10 +207,12 @@ def run_of(args: argparse.Namespace, command: str, judge, given, prepared, edits
 
 def say_what_came_out(folder: Path, report) -> None:
     """The figures that a person acts on."""
+    from denoise_code.cleaning.report import describe_rule, verdict
+
     n_judged = report.n_records - report.status_counts["too_short"]
     print(
         f"noise at most {report.share_bound:.1%} ({report.confidence:.0%} confidence), {report.noise_share:.1%} is assumed\n"
-        f"{report.n_flagged:,} of {n_judged:,} judged lines are above a probability of {report.threshold:.3g}"
+        f"{report.n_flagged:,} of {n_judged:,} judged lines are flagged: {describe_rule(report)}"
     )
     for status, count in report.status_counts.items():
         if count and status != "scored":
@@ -221,6 +223,7 @@ def say_what_came_out(folder: Path, report) -> None:
         print(
             f"self-test: {test.found:.0%} of {test.n_planted:,} planted interactions are flagged, {test.lost:.1%} of the others{right}"
         )
+    print(verdict(test)[1])
     print(f"wrote {folder}: scored.csv, cleaned.csv, edits.csv, report.html")
 
 

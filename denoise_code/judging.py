@@ -1,6 +1,6 @@
 """The interactions of a data set, judged by every kind of evidence there is, and one replacement for each. Knows nothing of files.
 
-`making_evidence.py` calls it for the rows of a folder, `cleaning.py` for a log.
+`making_evidence.py` calls it for the rows of a folder, `cleaning/records.py` for a log.
 """
 
 from dataclasses import dataclass
@@ -16,9 +16,11 @@ from denoise_code.evidence.learned import Learned, learn_models
 from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.replacement import fit_ranker, replace_in_histories, replace_interactions
 
-MOST_SHARE = 0.1  # of noise that is assumed where nothing is said, less where the bound is lower
-REPLACED_AT_MOST = 500_000  # up to so many interactions and history places all get a replacement, beyond it those above
-LEAST_PROBABILITY = 0.1  # of noise; below it nobody edits, and half a millisecond a replacement adds up
+MOST_SHARE = 0.1  # the share of noise that is assumed without --noise_share, or the bound where that is lower
+# Each of up to so many interactions and history places gets a replacement. Where there are more, those with this probability of
+# noise and more do: a replacement takes half a millisecond, and what is less probable is not edited.
+REPLACED_AT_MOST = 500_000
+LEAST_PROBABILITY = 0.1
 
 
 class NoEvidence(ValueError):

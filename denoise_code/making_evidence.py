@@ -8,7 +8,7 @@ inputs is kept.
 import hashlib
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from denoise_code.data_set.folder import SPLITS, files_of_split
 from denoise_code.data_set.interactions import DataSet, Rows, build_data_set
 from denoise_code.data_set.padded_rows import Split, read_split, read_vectors, resize
 from denoise_code.data_set.planting import BY_POPULARITY, PLANTED_MARK
+from denoise_code.evidence import detector
 from denoise_code.evidence.calibration import CannotPlant
 from denoise_code.evidence.features import Planted
 from denoise_code.evidence.figures import injected_probabilities
@@ -165,7 +166,7 @@ def read_user_keys(folder: Path) -> dict[str, str]:
 def fingerprint_of_sources(folder: Path, rows: RowsOfFolder, seed: int) -> str:
     """SHA-256 of all that r and its figures are made of."""
     files = [folder / "planted.csv", folder / "title_vectors.safetensors"]
-    parts = [VERSION, seed, fingerprint_of_catalogue(rows.titles)]
+    parts = [VERSION, asdict(detector.DetectorSettings()), seed, fingerprint_of_catalogue(rows.titles)]
     parts += [fingerprint_of_files(files), sorted(rows.keys_of_users.items())]
     for file, split in rows.splits.items():
         columns = slice(None) if file == "train" else slice(None, -1)  # no target has a part in it

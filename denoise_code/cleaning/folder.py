@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from denoise_code.common.resources import Steps
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue
 from denoise_code.data_set.evidence_files import VERSION, StoredEvidence, fingerprint_of_rows, write_evidence
 from denoise_code.data_set.log.stored_log import write_interactions, write_keys
+from denoise_code.evidence import detector
 from denoise_code.evidence.learned import Learned, load_learned, save_learned
 from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.judging import Replacements
@@ -70,7 +72,15 @@ def together(folder: Path, names: list[str]) -> Iterator[dict[str, Path]]:
 def sources_of_evidence(prepared: PreparedLog, vectors: np.ndarray | None, seed: int) -> str:
     """SHA-256 of all that r is made of."""
     log = prepared.log
-    parts = [VERSION, seed, prepared.data.train.shape[1], digest_of(log.users), digest_of(log.items), log.user_keys]
+    parts = [
+        VERSION,
+        asdict(detector.DetectorSettings()),
+        seed,
+        prepared.data.train.shape[1],
+        digest_of(log.users),
+        digest_of(log.items),
+        log.user_keys,
+    ]
     parts += [None if vectors is None else digest_of(vectors)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

@@ -82,7 +82,7 @@ def items_of_windows(data: DataSet) -> np.ndarray:
 
 @dataclass(frozen=True)
 class JudgedLog:
-    """interactions: r of all, and what was learned; noise_share: what probabilities assume; replacements (n,) int64 items, 0 where none."""
+    """interactions: r of all, and what was learned; noise_share: what probabilities assume; replacements: an item for each."""
 
     interactions: JudgedInteractions
     noise_share: float
@@ -159,9 +159,9 @@ def judge_records(distinct: DistinctLog, judged: JudgedLog, reads_titles: bool) 
     has_title = np.array([bool(title) for title in log.titles])
     r = judged_by_what_is_known(judged.interactions.train, log.items, has_title, reads_titles)
     untitled = ~has_title[log.items] & reads_titles  # (n,)
-    status = np.where(untitled, STATUSES.index(NO_TITLE), STATUSES.index(SCORED))
-    status = np.where(np.isnan(r), STATUSES.index(TOO_SHORT), status)[record]
+    status = np.where(untitled, STATUSES.index(NO_TITLE), STATUSES.index(SCORED))[record]
     status[distinct.is_duplicate] = STATUSES.index(DUPLICATE)
+    status[np.isnan(r)[record]] = STATUSES.index(TOO_SHORT)  # whatever else it is: nothing is said of it
     by_kind = {}
     for kind, r_of_kind in judged.interactions.train.items():
         if kind != FUSED:

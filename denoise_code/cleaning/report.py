@@ -12,6 +12,7 @@ from denoise_code.common.page import cards, folded, page, percent, table, write_
 from denoise_code.common.suspects import SuspiciousInteraction
 
 MOST_SUSPECTS = 500
+LEAST_PLANTED = 50  # in the self-test; fewer say nothing
 FEW_USERS = 5  # who have an item: fewer, and it is rare
 MEANING_OF_STATUS = {
     "scored": "scored: judged by all evidence",
@@ -175,8 +176,13 @@ def verdict(test: SelfTest | None) -> tuple[str, str]:
     """(class of the box, a few plain sentences): whether to act on the flags."""
     if test is None:
         return "", "Not tested: there was no self-test on this log. Read each line before you leave it out."
+    if test.n_planted < LEAST_PLANTED:
+        return "", f"Only {test.n_planted} items could be planted in the self-test. Read each line before you leave it out."
     if test.right is None:
-        return "", "In the self-test nothing is flagged, not even noise that was planted. A lower threshold finds more."
+        return "bad", (
+            "Nothing is told at this threshold. In the self-test nothing is flagged, not even noise that was planted: that no line is "
+            "flagged does not mean that the log is clean."
+        )
     if not test.tells_noise:
         return "bad", "Do not clean by this list. In the self-test noise is hardly told from the rest of the log."
     if test.right < 0.5:
@@ -230,6 +236,7 @@ def when_not_to_trust(report: CleaningReport) -> str:
         "Noise that belongs together is not found: what somebody else bought over weeks looks like a taste.",
         "An interest that no other user shares looks like noise. Whether it is, only the user knows.",
         *compare_rarity(report.rarity),
+        *items_of_one_user(report.rarity),
     ]
     points = "".join(f"<li>{html.escape(limit)}</li>" for limit in limits)
     return f"<h2>When not to trust it</h2><ul>{points}</ul>"
@@ -247,6 +254,19 @@ def compare_rarity(rows: list[RarityRow]) -> list[str]:
         f"Rare items are judged from little. Of the lines whose item fewer than {FEW_USERS} users have, "
         f"{percent(flagged_of_rare / lines_of_rare)} are flagged; of those whose item {describe_users(common[0])} have, "
         f"{percent(flagged_of_common / lines_of_common)}."
+    ]
+
+
+def items_of_one_user(rows: list[RarityRow]) -> list[str]:
+    """How much of the log has an item that no other user has: planted items have another user, so of such lines nothing is learned."""
+    alone = sum(row.n_lines for row in rows if row.most_users == 1)
+    if not alone:
+        return []
+    share = percent(alone / sum(row.n_lines for row in rows))
+    return [
+        f"{share} of the judged lines have an item that nobody else has. Such lines are hardly ever flagged, as nothing can be learned "
+        "about them. Where it is a third of the log and more, items of two to four users are suspected too much: take rare items out of "
+        "the log first."
     ]
 
 

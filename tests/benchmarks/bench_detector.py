@@ -1,7 +1,8 @@
 """Which form of the detector finds most: each is learned twice, and marks items planted in windows of users that neither learned from.
 
-A row for each form: AUC and average precision on items planted uniformly, the AUC on items as popular as the rest (auc_context), of
-the first detector, of the second, and of the mean of their log-odds; CPU seconds of the two. Titles exchanged for none or for random
+Three rows for each form: the first detector, the second, and the mean of their log-odds, which is what counts. Columns: AUC and average
+precision on items planted uniformly, the AUC on items as popular as the rest (auc_context), CPU seconds of both. A new form is a line of
+SETTINGS. Titles exchanged for none or for random
 vectors say what titles are worth. A minute or two a form on one core.
 
 python tests/benchmarks/bench_detector.py data/Toy_noise_user0.1 data/Toy_denoise_user0.1_0
@@ -102,4 +103,7 @@ def measure(data_set: Path, denoised: Path, forms: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    unknown = [form for form in sys.argv[3:] if form not in SETTINGS]
+    if unknown:
+        sys.exit(f"no form {unknown[0]!r}; there are {', '.join(SETTINGS)}")
     measure(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:] or list(SETTINGS))

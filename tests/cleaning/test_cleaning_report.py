@@ -112,12 +112,23 @@ def test_what_is_done_with_flagged_lines_is_said(tmp_path):
         ((560, 700), ((0.26, 0.3), (0.03, 0.05)), "", "Read each line"),
         ((560, 360), ((0.01, 0.5), (0.01, 0.03)), "bad", "Do not clean"),  # few users: the difference may be chance
         ((190, 1000), (None, None), "bad", "Do not clean"),  # 9.5 % of planted, 5.6 % of others
-        ((0, 0), (None, None), "", "A lower threshold"),
+        ((0, 0), (None, None), "bad", "does not mean that the log is clean"),
     ],
 )
 def test_verdict(flagged, intervals, kind, words):
     test = SelfTest(2_000, flagged[0], 18_000, flagged[1], *intervals)
     assert verdict(test)[0] == kind and words in verdict(test)[1]
+
+
+def test_a_self_test_of_few_lines_says_nothing():
+    kind, words = verdict(SelfTest(n_planted=10, n_planted_flagged=10, n_others=300, n_others_flagged=0))
+    assert kind == "" and words.startswith("Only 10 items could be planted")
+
+
+def test_items_that_nobody_else_has(tmp_path):
+    rows = [RarityRow(1, 1, 600, 2, 0.01), RarityRow(2, 4, 300, 100, 0.3), RarityRow(5, None, 100, 1, 0.05)]
+    assert "60% of the judged lines have an item that nobody else has" in texts(written(tmp_path, replace(REPORT, rarity=rows)))
+    assert "nobody else has" not in texts(written(tmp_path, replace(REPORT, rarity=rows[1:])))
 
 
 def test_titles_of_strangers_are_text(tmp_path):

@@ -111,10 +111,10 @@ def check_status(records, rows):
     first = {}
     for number, (triple, row) in enumerate(zip(triples, rows)):
         probability, status = row[5], row[7]
-        if first.setdefault(triple, number) != number:
-            assert status == "duplicate" and row[5:7] + row[8:] == rows[first[triple]][5:7] + rows[first[triple]][8:]
-        elif distinct[triple[0]] == 1:
+        if distinct[triple[0]] == 1:
             assert status == "too_short" and row[5:7] + row[8:] == [""] * 6
+        elif first.setdefault(triple, number) != number:
+            assert status == "duplicate" and row[5:7] + row[8:] == rows[first[triple]][5:7] + rows[first[triple]][8:]
         else:
             assert status == "scored" and 0 < float(probability) <= 1 and row[8]
 
