@@ -13,6 +13,7 @@ import numpy as np
 from denoise_code.cleaning.records import (
     JudgedLog,
     PreparedLog,
+    items_of_windows,
     judge_by_itself,
     too_small,
     with_replacements,
@@ -133,11 +134,10 @@ def fingerprint_of_learned(folder: Path) -> str | None:
 def keep_evidence(folder: Path, prepared: PreparedLog, judged: JudgedLog, sources: str, options: dict | None) -> None:
     """evidence.safetensors and evidence.json, as of a denoised folder whose rows are all train rows."""
     data = prepared.data
-    windows = np.where(data.train >= 0, data.interactions.items[data.train], 0)  # (N, W)
     record = {
         "version": VERSION,
         "files": [],
-        "rows": {"train": fingerprint_of_rows(data.interactions.users[data.train[:, -1]] + 1, windows)},
+        "rows": {"train": fingerprint_of_rows(data.interactions.users[data.train[:, -1]] + 1, items_of_windows(data))},
         "catalogue": fingerprint_of_catalogue(prepared.log.titles),
         "n_interactions": len(data.interactions),
         "disagreements": 0,
