@@ -14,6 +14,7 @@ from denoise_code.evidence.figures import detection_figures
 from denoise_code.evidence.fit import GivenScores, learn_evidence
 from denoise_code.evidence.learned import Learned, learn_models
 from denoise_code.evidence.options import EvidenceOptions
+from denoise_code.evidence.unseen_items import unseen_items
 from denoise_code.replacement import fit_ranker, replace_in_histories, replace_interactions
 
 MOST_SHARE = 0.1  # the share of noise that is assumed without --noise_share, or the bound where that is lower
@@ -63,9 +64,11 @@ def judge_interactions(
     data: DataSet, vectors: np.ndarray | None, scores: GivenScores | None, halves: np.ndarray, seed: int
 ) -> JudgedInteractions:
     """Learn from the train windows and judge all interactions, by every kind of evidence that there is. Raises CannotPlant."""
-    counts = cooccurrence.count(data.interactions, data.n_items, data.train.shape[1])
+    unseen = unseen_items(data)
+    counts = cooccurrence.count(data.interactions, unseen.n_items_and_stand_ins, data.train.shape[1])
     models = learn_models(data, vectors, halves, seed)
-    evidence = learn_evidence(data, models.kinds(counts, vectors, halves), counts, scores, seed)
+    kinds = models.kinds(counts, unseen.with_stand_ins(vectors), halves)
+    evidence = learn_evidence(data, kinds, counts, unseen, scores, seed)
     said = {
         "share_bound": {kind: float(result.share_bound) for kind, result in evidence.kinds.items()},
         "features": {kind: list(result.columns) for kind, result in evidence.kinds.items()},

@@ -7,6 +7,7 @@ import pandas as pd
 from safetensors.numpy import save_file
 
 from denoise_code.data_set.interactions import build_data_set, rows_from_lists
+from denoise_code.evidence.unseen_items import UnseenItems
 
 
 def rows_of(rows, starts=None, masks=None, true_items=None, width=None):
@@ -144,3 +145,8 @@ def write_title_vectors(folder, vectors=None):
     vectors = title_vectors() if vectors is None else vectors
     folder.mkdir(parents=True, exist_ok=True)
     save_file({"vectors": np.ascontiguousarray(vectors[1:])}, folder / "title_vectors.safetensors")
+
+
+def nothing_unseen(n_items: int) -> UnseenItems:
+    """Planted items come from the catalogue alone."""
+    return UnseenItems(n_items, np.zeros(0, dtype=np.int64), 0.0)

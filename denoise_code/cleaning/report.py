@@ -258,16 +258,12 @@ def compare_rarity(rows: list[RarityRow]) -> list[str]:
 
 
 def items_of_one_user(rows: list[RarityRow]) -> list[str]:
-    """How much of the log has an item that no other user has: planted items have another user, so of such lines nothing is learned."""
+    """How much of the log has an item that no other user has."""
     alone = sum(row.n_lines for row in rows if row.most_users == 1)
     if not alone:
         return []
     share = percent(alone / sum(row.n_lines for row in rows))
-    return [
-        f"{share} of the judged lines have an item that nobody else has. Such lines are hardly ever flagged, as nothing can be learned "
-        "about them. Where it is a third of the log and more, items of two to four users are suspected too much: take rare items out of "
-        "the log first."
-    ]
+    return [f"{share} of the judged lines have an item that nobody else has. What belongs there only titles can tell."]
 
 
 def describe_users(row: RarityRow) -> str:

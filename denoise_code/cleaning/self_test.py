@@ -14,6 +14,7 @@ from denoise_code.data_set.log.sequences import data_set_of_log
 from denoise_code.evidence import cooccurrence
 from denoise_code.evidence.calibration import plant
 from denoise_code.evidence.learned import Learned, judge
+from denoise_code.evidence.unseen_items import unseen_items
 
 LEAST_SHARE = 0.02  # of the interactions that are planted, however little noise there is said to be
 MOST_INTERACTIONS = 50_000  # of the copy, of whole users
@@ -34,25 +35,27 @@ def judge_copy(
 ) -> JudgedCopy:
     """Plant noise into a copy of the log, or of the histories of some of its users, and judge it.
 
-    Planted interactions are drawn uniformly, as many as the share of noise that is taken; their items uniformly over the catalogue, none
-    that stands in a window of the interaction.
+    Planted interactions are drawn uniformly, as many as the share of noise that is taken; their items uniformly over the catalogue and what
+    is unseen of it, none that stands in a window of the interaction.
     """
     rng = np.random.default_rng([seed, 5])
-    some = some_users(prepared.log.users, rng)
-    log = prepared.log.pick(some)
-    untouched = data_set_of_log(log, window)
+    data, unseen = prepared.data, unseen_items(prepared.data)
+    counts = cooccurrence.count(data.interactions, unseen.n_items_and_stand_ins, data.train.shape[1])
+    part = prepared.log.pick(some_users(prepared.log.users, rng))
+    untouched = data_set_of_log(part, window)
     n_planted = max(1, round(max(noise_share, LEAST_SHARE) * int(untouched.interactions.in_train.sum())))
-    counts = cooccurrence.count(prepared.data.interactions, prepared.data.n_items, prepared.data.train.shape[1])
-    planted, _ = plant(untouched, counts, n_planted, 0.0, rng)
-    items = log.items.copy()
+    planted, _ = plant(untouched, counts, unseen, n_planted, 0.0, rng)
+    items = part.items.copy()
     items[planted.rows] = planted.items
-    copy = data_set_of_log(replace(log, items=items), window)
-    r_by_kind = judge(copy, learned, counts, vectors, prepared.halves)
-    r = judged_by_what_is_known(r_by_kind, items, prepared.has_title, reads_titles=vectors is not None)
+    titles = [*part.titles, *(part.titles[item] for item in unseen.originals)]
+    copy = data_set_of_log(replace(part, items=items, titles=titles), window)
+    r_by_kind = judge(copy, learned, counts, unseen.with_stand_ins(vectors), prepared.halves)
+    has_title = unseen.with_stand_ins(prepared.has_title)
+    r = judged_by_what_is_known(r_by_kind, items, has_title, reads_titles=vectors is not None)
     is_planted = np.zeros(len(items), dtype=bool)
     is_planted[planted.rows] = True
     judged = ~np.isnan(r)
-    return JudgedCopy(r[judged], is_planted[judged], log.users[judged])
+    return JudgedCopy(r[judged], is_planted[judged], part.users[judged])
 
 
 def some_users(users: np.ndarray, rng: np.random.Generator) -> np.ndarray:

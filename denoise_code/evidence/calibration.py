@@ -14,6 +14,7 @@ import numpy as np
 from denoise_code.data_set.interactions import DataSet
 from denoise_code.evidence.cooccurrence import Cooccurrence
 from denoise_code.evidence.features import Planted, row_chunks
+from denoise_code.evidence.unseen_items import UnseenItems
 
 MOST_DRAWS = 1000  # before planting gives up
 BINS = 40  # of scores, as many planted ones in each
@@ -27,12 +28,13 @@ class CannotPlant(ValueError):
 
 
 def plant(
-    data: DataSet, counts: Cooccurrence, count: int, popular_share: float, rng: np.random.Generator
+    data: DataSet, counts: Cooccurrence, unseen: UnseenItems, count: int, popular_share: float, rng: np.random.Generator
 ) -> tuple[Planted, np.ndarray]:
     """`count` planted interactions, and (count,) bool: whether the item was drawn by popularity.
 
-    Interactions are uniform over those of train, each drawn once while there are enough. Items are uniform over the catalogue or, a share
-    of them, as popular as the interactions of train; never one that a train window of the interaction holds.
+    Interactions are uniform over those of train, each drawn once while there are enough. Items are uniform over the catalogue and what is
+    unseen of it or, a share of them, as popular as the interactions of train; never one that a train window of the interaction holds.
+    counts: of a catalogue with the stand-ins for what is unseen.
     """
     train_rows = np.flatnonzero(data.interactions.in_train)
     if not len(train_rows) or data.n_items < 2:
@@ -43,21 +45,21 @@ def plant(
     items, clash = np.zeros(count, dtype=np.int64), np.ones(count, dtype=bool)
     for _ in range(MOST_DRAWS):
         popular, uniform = np.flatnonzero(clash & by_popularity), np.flatnonzero(clash & ~by_popularity)
-        items[uniform] = rng.integers(1, data.n_items + 1, len(uniform))
+        items[uniform] = unseen.draw(len(uniform), rng)
         items[popular] = items_as_popular(counts, len(popular), rng)
-        clash[clash] = (items[clash, None] == taken[clash]).any(1)
+        clash[clash] = (unseen.without_stand_ins(items[clash])[:, None] == taken[clash]).any(1)
         if not clash.any():
             return Planted(rows, items), by_popularity
     raise CannotPlant(f"the windows of {clash.sum()} interactions hold nearly all of the {data.n_items} items")
 
 
 def plant_in_histories(
-    data: DataSet, count: int, rng: np.random.Generator
+    data: DataSet, unseen: UnseenItems, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Histories of train windows as those of valid and test rows are: all but the last item, each judged by itself.
 
-    users (R,), histories (R, H) of at most `count` train windows; places (R,) one of each at random; items (R,) drawn uniformly, none of
-    the history, to be planted there.
+    users (R,), histories (R, H) of at most `count` train windows; places (R,) one of each at random; items (R,) drawn as `plant` does
+    uniformly, none of the history, to be planted there.
     """
     table = data.interactions
     rows = data.train[rng.permutation(len(data.train))[:count]]
@@ -66,8 +68,8 @@ def plant_in_histories(
     places = histories.shape[1] - 1 - (rng.random(len(rows)) * (histories != 0).sum(1)).astype(int)
     items, clash = np.zeros(len(rows), dtype=np.int64), np.ones(len(rows), dtype=bool)
     for _ in range(MOST_DRAWS):
-        items[clash] = rng.integers(1, data.n_items + 1, int(clash.sum()))
-        clash[clash] = (items[clash, None] == histories[clash]).any(1)
+        items[clash] = unseen.draw(int(clash.sum()), rng)
+        clash[clash] = (unseen.without_stand_ins(items[clash])[:, None] == histories[clash]).any(1)
         if not clash.any():
             return table.users[rows[:, -1]], histories, places, items
     raise CannotPlant(f"{clash.sum()} histories hold nearly all of the {data.n_items} items")

@@ -19,6 +19,8 @@ from tqdm import tqdm
 
 from denoise_code.evidence.features import WindowKind
 
+STEPS_WORTH_A_PROCESS = 200  # of learning; starting one takes some seconds
+
 
 @dataclass(frozen=True)
 class DetectorSettings:
@@ -36,6 +38,10 @@ class DetectorSettings:
     most_passes: int = 60  # over the windows
     batch_size: int = 128  # windows
     learning_rate: float = 2e-3
+
+    def steps_for(self, n_windows: int) -> int:
+        """Steps of learning from so many windows."""
+        return min(self.steps, self.most_passes * -(-n_windows // self.batch_size))
 
 
 class Detector(nn.Module):
@@ -66,6 +72,15 @@ class Detector(nn.Module):
         self.encoder = nn.TransformerEncoder(layer, settings.layers, nn.LayerNorm(settings.width), enable_nested_tensor=False)
         self.output = nn.Linear(settings.width, 1)
 
+    @staticmethod
+    def of_state(arrays: dict[str, np.ndarray], settings: DetectorSettings) -> "Detector":
+        """Of the arrays of a `state_dict`, without the titles of a catalogue, which `for_catalogue` gives it."""
+        free_vectors, title_map = arrays["free_vectors.weight"], arrays.get("title_map.weight")
+        no_titles = None if title_map is None else torch.zeros(len(free_vectors), title_map.shape[1])
+        detector = Detector(len(free_vectors) - 1, no_titles, settings)
+        detector.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+        return detector.eval()
+
     def for_catalogue(self, n_items: int, title_vectors: Tensor | None) -> "Detector":
         """The same for a catalogue that goes on behind the items it was learned from: new items have a free vector of zeros."""
         state = self.state_dict()
@@ -85,6 +100,13 @@ class Detector(nn.Module):
             titles = nn.functional.embedding(windows, self.title_vectors)
             vectors = vectors * keep[..., None] + self.title_map(titles)
         return self.input_norm(vectors)
+
+    @torch.no_grad()
+    def forget_items_but(self, learned_from: Tensor) -> None:
+        """Free vectors of all items but these (K,) become zeros: random ones of items that were never seen would be noise."""
+        others = torch.ones(len(self.free_vectors.weight), 1, device=learned_from.device)
+        others[learned_from] = 0
+        self.free_vectors.weight.masked_fill_(others.bool(), 0)
 
     @torch.no_grad()
     def finish(self) -> "Detector":
@@ -117,25 +139,33 @@ def plant_items(windows: Tensor, pools: tuple[Tensor, Tensor], settings: Detecto
 
 
 def learn_detector(
-    windows: np.ndarray, n_items: int, title_vectors: np.ndarray | None, settings: DetectorSettings, seed: int = 0, device="cpu"
+    windows: np.ndarray,
+    n_items: int,
+    title_vectors: np.ndarray | None,
+    settings: DetectorSettings,
+    seed: int = 0,
+    device: str = "cpu",
+    show: str | None = "learn the detector",
 ) -> Detector:
     """A detector learned from windows (N, W) int64 of items 1..n_items, 0 where padding; equal bytes for equal input on a CPU.
 
-    title_vectors (n_items + 1, D) or None. Learned as the paper plants: without labels.
+    title_vectors (n_items + 1, D) or None. Learned as the paper plants: without labels. An item that no window holds has a free vector
+    of zeros, as one that is new to the catalogue. show: the name of a progress bar, None: none.
     """
     rng = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # dropout and first weights
     vectors = None if title_vectors is None else torch.from_numpy(title_vectors.astype(np.float32))
     detector = Detector(n_items, vectors, settings).to(device)
-    rows = torch.from_numpy(np.ascontiguousarray(windows))
+    rows = torch.tensor(windows)
     positions = rows[rows != 0]
     pools = (positions.unique(), positions)
-    steps = min(settings.steps, settings.most_passes * -(-len(rows) // settings.batch_size))
+    steps = settings.steps_for(len(rows))
     optimiser = torch.optim.AdamW(detector.parameters(), settings.learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.learning_rate, max(steps, 2))
     detector.train()
     batches = shuffled_batches(len(rows), settings.batch_size, rng)
-    for batch in tqdm(islice(batches, steps), total=steps, desc="learn the detector", unit="step", leave=False, mininterval=1):
+    bar = {"desc": show, "disable": show is None, "unit": "step", "leave": False, "mininterval": 1}
+    for batch in tqdm(islice(batches, steps), total=steps, **bar):
         noisy, planted = plant_items(rows[batch], pools, settings, rng)
         noisy, planted = noisy.to(device), planted.to(device)
         real = noisy != 0
@@ -144,6 +174,7 @@ def learn_detector(
         loss.backward()
         optimiser.step()
         schedule.step()
+    detector.forget_items_but(pools[0].to(device))
     return detector.finish()
 
 
@@ -177,13 +208,45 @@ def learn_detectors(
 ) -> list[list[Detector]]:
     """Detectors [halving][half]: each learned without the users of this half, and judges them.
 
-    windows (N, W) items of train rows, 0 where none; halves (2, N): of their users; title_vectors (n_items + 1, D) or None.
+    windows (N, W) items of train rows, 0 where none; halves (2, N): of their users; title_vectors (n_items + 1, D) or None. On a CPU
+    each is learned on one core, as many side by side as PyTorch has threads: a network so small gains nothing from a second core.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return [
-        [learn_detector(windows[halving != half], n_items, title_vectors, settings, seed, device) for half in (0, 1)]
-        for halving in halves
-    ]
+    others = [halving != half for halving in halves for half in (0, 1)]  # four of (N,) bool: what each learns from
+    if torch.cuda.is_available():
+        detectors = [learn_detector(windows[rows], n_items, title_vectors, settings, seed, "cuda") for rows in others]
+    else:
+        detectors = learn_side_by_side([windows[rows] for rows in others], n_items, title_vectors, settings, seed)
+    return [detectors[:2], detectors[2:]]
+
+
+def learn_side_by_side(
+    parts: Sequence[np.ndarray], n_items: int, title_vectors: np.ndarray | None, settings: DetectorSettings, seed: int
+) -> list[Detector]:
+    """A detector from each of these windows (N, W), each by a process of one thread where that is worth starting processes."""
+    from joblib import Parallel, delayed
+
+    n_processes = min(len(parts), torch.get_num_threads())
+    if settings.steps_for(max(map(len, parts))) < STEPS_WORTH_A_PROCESS:
+        n_processes = 1
+    states = Parallel(n_processes)(
+        delayed(learn_on_one_core)(
+            windows, n_items, title_vectors, settings, seed, "learn detectors" if number % n_processes == 0 else None
+        )
+        for number, windows in enumerate(parts)
+    )
+    table = None if title_vectors is None else torch.from_numpy(title_vectors.astype(np.float32))
+    return [Detector.of_state(state, settings).for_catalogue(n_items, table) for state in states]
+
+
+def learn_on_one_core(windows, n_items, title_vectors, settings, seed, show) -> dict[str, np.ndarray]:
+    """The arrays of `learn_detector`'s detector, as numpy arrays; arguments as there."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        detector = learn_detector(windows, n_items, title_vectors, settings, seed, "cpu", show)
+    finally:
+        torch.set_num_threads(threads)
+    return {name: values.numpy() for name, values in detector.state_dict().items()}
 
 
 def detector_kind(detectors: Sequence[Sequence[Detector]], halves: np.ndarray) -> WindowKind:

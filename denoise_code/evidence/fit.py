@@ -9,6 +9,7 @@ from denoise_code.data_set.interactions import DataSet
 from denoise_code.evidence import cooccurrence
 from denoise_code.evidence.calibration import LogRatio, fit_log_ratio, plant, plant_in_histories, share_bound, term_names
 from denoise_code.evidence.features import FeatureKind, GivenKind, Planted
+from denoise_code.evidence.unseen_items import UnseenItems
 
 PLANTED_TO_FIT, PLANTED_TO_BOUND, LOG_TO_FIT = 10_000, 10_000, 20_000
 PLANTED_BY_POPULARITY = 5_000  # for auc_context alone
@@ -79,20 +80,22 @@ def learn_evidence(
     data: DataSet,
     kinds: dict[str, FeatureKind],
     counts: cooccurrence.Cooccurrence,
+    unseen: UnseenItems,
     llm: GivenScores | None = None,
     seed: int = 0,
 ) -> Evidence:
     """r of every train interaction and history place, by each kind of evidence and by all together.
 
-    kinds: see `learned.Models.kinds`; what they learned must be of the other half of a user. counts: of the same data.
+    kinds: see `learned.Models.kinds`; what they learned must be of the other half of a user. counts: of the same data. Both of a catalogue
+    with the stand-ins for what is unseen.
     """
-    planted = draw_planted_interactions(data, counts, llm, np.random.default_rng([seed, 1]))
+    planted = draw_planted_interactions(data, counts, unseen, llm, np.random.default_rng([seed, 1]))
     if llm is not None:
         kinds = kinds | {"llm": given_kind(llm, len(planted.planted))}
 
     features = {name: kind.of_interactions(data, planted.planted) for name, kind in kinds.items()}
     of_histories = {name: {file: kind.of_histories(data, file) for file in data.evaluated} for name, kind in kinds.items()}
-    contrasts = contrast_in_histories(data, kinds, np.random.default_rng([seed, 4]))
+    contrasts = contrast_in_histories(data, kinds, unseen, np.random.default_rng([seed, 4]))
     log_to_fit = draw_log(data, np.random.default_rng([seed, 2]))
     of_every_kind = [name for name in kinds if name != "llm"]  # planted interactions of our own, as many as are wanted
     parts = {name: [name] for name in kinds} | {FUSED: of_every_kind}
@@ -152,10 +155,12 @@ def given_kind(llm: GivenScores, planted_count: int) -> GivenKind:
     return GivenKind(("noise_prob",), llm.train[:, None], scores, histories)
 
 
-def draw_planted_interactions(data: DataSet, counts, llm: GivenScores | None, rng: np.random.Generator) -> PlantedSplit:
+def draw_planted_interactions(
+    data: DataSet, counts, unseen: UnseenItems, llm: GivenScores | None, rng: np.random.Generator
+) -> PlantedSplit:
     """Our own planted interactions, then those that a language model read; of the uniform ones half to fit on, the rest for the bound."""
-    uniform, _ = plant(data, counts, PLANTED_TO_FIT + PLANTED_TO_BOUND, 0.0, rng)
-    popular, _ = plant(data, counts, PLANTED_BY_POPULARITY, 1.0, rng)
+    uniform, _ = plant(data, counts, unseen, PLANTED_TO_FIT + PLANTED_TO_BOUND, 0.0, rng)
+    popular, _ = plant(data, counts, unseen, PLANTED_BY_POPULARITY, 1.0, rng)
     parts = [uniform, popular, *([] if llm is None else [llm.planted])]
     planted = Planted(np.concatenate([part.rows for part in parts]), np.concatenate([part.items for part in parts]))
     by_popularity = np.repeat([False, True], [len(uniform), len(popular)])
@@ -176,14 +181,16 @@ def draw_log(data: DataSet, rng: np.random.Generator) -> np.ndarray:
     return chosen
 
 
-def contrast_in_histories(data: DataSet, kinds: dict[str, FeatureKind], rng) -> dict[str, tuple[np.ndarray, np.ndarray] | None]:
+def contrast_in_histories(
+    data: DataSet, kinds: dict[str, FeatureKind], unseen: UnseenItems, rng
+) -> dict[str, tuple[np.ndarray, np.ndarray] | None]:
     """{kind: features (R, F) of planted places of single histories, and of the same places as they are}; None where a kind cannot tell.
 
     None for all kinds where there are no valid or test rows.
     """
     if not any(len(rows.users) for rows in data.evaluated.values()):
         return dict.fromkeys(kinds)
-    users, histories, places, items = plant_in_histories(data, HISTORIES_TO_FIT, rng)
+    users, histories, places, items = plant_in_histories(data, unseen, HISTORIES_TO_FIT, rng)
     planted, number = histories.copy(), np.arange(len(places))
     planted[number, places] = items
     contrasts = {}

@@ -127,7 +127,7 @@ def load_learned(path: Path) -> Learned:
             raise InputError(f"{path}: of version {settings.get('version')}, this code reads {VERSION}")
         of_detector = DetectorSettings(**settings["detector"])
         detectors = [
-            [restored_detector(part_of(tensors, f"detector {halving} {half}"), of_detector) for half in (0, 1)]
+            [Detector.of_state(part_of(tensors, f"detector {halving} {half}"), of_detector) for half in (0, 1)]
             for halving in (0, 1)
         ]
         title_maps = None
@@ -145,14 +145,3 @@ def load_learned(path: Path) -> Learned:
 def part_of(tensors: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
     """The arrays `name/...`."""
     return {key.removeprefix(f"{name}/"): array for key, array in tensors.items() if key.startswith(f"{name}/")}
-
-
-def restored_detector(arrays: dict[str, np.ndarray], settings: DetectorSettings) -> Detector:
-    """Without the titles of a catalogue, which `Detector.for_catalogue` gives it."""
-    import torch
-
-    free_vectors, title_map = arrays["free_vectors.weight"], arrays.get("title_map.weight")
-    no_titles = None if title_map is None else torch.zeros(len(free_vectors), title_map.shape[1])
-    network = Detector(len(free_vectors) - 1, no_titles, settings)
-    network.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-    return network.eval()

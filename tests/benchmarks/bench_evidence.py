@@ -19,6 +19,7 @@ from denoise_code.data_set.interactions import Rows, build_data_set
 from denoise_code.evidence import cooccurrence
 from denoise_code.evidence.fit import learn_evidence
 from denoise_code.evidence.learned import learn_models
+from denoise_code.evidence.unseen_items import unseen_items
 from denoise_code.replacement import fit_ranker, replace_interactions
 
 N_ITEMS, WINDOWS_PER_USER, DIMENSIONS = 100_000, 10, 576
@@ -62,12 +63,13 @@ def measure(n_windows: int, width: int, with_titles: bool) -> None:
     watch = Stopwatch()
     data = build_data_set(rows, {}, N_ITEMS)
     watch.print_step(f"table of {len(data.interactions):,} interactions")
-    counts = cooccurrence.count(data.interactions, N_ITEMS, width)
+    unseen = unseen_items(data)
+    counts = cooccurrence.count(data.interactions, unseen.n_items_and_stand_ins, width)
     watch.print_step(f"{counts.pairs.nnz:,} pairs counted")
     halves = data.interactions.halves()
     models = learn_models(data, vectors, halves)
     watch.print_step("maps of titles and detectors learned")
-    evidence = learn_evidence(data, models.kinds(counts, vectors, halves), counts)
+    evidence = learn_evidence(data, models.kinds(counts, unseen.with_stand_ins(vectors), halves), counts, unseen)
     watch.print_step("evidence " + ", ".join(evidence.kinds))
     ranker = fit_ranker(data, vectors, halves[0]).ranker
     watch.print_step("what ranks replacements")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from made_up_logs import GROUPS, N_ITEMS, grouped_data, rows_of, some_windows, title_vectors
+from made_up_logs import GROUPS, N_ITEMS, grouped_data, nothing_unseen, rows_of, some_windows, title_vectors
 
 from denoise_code.data_set.evidence_files import noise_probability
 from denoise_code.data_set.interactions import build_data_set
@@ -35,7 +35,9 @@ def evidence_of(data, llm=None):
     """By co-occurrence, titles and a detector that needs no learning."""
     counts, halves = count(data.interactions, data.n_items, data.train.shape[1]), data.interactions.halves()
     kinds = Models(title_maps_of(data, halves), []).kinds(counts, title_vectors(), halves)
-    return fit.learn_evidence(data, kinds | {"detector": WindowKind(("detector",), detector)}, counts, llm)
+    return fit.learn_evidence(
+        data, kinds | {"detector": WindowKind(("detector",), detector)}, counts, nothing_unseen(data.n_items), llm
+    )
 
 
 def title_maps_of(data, halves):
@@ -45,7 +47,7 @@ def title_maps_of(data, halves):
 
 def evidence_by_co_occurrence(data, llm=None):
     counts = count(data.interactions, data.n_items, data.train.shape[1])
-    return fit.learn_evidence(data, {"collaborative": Collaborative(counts)}, counts, llm)
+    return fit.learn_evidence(data, {"collaborative": Collaborative(counts)}, counts, nothing_unseen(data.n_items), llm)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def learned():
 def test_planted_interactions_stand_in_no_window_of_theirs():
     data = some_windows(0, n_items=40)
     counts = count(data.interactions, 40, 5)
-    planted, by_popularity = plant(data, counts, 500, 0.5, np.random.default_rng(0))
+    planted, by_popularity = plant(data, counts, nothing_unseen(40), 500, 0.5, np.random.default_rng(0))
     assert 200 < by_popularity.sum() < 300
     for row, item in zip(planted.rows.tolist(), planted.items.tolist()):
         held = {other for window in data.train.tolist() if row in window for other in window if other >= 0}
@@ -71,7 +73,7 @@ def test_items_by_popularity_are_as_popular_as_the_rest():
     logs = [(f"u{user}", 0, (1 + 300 * rng.random(2) ** 2).astype(int).tolist()) for user in range(4000)]
     data = build_data_set(rows_of(logs, starts=[0] * len(logs)), {}, 300)
     counts = count(data.interactions, 300, 2)
-    popular, uniform = (plant(data, counts, 4000, share, rng)[0].items for share in (1.0, 0.0))
+    popular, uniform = (plant(data, counts, nothing_unseen(300), 4000, share, rng)[0].items for share in (1.0, 0.0))
     of_log = counts.item_counts[data.interactions.items].mean()
     assert counts.item_counts[popular].mean() == pytest.approx(of_log, rel=0.15)  # a little less: not what the window holds
     assert counts.item_counts[uniform].mean() < of_log / 2
@@ -80,9 +82,10 @@ def test_items_by_popularity_are_as_popular_as_the_rest():
 def test_a_window_of_all_items_cannot_be_planted():
     data = build_data_set(rows_of([("a", 0, [1, 2, 3])], starts=[0]), {}, 3)
     with pytest.raises(CannotPlant, match="nearly all of the 3 items"):
-        plant(data, count(data.interactions, 3, 3), 2, 0, np.random.default_rng(0))
+        plant(data, count(data.interactions, 3, 3), nothing_unseen(3), 2, 0, np.random.default_rng(0))
     with pytest.raises(CannotPlant, match="nearly all of the 2 items"):
-        plant_in_histories(build_data_set(rows_of([("a", 0, [1, 2, 2])], starts=[0]), {}, 2), 5, np.random.default_rng(0))
+        data = build_data_set(rows_of([("a", 0, [1, 2, 2])], starts=[0]), {}, 2)
+        plant_in_histories(data, nothing_unseen(2), 5, np.random.default_rng(0))
 
 
 def test_items_in_windows_by_hand():

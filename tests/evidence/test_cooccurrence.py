@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from made_up_logs import rows_of, some_windows
+from made_up_logs import nothing_unseen, rows_of, some_windows
 
 from denoise_code.data_set.interactions import build_data_set
 from denoise_code.evidence.calibration import plant
@@ -107,7 +107,7 @@ def test_collaborative_features_are_means_over_windows(seed, chunk_bytes):
     counts = count(data.interactions, N_ITEMS, 5)
     kind = Collaborative(counts)
     kind.chunk_bytes = chunk_bytes
-    planted, _ = plant(data, counts, 30, 0.5, np.random.default_rng(seed))
+    planted, _ = plant(data, counts, nothing_unseen(N_ITEMS), 30, 0.5, np.random.default_rng(seed))
     of_log, of_planted = kind.of_interactions(data, planted)
     assert of_log.dtype == of_planted.dtype == np.float32
     for row in range(len(data.interactions)):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from made_up_logs import N_ITEMS, grouped_data, title_vectors
+from made_up_logs import N_ITEMS, grouped_data, nothing_unseen, title_vectors
 
 from denoise_code.common.errors import InputError
 from denoise_code.evidence import cooccurrence, fit
@@ -16,7 +16,7 @@ def learn(data, vectors):
     """(Evidence, Learned, counts)"""
     counts, halves = cooccurrence.count(data.interactions, data.n_items, data.train.shape[1]), data.interactions.halves()
     models = learn_models(data, vectors, halves)
-    evidence = fit.learn_evidence(data, models.kinds(counts, vectors, halves), counts)
+    evidence = fit.learn_evidence(data, models.kinds(counts, vectors, halves), counts, nothing_unseen(data.n_items))
     return evidence, Learned(models, {kind: result.log_ratio for kind, result in evidence.kinds.items()}), counts
 
 
