@@ -251,7 +251,8 @@ def read_starts(split: str, table: pd.DataFrame) -> np.ndarray:
 def find_starts(rows: pd.DataFrame, windows: dict[str, list[Window]]) -> list[int]:
     """Starts (N,) of rows by user and time: where a row goes on as the one before it ends, for half of it or more.
 
-    A row that continues nothing stands behind a gap after all of them.
+    A row that continues nothing stands behind a gap after all of them. Rows that are joined are read as one text, so they must agree in all
+    that they share; `interactions.place_windows`, for the table of interactions, joins rows that disagree in some places, too.
     """
     users = rows["user"].tolist()
     items = [windows[split][row].items for split, row in zip(rows["split"], rows["row"])]
