@@ -13,7 +13,6 @@ import numpy as np
 from denoise_code.cleaning.records import (
     JudgedLog,
     PreparedLog,
-    items_of_windows,
     judge_by_itself,
     too_small,
     with_replacements,
@@ -137,7 +136,7 @@ def keep_evidence(folder: Path, prepared: PreparedLog, judged: JudgedLog, source
     record = {
         "version": VERSION,
         "files": [],
-        "rows": {"train": fingerprint_of_rows(data.interactions.users[data.train[:, -1]] + 1, items_of_windows(data))},
+        "rows": {"train": fingerprint_of_rows(data.interactions.users[data.train[:, -1]] + 1, data.train_items)},
         "catalogue": fingerprint_of_catalogue(prepared.log.titles),
         "n_interactions": len(data.interactions),
         "disagreements": 0,

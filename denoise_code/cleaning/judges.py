@@ -8,7 +8,7 @@ import numpy as np
 from denoise_code.cleaning.continued import ContinuedLog, continue_log, judge_continued
 from denoise_code.cleaning.figures import users_having_items
 from denoise_code.cleaning.folder import LEARNED, LOG_FILES, RUN, SELF_TEST, judge_and_keep, write_or_refuse
-from denoise_code.cleaning.records import JudgedLog, PreparedLog, items_of_windows, prepare_log
+from denoise_code.cleaning.records import JudgedLog, PreparedLog, prepare_log
 from denoise_code.cleaning.self_test import JudgedCopy, judge_copy
 from denoise_code.common.errors import InputError
 from denoise_code.common.files import fingerprint, read_json, write_atomically
@@ -47,7 +47,7 @@ class JudgeByItself:
             return None
         from denoise_code.language_model.kept_titles import vectors_of_catalogue
 
-        windows = items_of_windows(prepared.data)
+        windows = prepared.data.train_items
         return vectors_of_catalogue(prepared.log.titles, windows, self.settings.base_model, self.folder).vectors
 
     def judge(self, prepared: PreparedLog, vectors: np.ndarray | None) -> JudgedLog:
@@ -95,7 +95,7 @@ class JudgeLike:
             return None
         from denoise_code.language_model.kept_titles import vectors_of_catalogue
 
-        windows = items_of_windows(prepared.data)
+        windows = prepared.data.train_items
         return vectors_of_catalogue(prepared.log.titles, windows, self.settings.base_model, self.folder, self.like).vectors
 
     def judge(self, prepared: PreparedLog, vectors: np.ndarray | None) -> JudgedLog:

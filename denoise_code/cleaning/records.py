@@ -75,11 +75,6 @@ def prepare_log(log: Log, window: int) -> PreparedLog:
     return PreparedLog(replace(distinct, log=cleaned), distinct.log.titles, data, title_changes)
 
 
-def items_of_windows(data: DataSet) -> np.ndarray:
-    """(N, W) int64: the items of the train windows, 0 where there is none."""
-    return np.where(data.train >= 0, data.interactions.items[data.train], 0)
-
-
 @dataclass(frozen=True)
 class JudgedLog:
     """interactions: r of all, and what was learned; noise_share: what probabilities assume; replacements: an item for each."""
@@ -276,7 +271,7 @@ def clean_log(
         from denoise_code.language_model.kept_titles import vectors_of_catalogue
         from denoise_code.language_model.loading import EMBEDDED_MODEL
 
-        windows = items_of_windows(prepared.data)
+        windows = prepared.data.train_items
         vectors = vectors_of_catalogue(prepared.log.titles, windows, base_model or EMBEDDED_MODEL, None).vectors
     judged_log = judge_log(prepared, vectors, EvidenceOptions(noise_share, seed=seed))
     judged = judge_records(prepared.distinct, judged_log, reads_titles=vectors is not None)

@@ -57,9 +57,8 @@ def learn_models(
 
     settings None: the default ones.
     """
-    table = data.interactions
-    windows = np.where(data.train >= 0, table.items[data.train], 0)  # (N, W)
-    of_windows = halves[:, table.users[data.train[:, -1]]]  # (2, N)
+    windows = data.train_items  # (N, W)
+    of_windows = halves[:, data.interactions.users[data.train[:, -1]]]  # (2, N)
     title_maps = None if vectors is None else learn_title_maps(vectors, windows, of_windows[0], seed)
     detectors = learn_detectors(windows, of_windows, data.n_items, vectors, settings or detector.DetectorSettings(), seed)
     return Models(title_maps, detectors)
