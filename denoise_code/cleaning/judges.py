@@ -11,7 +11,7 @@ from denoise_code.cleaning.folder import LEARNED, LOG_FILES, RUN, SELF_TEST, jud
 from denoise_code.cleaning.records import JudgedLog, PreparedLog, prepare_log
 from denoise_code.cleaning.self_test import JudgedCopy, judge_copy
 from denoise_code.common.errors import InputError
-from denoise_code.common.files import fingerprint, read_json, write_atomically
+from denoise_code.common.files import fingerprint, read_json, save_tensors
 from denoise_code.data_set.evidence_files import read_evidence
 from denoise_code.data_set.log.log import Log
 from denoise_code.data_set.log.stored_log import read_stored_log
@@ -148,13 +148,5 @@ def read_copy(folder: Path, made_of: str | None) -> JudgedCopy | None:
 
 
 def write_copy(folder: Path, copy: JudgedCopy, made_of: str) -> None:
-    from safetensors.numpy import save_file
-
     arrays = {"r": copy.r, "planted": copy.planted.astype(np.uint8), "users": copy.users}
-
-    def write() -> None:
-        with write_atomically(folder / SELF_TEST) as partial:
-            save_file(arrays, partial, {"made_of": made_of})
-            partial.chmod(0o644)  # the library gives nobody else the right to read
-
-    write_or_refuse(folder / SELF_TEST, write)
+    write_or_refuse(folder / SELF_TEST, lambda: save_tensors(folder / SELF_TEST, arrays, {"made_of": made_of}))

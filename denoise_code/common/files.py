@@ -86,3 +86,13 @@ def save_arrays(path: Path, **arrays) -> None:
 
     with write_atomically(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)
+
+
+def save_tensors(path: Path, tensors: dict, metadata: dict[str, str] | None = None) -> None:
+    """A safetensors file of numpy arrays, whole or absent, which others may read, too."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    with write_atomically(path) as partial:
+        save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, partial, metadata)
+        partial.chmod(0o644)  # the library gives nobody else the right to read

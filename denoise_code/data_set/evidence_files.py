@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from denoise_code.common.errors import InputError
-from denoise_code.common.files import read_json, write_atomically, write_json
+from denoise_code.common.files import read_json, save_tensors, write_atomically, write_json
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue
 from denoise_code.data_set.folder import noisy_name
 
@@ -83,7 +83,6 @@ def fingerprint_of_evidence(record: dict) -> str:
 def write_evidence(folder: Path, evidence: StoredEvidence) -> None:
     """Both files, the record last: where it stands, the arrays are complete and its own."""
     from safetensors import SafetensorError
-    from safetensors.numpy import save_file
 
     tensors = {
         "train/rows": evidence.windows.astype(np.int32),
@@ -98,8 +97,7 @@ def write_evidence(folder: Path, evidence: StoredEvidence) -> None:
     try:
         # Both are written beside the old ones before either is renamed: a full disk leaves the old ones, whole and of each other.
         with write_atomically(folder / RECORD) as record, write_atomically(folder / ARRAYS) as arrays:
-            save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, arrays)
-            arrays.chmod(0o644)  # the library gives nobody else the right to read
+            save_tensors(arrays, tensors)
             write_json(record, evidence.record)
             (folder / RECORD).unlink(missing_ok=True)  # so that none stands beside arrays that are not its own
     except (OSError, SafetensorError) as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from denoise_code.common.errors import InputError
-from denoise_code.common.files import write_atomically
+from denoise_code.common.files import save_tensors
 from denoise_code.data_set.evidence_files import FUSED
 from denoise_code.data_set.interactions import DataSet
 from denoise_code.evidence import detector
@@ -91,8 +91,6 @@ def judge(
 
 def save_learned(path: Path, learned: Learned) -> None:
     """As safetensors; the settings stand in the metadata."""
-    from safetensors.numpy import save_file
-
     tensors = {}
     for half, title_map in enumerate(learned.models.title_maps or []):
         tensors |= {f"title map {half}/down": title_map.down, f"title map {half}/up": title_map.up}
@@ -109,9 +107,7 @@ def save_learned(path: Path, learned: Learned) -> None:
         "detector": asdict(learned.models.detectors[0][0].settings),
     }
     metadata = {"settings": json.dumps(settings)}  # one text: several are written in any order, and equal files would differ
-    with write_atomically(path) as partial:
-        save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, partial, metadata)
-        partial.chmod(0o644)  # the library gives nobody else the right to read
+    save_tensors(path, tensors, metadata)
 
 
 def load_learned(path: Path) -> Learned:

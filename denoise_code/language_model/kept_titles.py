@@ -27,9 +27,9 @@ from denoise_code.language_model.loading import Precision, choose_dtype, load_mo
 from denoise_code.language_model.title_vectors import (
     TitleBatches,
     choose_layer,
-    load_tensors,
+    load_with_record,
     mean_over_title,
-    save_tensors,
+    save_with_record,
     standardise,
     states_of_batches,
     title_batches,
@@ -182,7 +182,7 @@ def read_parts(folder: Path | None, key: str) -> list[torch.Tensor]:
     """States (B, D) of the first batches, as far as parts of this very job reach without a gap."""
     finished = []
     for path in sorted((folder / PARTS).glob("part_*.safetensors")) if folder else []:
-        tensors, record = load_tensors(path)
+        tensors, record = load_with_record(path)
         if record["key"] == key and record["first"] == len(finished):
             finished += [tensors[f"{number:06}"] for number in range(len(tensors))]
     return finished
@@ -192,7 +192,7 @@ def write_part(folder: Path, key: str, first: int, states: list[torch.Tensor]) -
     (folder / PARTS).mkdir(exist_ok=True)
     path = folder / PARTS / f"part_{first:08}.safetensors"
     with writing(path):
-        save_tensors(path, {f"{number:06}": some for number, some in enumerate(states)}, {"key": key, "first": first})
+        save_with_record(path, {f"{number:06}": some for number, some in enumerate(states)}, {"key": key, "first": first})
 
 
 def digest_of(parts: list) -> str:
@@ -207,7 +207,7 @@ def read_kept(folder: Path | None, model_name: list) -> KeptTitles:
     if folder is None or not (folder / FILE).exists():
         return KeptTitles(model_name)
     try:
-        tensors, record = load_tensors(folder / FILE)
+        tensors, record = load_with_record(folder / FILE)
         titles = bytes(tensors["titles"].numpy()).decode().split("\n")
     except (OSError, KeyError, ValueError, SafetensorError):
         return KeptTitles(model_name)
@@ -223,7 +223,7 @@ def write_kept(folder: Path, kept: KeptTitles) -> None:
     text = torch.frombuffer(bytearray("\n".join(kept.titles).encode()), dtype=torch.uint8)
     tensors = {"titles": text, "states": kept.states, "mean": kept.mean, "std": kept.std}
     with writing(folder / FILE):
-        save_tensors(folder / FILE, tensors, {"model": kept.model, "layer": kept.layer, "auc_context": kept.auc_context})
+        save_with_record(folder / FILE, tensors, {"model": kept.model, "layer": kept.layer, "auc_context": kept.auc_context})
     shutil.rmtree(folder / PARTS, ignore_errors=True)
 
 

@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
-from denoise_code.common.files import fingerprint_of_files, write_atomically
+from denoise_code.common.files import fingerprint_of_files, save_tensors
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue
 from denoise_code.data_set.folder import find_train_file
 from denoise_code.data_set.planting import BY_POPULARITY, draw_planted, noise_pools, put_planted
@@ -190,27 +189,25 @@ def load_or_make(folder: Path, name: str, made_by: list, make) -> tuple[dict, di
     digest = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:16]
     path = folder / f"{name}_{digest}.safetensors"
     if path.exists():
-        return load_tensors(path)
+        return load_with_record(path)
     tensors, record = make()
     record = json.loads(json.dumps(record))  # as it will be read: its keys become texts
     if os.access(folder, os.W_OK):
-        save_tensors(path, tensors, record)
+        save_with_record(path, tensors, record)
     return tensors, record
 
 
-def load_tensors(path: Path) -> tuple[dict, dict]:
-    """What save_tensors wrote; an empty record where there is none."""
+def load_with_record(path: Path) -> tuple[dict, dict]:
+    """What save_with_record wrote; an empty record where there is none."""
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dict
         metadata = file.metadata() or {"made": "{}"}
     return tensors, json.loads(metadata["made"])
 
 
-def save_tensors(path: Path, tensors: dict, record: dict, catalogue: list[str] | None = None) -> None:
-    """Tensors as a safetensors file; its metadata say how they were made, and for which catalogue."""
+def save_with_record(path: Path, tensors: dict, record: dict, catalogue: list[str] | None = None) -> None:
+    """Tensors of torch as a safetensors file; its metadata say how they were made, and for which catalogue."""
     metadata = {"made": json.dumps(record)}
     if catalogue is not None:
         metadata["catalogue"] = fingerprint_of_catalogue(catalogue)
-    with write_atomically(path) as partial:
-        save_file(tensors, partial, metadata=metadata)
-        partial.chmod(0o644)  # the library gives nobody else the right to read
+    save_tensors(path, {name: tensor.numpy() for name, tensor in tensors.items()}, metadata)
