@@ -20,7 +20,7 @@ from denoise_code.cleaning.records import (
 from denoise_code.cleaning.report import CleaningReport, write_report
 from denoise_code.cleaning.written_records import Outcome, write_records
 from denoise_code.common.errors import InputError
-from denoise_code.common.files import fingerprint, write_atomically, write_json
+from denoise_code.common.files import fingerprint, naming_tensors, write_atomically, write_json
 from denoise_code.common.resources import Steps
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue
 from denoise_code.data_set.evidence_files import VERSION, StoredEvidence, fingerprint_of_rows, write_evidence
@@ -109,7 +109,8 @@ def judge_and_keep(
         with too_small():
             interactions = judge_by_itself(prepared, vectors, options.seed)
         learned = interactions.learned
-        write_or_refuse(folder / LEARNED, lambda: save_learned(folder / LEARNED, learned))
+        with naming_tensors(folder / LEARNED):
+            save_learned(folder / LEARNED, learned)
         nothing = Replacements(np.zeros(len(prepared.data.interactions), dtype=np.int64), {}, {})
         keep_evidence(folder, prepared, JudgedLog(interactions, 0.0, nothing), sources, None)  # replacements are still to come
     with too_small():
@@ -150,16 +151,6 @@ def keep_evidence(folder: Path, prepared: PreparedLog, judged: JudgedLog, source
     }
     evidence: StoredEvidence = stored_form(data, judged.interactions, judged.replacements, record)
     write_evidence(folder, evidence)
-
-
-def write_or_refuse(path: Path, write) -> None:
-    """What cannot be written is named, whatever the library calls it."""
-    from safetensors import SafetensorError
-
-    try:
-        write()
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: cannot be written ({' '.join(str(error).split())[:120]})") from None
 
 
 # ---------------------------------------------------------------- what comes out

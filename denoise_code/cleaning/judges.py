@@ -7,11 +7,11 @@ import numpy as np
 
 from denoise_code.cleaning.continued import ContinuedLog, continue_log, judge_continued
 from denoise_code.cleaning.figures import users_having_items
-from denoise_code.cleaning.folder import LEARNED, LOG_FILES, RUN, SELF_TEST, judge_and_keep, write_or_refuse
+from denoise_code.cleaning.folder import LEARNED, LOG_FILES, RUN, SELF_TEST, judge_and_keep
 from denoise_code.cleaning.records import JudgedLog, PreparedLog, prepare_log
 from denoise_code.cleaning.self_test import JudgedCopy, judge_copy
 from denoise_code.common.errors import InputError
-from denoise_code.common.files import fingerprint, read_json, save_tensors
+from denoise_code.common.files import fingerprint, naming_tensors, read_json, save_tensors
 from denoise_code.data_set.evidence_files import read_evidence
 from denoise_code.data_set.log.log import Log
 from denoise_code.data_set.log.stored_log import read_stored_log
@@ -149,4 +149,5 @@ def read_copy(folder: Path, made_of: str | None) -> JudgedCopy | None:
 
 def write_copy(folder: Path, copy: JudgedCopy, made_of: str) -> None:
     arrays = {"r": copy.r, "planted": copy.planted.astype(np.uint8), "users": copy.users}
-    write_or_refuse(folder / SELF_TEST, lambda: save_tensors(folder / SELF_TEST, arrays, {"made_of": made_of}))
+    with naming_tensors(folder / SELF_TEST):
+        save_tensors(folder / SELF_TEST, arrays, {"made_of": made_of})

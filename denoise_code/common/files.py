@@ -96,3 +96,14 @@ def save_tensors(path: Path, tensors: dict, metadata: dict[str, str] | None = No
     with write_atomically(path) as partial:
         save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, partial, metadata)
         partial.chmod(0o644)  # the library gives nobody else the right to read
+
+
+@contextmanager
+def naming_tensors(path: Path):
+    """Failing to write a safetensors file names it, whatever the library calls the error."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: cannot be written ({' '.join(str(error).split())[:120]})") from None

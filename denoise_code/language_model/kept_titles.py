@@ -11,7 +11,6 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 
 from denoise_code.common.errors import InputError
-from denoise_code.common.files import read_json, write_json
+from denoise_code.common.files import naming_tensors, read_json, write_json
 from denoise_code.data_set.titles import fold_title
 from denoise_code.language_model.loading import Precision, choose_dtype, load_model, load_tokenizer, quiet_libraries
 from denoise_code.language_model.title_vectors import (
@@ -191,7 +190,7 @@ def read_parts(folder: Path | None, key: str) -> list[torch.Tensor]:
 def write_part(folder: Path, key: str, first: int, states: list[torch.Tensor]) -> None:
     (folder / PARTS).mkdir(exist_ok=True)
     path = folder / PARTS / f"part_{first:08}.safetensors"
-    with writing(path):
+    with naming_tensors(path):
         save_with_record(path, {f"{number:06}": some for number, some in enumerate(states)}, {"key": key, "first": first})
 
 
@@ -222,15 +221,6 @@ def write_kept(folder: Path, kept: KeptTitles) -> None:
     """All titles in one file; the parts are not needed any more."""
     text = torch.frombuffer(bytearray("\n".join(kept.titles).encode()), dtype=torch.uint8)
     tensors = {"titles": text, "states": kept.states, "mean": kept.mean, "std": kept.std}
-    with writing(folder / FILE):
+    with naming_tensors(folder / FILE):
         save_with_record(folder / FILE, tensors, {"model": kept.model, "layer": kept.layer, "auc_context": kept.auc_context})
     shutil.rmtree(folder / PARTS, ignore_errors=True)
-
-
-@contextmanager
-def writing(path: Path):
-    """What cannot be written is named."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: cannot be written ({' '.join(str(error).split())[:120]})") from None
