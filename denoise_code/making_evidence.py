@@ -6,7 +6,6 @@ inputs is kept.
 """
 
 import hashlib
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from denoise_code.common.errors import InputError
-from denoise_code.common.files import fingerprint_of_files, peak_resident_gib
+from denoise_code.common.files import fingerprint_of_files, fingerprint_of_json, peak_resident_gib
 from denoise_code.common.text_table import text_table
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_titles
 from denoise_code.data_set.evidence_files import (
@@ -172,11 +171,11 @@ def fingerprint_of_sources(folder: Path, rows: RowsOfFolder, seed: int) -> str:
         columns = slice(None) if file == "train" else slice(None, -1)  # no target has a part in it
         cells = [array[:, columns] for array in (split.mask, split.clean, split.places, split.noise_prob) if array is not None]
         times = [] if split.times is None else [split.times]
-        parts += [file, row_fingerprint(file, split), *(digest_of(array) for array in cells + times)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        parts += [file, row_fingerprint(file, split), *(fingerprint_of_array(array) for array in cells + times)]
+    return fingerprint_of_json(parts)
 
 
-def digest_of(array: np.ndarray) -> str:
+def fingerprint_of_array(array: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 

@@ -1,7 +1,5 @@
 """The folder of a cleaned log: what is kept from run to run, and what comes out. README.md has its columns."""
 
-import hashlib
-import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,7 +18,7 @@ from denoise_code.cleaning.records import (
 from denoise_code.cleaning.report import CleaningReport, write_report
 from denoise_code.cleaning.written_records import Outcome, write_records
 from denoise_code.common.errors import InputError
-from denoise_code.common.files import fingerprint, naming_tensors, write_atomically, write_json
+from denoise_code.common.files import fingerprint, fingerprint_of_json, naming_tensors, write_atomically, write_json
 from denoise_code.common.resources import Steps
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue
 from denoise_code.data_set.evidence_files import VERSION, StoredEvidence, fingerprint_of_rows, write_evidence
@@ -29,7 +27,7 @@ from denoise_code.evidence import detector
 from denoise_code.evidence.learned import Learned, load_learned, save_learned
 from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.judging import Replacements
-from denoise_code.making_evidence import digest_of, judged_before, options_of, stored_evidence, stored_form
+from denoise_code.making_evidence import fingerprint_of_array, judged_before, options_of, stored_evidence, stored_form
 
 SCORED, CLEANED, EDITS, REPORT, RUN = "scored.csv", "cleaned.csv", "edits.csv", "report.html", "run.json"
 LOG_FILES = ("interactions.csv", "users.csv", "items.csv")
@@ -77,12 +75,12 @@ def sources_of_evidence(prepared: PreparedLog, vectors: np.ndarray | None, seed:
         asdict(detector.DetectorSettings()),
         seed,
         prepared.data.train.shape[1],
-        digest_of(log.users),
-        digest_of(log.items),
+        fingerprint_of_array(log.users),
+        fingerprint_of_array(log.items),
         log.user_keys,
     ]
-    parts += [None if vectors is None else digest_of(vectors)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    parts += [None if vectors is None else fingerprint_of_array(vectors)]
+    return fingerprint_of_json(parts)
 
 
 def judge_and_keep(

@@ -67,6 +67,11 @@ def fingerprint(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def fingerprint_of_json(content) -> str:
+    """SHA-256 of what JSON can hold, in hexadecimal digits. Files are kept by it: the same content has to give the same digits."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
 def peak_resident_gib() -> float:
     """Peak of the process's resident memory."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

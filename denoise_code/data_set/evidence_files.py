@@ -8,7 +8,6 @@ judged from nothing at or after its target, so its r and replacements stand with
 """
 
 import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from denoise_code.common.errors import InputError
-from denoise_code.common.files import read_json, save_tensors, write_atomically, write_json
+from denoise_code.common.files import fingerprint_of_json, read_json, save_tensors, write_atomically, write_json
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue
 from denoise_code.data_set.folder import noisy_name
 
@@ -77,7 +76,7 @@ def fingerprint_of_rows(users: Iterable, items: np.ndarray) -> str:
 
 def fingerprint_of_evidence(record: dict) -> str:
     """SHA-256 of all that evidence was made of: r of the sources, replacements of the options too. record: evidence.json."""
-    return hashlib.sha256(json.dumps([record["sources"], record["options"]]).encode()).hexdigest()
+    return fingerprint_of_json([record["sources"], record["options"]])
 
 
 def write_evidence(folder: Path, evidence: StoredEvidence) -> None:

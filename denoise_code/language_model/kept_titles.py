@@ -6,8 +6,6 @@ written every few seconds, so that a run that was killed goes on where it was; t
 the same to the last bit.
 """
 
-import hashlib
-import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -20,7 +18,7 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 
 from denoise_code.common.errors import InputError
-from denoise_code.common.files import naming_tensors, read_json, write_json
+from denoise_code.common.files import fingerprint_of_json, naming_tensors, read_json, write_json
 from denoise_code.data_set.titles import fold_title
 from denoise_code.language_model.loading import Precision, choose_dtype, load_model, load_tokenizer, quiet_libraries
 from denoise_code.language_model.title_vectors import (
@@ -126,7 +124,7 @@ def with_new_titles(
     if not new_titles:
         return KeptTitles(kept.model, layer, aucs, kept.titles, kept.states)
     batches = title_batches(model, tokenizer, new_titles)
-    key = digest_of([kept.model, layer, new_titles])
+    key = fingerprint_of_json([kept.model, layer, new_titles])
     by_length = torch.cat(list(read_in_parts(model, tokenizer, batches, layer, folder, key)))  # (N, D)
     states = by_length[torch.tensor(batches.order).argsort()]
     if kept.states is not None:
@@ -143,7 +141,7 @@ def chosen_layer(
     lists = [[item for item in window if folded[item]] for window in some.tolist()]
     lists = [items for items in lists if len(items) > 1]
     path = None if folder is None else folder / PARTS / "layer.json"
-    key = digest_of([model_name, folded, lists])
+    key = fingerprint_of_json([model_name, folded, lists])
     stored = read_json(path) if path and path.exists() else {}
     if stored.get("key") != key:
         if not lists:
@@ -192,10 +190,6 @@ def write_part(folder: Path, key: str, first: int, states: list[torch.Tensor]) -
     path = folder / PARTS / f"part_{first:08}.safetensors"
     with naming_tensors(path):
         save_with_record(path, {f"{number:06}": some for number, some in enumerate(states)}, {"key": key, "first": first})
-
-
-def digest_of(parts: list) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 # ---------------------------------------------------------------- the file

@@ -5,7 +5,6 @@ deviation, of length 1: the cosine of two of them says how alike two items are. 
 park attention there whatever it is. Knows nothing of prompts and of scores of windows.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from denoise_code.common.files import fingerprint_of_files, save_tensors
+from denoise_code.common.files import fingerprint_of_files, fingerprint_of_json, save_tensors
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue
 from denoise_code.data_set.folder import find_train_file
 from denoise_code.data_set.planting import BY_POPULARITY, draw_planted, noise_pools, put_planted
@@ -186,8 +185,7 @@ def load_or_make(folder: Path, name: str, made_by: list, make) -> tuple[dict, di
 
     made_by: all that the tensors depend on. A folder that cannot be written keeps nothing.
     """
-    digest = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:16]
-    path = folder / f"{name}_{digest}.safetensors"
+    path = folder / f"{name}_{fingerprint_of_json(made_by)[:16]}.safetensors"
     if path.exists():
         return load_with_record(path)
     tensors, record = make()

@@ -4,7 +4,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from denoise_code.common.files import save_tensors
+from denoise_code.common.files import fingerprint_of_json, save_tensors
 
 
 def test_tensors_come_back_and_others_may_read_them(tmp_path):
@@ -19,3 +19,9 @@ def test_tensors_come_back_and_others_may_read_them(tmp_path):
         assert file.metadata() == {"made_of": "two arrays"}
     assert path.stat().st_mode & 0o777 == 0o644
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_fingerprint_of_json_stays_the_same():
+    """Files of earlier runs are found by it."""
+    expected = "553bfc97cadb52dcd0a20355278d9ca653e35c571a6bf4ed1139de483371738e"
+    assert fingerprint_of_json([3, {"a": 0.5}, None, "Müller"]) == expected
