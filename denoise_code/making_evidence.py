@@ -22,6 +22,7 @@ from denoise_code.data_set.evidence_files import (
     StoredEvidence,
     fingerprint_of_rows,
     read_evidence,
+    read_record_with_arrays,
     write_evidence,
 )
 from denoise_code.data_set.folder import SPLITS, files_of_split
@@ -73,16 +74,18 @@ def make_evidence(folder: Path, data_set: Path, options: EvidenceOptions) -> dic
         # 1. What is there already
         rows = read_rows(folder, data_set)
         sources = fingerprint_of_sources(folder, rows, options.seed)
-        stored = stored_evidence(folder)
-        if stored and stored.record["sources"] == sources and stored.record["options"] == options_of(options):
+        stored = stored_record(folder)
+        is_judged = stored is not None and stored["sources"] == sources
+        if is_judged and stored["options"] == options_of(options):
             print(f"the evidence in {folder} is complete")
-            return stored.record
+            return stored
         # 2. The table of interactions, and r of each by every kind of evidence
         data = data_set_of(rows)
-        vectors = read_vectors(folder, rows.titles)
         halves = data.interactions.halves(user_keys(rows, data))
-        if stored and stored.record["sources"] == sources:
-            judged = judged_before(stored)
+        check_rows_can_teach(data, halves)
+        vectors = read_vectors(folder, rows.titles)
+        if is_judged:
+            judged = judged_before(read_evidence(folder))
         else:
             judged = judge_interactions(data, vectors, given_scores(folder, rows, data), halves, options.seed)
         # 3. One replacement for each
@@ -127,10 +130,10 @@ def options_of(options: EvidenceOptions) -> dict:
     return {"noise_share": options.noise_share, "replace_all": options.replace_all}
 
 
-def stored_evidence(folder: Path) -> StoredEvidence | None:
-    """None where there is none, and where it is damaged or of another version: it is made anew."""
+def stored_record(folder: Path) -> dict | None:
+    """evidence.json; None where there is no evidence, and where it is damaged or of another version: it is made anew."""
     try:
-        return read_evidence(folder)
+        return read_record_with_arrays(folder)
     except InputError:
         return None
 
@@ -185,11 +188,9 @@ def row_fingerprint(file: str, split: Split) -> str:
 
 
 def data_set_of(rows: RowsOfFolder) -> DataSet:
-    """The table of interactions. Raises NoEvidence for rows of which nothing can be learned for others."""
+    """The table of interactions."""
     evaluated = {file: as_rows(split) for file, split in rows.evaluated.items()}
-    data = build_data_set(as_rows(rows.splits["train"]), evaluated, len(rows.titles) - 1)
-    check_rows_can_teach(data, data.interactions.halves(user_keys(rows, data)))
-    return data
+    return build_data_set(as_rows(rows.splits["train"]), evaluated, len(rows.titles) - 1)
 
 
 def user_keys(rows: RowsOfFolder, data: DataSet) -> list[str]:

@@ -21,13 +21,13 @@ from denoise_code.common.errors import InputError
 from denoise_code.common.files import fingerprint, fingerprint_of_json, naming_tensors, write_atomically, write_json
 from denoise_code.common.resources import Steps
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue
-from denoise_code.data_set.evidence_files import VERSION, StoredEvidence, fingerprint_of_rows, write_evidence
+from denoise_code.data_set.evidence_files import VERSION, StoredEvidence, fingerprint_of_rows, read_evidence, write_evidence
 from denoise_code.data_set.log.stored_log import write_interactions, write_keys
 from denoise_code.evidence import detector
 from denoise_code.evidence.learned import Learned, load_learned, save_learned
 from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.judging import Replacements
-from denoise_code.making_evidence import fingerprint_of_array, judged_before, options_of, stored_evidence, stored_form
+from denoise_code.making_evidence import fingerprint_of_array, judged_before, options_of, stored_form, stored_record
 
 SCORED, CLEANED, EDITS, REPORT, RUN = "scored.csv", "cleaned.csv", "edits.csv", "report.html", "run.json"
 LOG_FILES = ("interactions.csv", "users.csv", "items.csv")
@@ -90,18 +90,15 @@ def judge_and_keep(
 
     r is kept where the log, its title vectors and the seed are the same, replacements where the share of noise is as well.
     """
-    sources, stored = sources_of_evidence(prepared, vectors, options.seed), stored_evidence(folder)
+    sources, record = sources_of_evidence(prepared, vectors, options.seed), stored_record(folder)
     learned = None
-    if (
-        stored is not None
-        and stored.record["sources"] == sources
-        and fingerprint_of_learned(folder) == stored.record.get("learned")
-    ):
+    if record is not None and record["sources"] == sources and fingerprint_of_learned(folder) == record.get("learned"):
         learned = learned_before(folder)
     if learned is not None:
+        stored = read_evidence(folder)
         interactions = judged_before(stored)
-        if stored.record["options"] == options_of(options):
-            replacements = Replacements(stored.train_replacements, {}, stored.record["replacements"])
+        if record["options"] == options_of(options):
+            replacements = Replacements(stored.train_replacements, {}, record["replacements"])
             return JudgedLog(interactions, stored.noise_share, replacements), learned
     else:
         with too_small():

@@ -12,7 +12,7 @@ from denoise_code.cleaning.records import JudgedLog, PreparedLog, prepare_log
 from denoise_code.cleaning.self_test import JudgedCopy, judge_copy
 from denoise_code.common.errors import InputError
 from denoise_code.common.files import fingerprint, naming_tensors, read_json, save_tensors
-from denoise_code.data_set.evidence_files import read_evidence
+from denoise_code.data_set.evidence_files import read_record
 from denoise_code.data_set.log.log import Log
 from denoise_code.data_set.log.stored_log import read_stored_log
 from denoise_code.evidence.calibration import CannotPlant
@@ -99,7 +99,7 @@ class JudgeLike:
         return vectors_of_catalogue(prepared.log.titles, windows, self.settings.base_model, self.folder, self.like).vectors
 
     def judge(self, prepared: PreparedLog, vectors: np.ndarray | None) -> JudgedLog:
-        record = read_evidence(self.like).record
+        record = read_record(self.like)
         learned = load_learned(self.like / LEARNED)
         return judge_continued(self.continued, learned, record, vectors, self.settings.noise_share, self.settings.seed)
 
