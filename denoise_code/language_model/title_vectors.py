@@ -83,7 +83,7 @@ def read_title_states(model, tokenizer, titles: list[str], layers: list[int], po
     batches, states_of_titles = title_batches(model, tokenizer, titles), None
     runs = tqdm(batches.runs, desc="read titles", unit="batch", leave=False)
     for run, of_batch in zip(batches.runs, states_of_batches(model, tokenizer, batches, runs, layers, pool)):  # (K, B, D)
-        if states_of_titles is None:  # K and D are known now
+        if states_of_titles is None:  # the first batch tells K and D
             states_of_titles = torch.empty(of_batch.shape[0], len(titles), of_batch.shape[2])
         states_of_titles[:, batches.order[run]] = of_batch
     return states_of_titles
@@ -133,9 +133,9 @@ def choose_layer(model, tokenizer, catalogue: list[str], windows: list[list[int]
     layers_at_once = max(1, STATES_BYTES // (len(items) * model.config.get_text_config().hidden_size * 4))
     auc_by_layer = {}
     for start in range(0, len(layers), layers_at_once):
-        some = layers[start : start + layers_at_once]
-        states = read_title_states(model, tokenizer, titles, some, mean_over_title)  # (K, U, D)
-        for layer, vectors in zip(some, states):  # vectors (U, D)
+        compared = layers[start : start + layers_at_once]  # K of them
+        states = read_title_states(model, tokenizer, titles, compared, mean_over_title)  # (K, U, D)
+        for layer, vectors in zip(compared, states):  # vectors (U, D)
             scores = strangeness(standardise(vectors, vectors.mean(0), vectors.std(0)), rows)  # (B, W)
             without_padding = [row[-len(window) :].tolist() for row, window in zip(scores, noisy)]
             auc_by_layer[layer] = round(detection(truths, without_padding)["auc"], 4)
