@@ -168,14 +168,14 @@ def read_user_keys(folder: Path) -> dict[str, str]:
 def fingerprint_of_sources(folder: Path, rows: RowsOfFolder, seed: int) -> str:
     """SHA-256 of all that r and its figures are made of."""
     files = [folder / "planted.csv", folder / "title_vectors.safetensors"]
-    parts = [VERSION, asdict(detector.DetectorSettings()), seed, fingerprint_of_catalogue(rows.titles)]
-    parts += [fingerprint_of_files(files), sorted(rows.keys_of_users.items())]
+    content = [VERSION, asdict(detector.DetectorSettings()), seed, fingerprint_of_catalogue(rows.titles)]
+    content += [fingerprint_of_files(files), sorted(rows.keys_of_users.items())]
     for file, split in rows.splits.items():
         columns = slice(None) if file == "train" else slice(None, -1)  # no target has a part in it
         cells = [array[:, columns] for array in (split.mask, split.clean, split.places, split.noise_prob) if array is not None]
         times = [] if split.times is None else [split.times]
-        parts += [file, row_fingerprint(file, split), *(fingerprint_of_array(array) for array in cells + times)]
-    return fingerprint_of_json(parts)
+        content += [file, row_fingerprint(file, split), *(fingerprint_of_array(array) for array in cells + times)]
+    return fingerprint_of_json(content)
 
 
 def fingerprint_of_array(array: np.ndarray) -> str:
@@ -232,9 +232,9 @@ def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet) -> GivenScores
     train = rows.splits["train"]
     if len(row) != len(train_row):
         raise InputError(f"{path}: expected one planted item (mask {PLANTED_MARK}) in each row")
-    known = train_row < len(train.items)
-    differs = planted.items[known] != train.items[train_row[known]]  # (M, W)
-    if not known.all() or (differs.sum(1) != 1).any() or not differs[row, column].all():
+    has_row = train_row < len(train.items)
+    differs = planted.items[has_row] != train.items[train_row[has_row]]  # (M, W)
+    if not has_row.all() or (differs.sum(1) != 1).any() or not differs[row, column].all():
         print(f"no evidence of the kind llm: {path} was made from other train rows than {train.path}")
         return None
     by_popularity = planted.drawn == BY_POPULARITY

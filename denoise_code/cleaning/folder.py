@@ -70,7 +70,7 @@ def together(folder: Path, names: list[str]) -> Iterator[dict[str, Path]]:
 def sources_of_evidence(prepared: PreparedLog, vectors: np.ndarray | None, seed: int) -> str:
     """SHA-256 of all that r is made of."""
     log = prepared.log
-    parts = [
+    content = [
         VERSION,
         asdict(detector.DetectorSettings()),
         seed,
@@ -79,8 +79,8 @@ def sources_of_evidence(prepared: PreparedLog, vectors: np.ndarray | None, seed:
         fingerprint_of_array(log.items),
         log.user_keys,
     ]
-    parts += [None if vectors is None else fingerprint_of_array(vectors)]
-    return fingerprint_of_json(parts)
+    content += [None if vectors is None else fingerprint_of_array(vectors)]
+    return fingerprint_of_json(content)
 
 
 def judge_and_keep(

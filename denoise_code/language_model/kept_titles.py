@@ -56,10 +56,10 @@ class TitleStates:
 
 @dataclass(frozen=True)
 class CatalogueVectors:
-    """vectors (n_items + 1, D) float16 of length 1, zero for padding and for items without a title; states: what they are made of."""
+    """vectors (n_items + 1, D) float16 of length 1, zero for padding and where there is no title; title_states: what they are made of."""
 
     vectors: np.ndarray
-    states: TitleStates
+    title_states: TitleStates
 
 
 def vectors_of_catalogue(

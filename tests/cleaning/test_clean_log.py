@@ -223,7 +223,7 @@ def test_title_vectors_are_those_of_stage_2(tiny_models):
     windows = np.array([[0, 1, 5, 9], [2, 6, 10, N_ITEMS], [3, 7, 11, 15]] * 10)
     result = kept_titles.vectors_of_catalogue(titles, windows, str(tiny_models["llama"]), None)
     model, tokenizer = load_model(None, str(tiny_models["llama"]), Precision()), load_tokenizer(str(tiny_models["llama"]))
-    (states,) = read_title_states(model, tokenizer, titles[1:-1], [result.states.layer], mean_over_title)
+    (states,) = read_title_states(model, tokenizer, titles[1:-1], [result.title_states.layer], mean_over_title)
     expected = standardise(states, states.mean(0), states.std(0)).numpy()
     assert not result.vectors[[0, N_ITEMS]].any()
     assert np.allclose(result.vectors[1:N_ITEMS], expected, atol=2e-3)
