@@ -210,7 +210,7 @@ def flag_most_suspicious(judged: JudgedRecords, interaction_of_record: np.ndarra
 
 
 @dataclass(frozen=True)
-class Edits:
+class RecordEdits:
     """What becomes of the N records: flagged, left_out, exchanged (N,) bool. Exchanged ones get another item, flagged ones without a
     replacement then stay as they are."""
 
@@ -219,12 +219,12 @@ class Edits:
     exchanged: np.ndarray
 
 
-def edits_of(judged: JudgedRecords, flagged: np.ndarray, is_replaced: bool) -> Edits:
+def edits_of(judged: JudgedRecords, flagged: np.ndarray, is_replaced: bool) -> RecordEdits:
     """Flagged records (N,) are left out, or have their item exchanged."""
     nothing = np.zeros(len(flagged), dtype=bool)
     if is_replaced:
-        return Edits(flagged, nothing, flagged & (judged.replacement != 0))
-    return Edits(flagged, flagged, nothing)
+        return RecordEdits(flagged, nothing, flagged & (judged.replacement != 0))
+    return RecordEdits(flagged, flagged, nothing)
 
 
 def new_names(names: Sequence[str], taken: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from denoise_code.cleaning.log_file import LogFile
-from denoise_code.cleaning.records import Edits, JudgedRecords, PreparedLog, new_names
+from denoise_code.cleaning.records import JudgedRecords, PreparedLog, RecordEdits, new_names
 from denoise_code.common.progress import progress
 from denoise_code.data_set.log.stored_log import csv_lines
 
@@ -22,7 +22,7 @@ class Outcome:
     log_file: LogFile
     prepared: PreparedLog
     judged: JudgedRecords
-    edits: Edits
+    edits: RecordEdits
 
     @cached_property
     def item_keys(self) -> np.ndarray:
