@@ -40,7 +40,7 @@ fi
 
 if [ -n "$is_log" ]; then
     cd "$start"
-    exec "$python" "$here/denoise_code/clean_log.py" "$@"
+    exec "$python" "$here/denoise_code/clean_log_file.py" "$@"
 fi
 
 gpus=$("$python" -c 'import torch; print(torch.cuda.device_count())')

@@ -63,11 +63,19 @@ class Arm:
 
 @dataclass(frozen=True)
 class Choice:
-    """What valid says of an arm: a record a setting, with its NDCG@20 on valid; the best setting; its train windows by draw."""
+    """What valid says of an arm: a record a setting, with its NDCG@20 on valid; the best setting; its edited train rows by draw."""
 
     records: list[dict]
     setting: Setting
-    train_windows: list[Tensor]
+    train_edits: list[Edits]
+
+
+@dataclass(frozen=True)
+class Tested:
+    """An arm at one setting. ranks (S, N, 2) of test; edits: for each draw {split: how much was edited}."""
+
+    ranks: np.ndarray
+    edits: list[dict[str, dict[str, int]]]
 
 
 class Bench:
@@ -89,7 +97,7 @@ class Bench:
 
     def windows(self, split: str, arm: Arm, limits: EditLimits) -> list[Tensor]:
         """Windows (N, L + 1) of one split, edited within these limits, for each draw of the arm."""
-        return [self.to_device(edits.windows) for edits in self.edits(split, arm, limits)]
+        return self.to_device(self.edits(split, arm, limits))
 
     def edits(self, split: str, arm: Arm, limits: EditLimits) -> list[Edits]:
         """The same, with how much was edited."""
@@ -100,32 +108,31 @@ class Bench:
             edits.append(edit_splits(self.rows, of_split, filtering)[split])
         return edits
 
-    def count_edits(self, arm: Arm, setting: Setting) -> list[dict[str, dict[str, int]]]:
-        """For each draw {split: how much was edited} at one setting."""
-        train, test = self.edits("train", arm, setting.train), self.edits("test", arm, setting.test)
-        return [{"train": of_train.counts(), "test": of_test.counts()} for of_train, of_test in zip(train, test)]
-
-    def to_device(self, windows: np.ndarray) -> Tensor:
-        return torch.from_numpy(windows).to(self.trainer.device)
+    def to_device(self, edits: list[Edits]) -> list[Tensor]:
+        """The windows (N, L + 1) of each draw."""
+        return [torch.from_numpy(of_draw.windows).to(self.trainer.device) for of_draw in edits]
 
     def selection(self, arm: Arm) -> Tensor:
         """The windows (M, L + 1) that choose the epoch: those of valid, as they are."""
-        return self.to_device(selection_windows(self.rows.splits, {}, "valid", arm.filtering.clean))
+        windows = selection_windows(self.rows.splits, {}, "valid", arm.filtering.clean)
+        return torch.from_numpy(windows).to(self.trainer.device)
 
     def ranks(self, train: Tensor, selection: Tensor, evaluated: list[Tensor], seed: int) -> list[np.ndarray]:
         """Ranks (N, 2) for each of some windows, by a model trained on `train`, its epoch chosen by `selection`."""
         model = self.trainer.train(train, selection, seed).model
         return [rank_targets(model, windows[:, :-1], windows[:, -1]) for windows in evaluated]
 
-    def test(self, arm: Arm, setting: Setting, train_windows: list[Tensor] | None = None) -> np.ndarray:
-        """Ranks (S, N, 2) of test at one setting. train_windows: those of each draw, where `choose` has made them."""
-        train_windows = train_windows or self.windows("train", arm, setting.train)
-        test_windows = self.windows("test", arm, setting.test)
+    def test(self, arm: Arm, setting: Setting, train_edits: list[Edits] | None = None) -> Tested:
+        """Test at one setting. train_edits: the edited train rows of each draw, where `choose` has made them."""
+        train_edits = train_edits or self.edits("train", arm, setting.train)
+        test_edits = self.edits("test", arm, setting.test)
+        train_windows, test_windows = self.to_device(train_edits), self.to_device(test_edits)
         selection = self.selection(arm)
         ranks = []
         for seed, train, test in zip(self.seeds, cycle(train_windows), cycle(test_windows)):  # one draw serves all seeds
             ranks += self.ranks(train, selection, [test], seed)
-        return np.stack(ranks)
+        counts = [{"train": train.counts(), "test": test.counts()} for train, test in zip(train_edits, test_edits)]
+        return Tested(np.stack(ranks), counts)
 
     def choose(self, arm: Arm) -> Choice:
         """The setting with the highest mean NDCG@20 over seeds on valid; the first of equals."""
@@ -133,16 +140,16 @@ class Bench:
         valid_windows = [self.windows("valid", arm, limits) for limits in self.grids.test]  # [setting][draw]
         valid_by_draw = list(zip(*valid_windows))  # [draw][setting]
         for train_limits in self.grids.train:
-            train_windows = self.windows("train", arm, train_limits)  # [draw]
-            by_seed = zip(self.seeds, cycle(train_windows), cycle(valid_by_draw))
+            train_edits = self.edits("train", arm, train_limits)  # [draw]
+            by_seed = zip(self.seeds, cycle(self.to_device(train_edits)), cycle(valid_by_draw))
             ranks = [self.ranks(train, selection, valid, seed) for seed, train, valid in by_seed]  # [seed][setting] (N, 2)
             for number, test_limits in enumerate(self.grids.test):
                 setting = Setting(train_limits, test_limits)
                 ndcg = float(np.mean([ndcg_per_row(of_seed[number]).mean() for of_seed in ranks]))
                 records.append({**setting.as_options(), "valid NDCG@20": ndcg})
                 if ndcg > best_ndcg:
-                    best_ndcg, best_setting, best_train_windows = ndcg, setting, train_windows
-        return Choice(records, best_setting, best_train_windows)
+                    best_ndcg, best_setting, best_train_edits = ndcg, setting, train_edits
+        return Choice(records, best_setting, best_train_edits)
 
     def arm(self, filtering: FilterOptions, evidence: str, edit: str) -> Arm:
         return Arm(f"{evidence}, {edit}", replace(filtering, evidence=evidence, edit=edit), [self.probabilities[evidence]])
@@ -173,7 +180,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Results:
-    """What all arms gave: records of `choose`, {arm: its setting}, {arm: ranks (S, N, 2) of test}, {arm: `Bench.count_edits`}."""
+    """What all arms gave: records of `choose`, {arm: its setting}, {arm: ranks (S, N, 2) of test}, {arm: how much it edited, by draw}."""
 
     records: list[dict]
     settings: dict[str, Setting]
@@ -184,21 +191,21 @@ class Results:
 def run_arms(bench: Bench, filtering: FilterOptions, evidence: list[str], edits: list[str]) -> Results:
     """Noisy rows; all arms, each at the setting that valid chose; where noise is marked, the oracle and clean rows."""
     untouched = Setting(NO_EDITS, NO_EDITS)
-    results = Results([], {}, {"noisy": bench.test(Arm("noisy", filtering, [{}]), untouched)}, {})
+    results = Results([], {}, {"noisy": bench.test(Arm("noisy", filtering, [{}]), untouched).ranks}, {})
     for arm in bench.arms_to_choose(filtering, evidence, edits):
         choice = bench.choose(arm)
         results.records.extend({"rows": arm.name} | record for record in choice.records)
         results.settings[arm.name] = choice.setting
-        results.runs[arm.name] = bench.test(arm, choice.setting, choice.train_windows)
-        results.edits[arm.name] = bench.count_edits(arm, choice.setting)
+        tested = bench.test(arm, choice.setting, choice.train_edits)
+        results.runs[arm.name], results.edits[arm.name] = tested.ranks, tested.edits
     if "oracle" not in bench.probabilities:
         return results
     for edit in edits:
         oracle = bench.arm(filtering, "oracle", edit)
         if edit == "delete" or bench.rows.evidence:  # else there are no replacements
             every_marked = Setting(EVERY_MARKED_ITEM, EVERY_MARKED_ITEM)
-            results.runs[oracle.name] = bench.test(oracle, every_marked)
-            results.edits[oracle.name] = bench.count_edits(oracle, every_marked)
+            tested = bench.test(oracle, every_marked)
+            results.runs[oracle.name], results.edits[oracle.name] = tested.ranks, tested.edits
     clean = Arm("clean", replace(filtering, clean=True), [{}])
-    results.runs["clean"] = bench.test(clean, untouched)
+    results.runs["clean"] = bench.test(clean, untouched).ranks
     return results

@@ -45,8 +45,8 @@ def threshold_rows(findings: Findings) -> list[list]:
     return rows
 
 
-def true_items_found(findings: Findings) -> float | None:
-    """For how many injected items the replacement is what stood there; None where that is not known."""
+def share_of_true_items(findings: Findings) -> float | None:
+    """The share of injected items of which the replacement is what stood there; None where that is not known."""
     places = findings.is_injected & (findings.test.clean != findings.test.items) & (findings.replacements != 0)
     if not places.any():
         return None
@@ -71,12 +71,12 @@ def suspects_at(
     test = findings.test
     rows, columns = np.nonzero(places)
     order = np.argsort(key[rows, columns], kind="stable")
-    chosen = {}  # {(user, item): (row, column)}, in that order
+    place_of_interaction = {}  # {(user, item): (row, column)}, in that order
     for row, column in zip(rows[order].tolist(), columns[order].tolist()):
-        if len(chosen) == count:
+        if len(place_of_interaction) == count:
             break
-        chosen.setdefault((test.users[row], test.items[row, column]), (row, column))
-    return [suspect_at(findings, titles, threshold, row, column) for row, column in chosen.values()]
+        place_of_interaction.setdefault((test.users[row], test.items[row, column]), (row, column))
+    return [suspect_at(findings, titles, threshold, row, column) for row, column in place_of_interaction.values()]
 
 
 def suspect_at(findings: Findings, titles: list[str], threshold: float, row: int, column: int) -> SuspiciousInteraction:
@@ -107,5 +107,5 @@ def figures(findings: Findings) -> dict:
     if findings.is_injected.any():
         header = ("threshold", "precision", "recall", "share flagged")
         result["thresholds"] = [dict(zip(header, row)) for row in threshold_rows(findings)]
-        result["injected items whose replacement is the true item"] = true_items_found(findings)
+        result["injected items whose replacement is the true item"] = share_of_true_items(findings)
     return result

@@ -22,14 +22,14 @@ CONTEXT = (
 
 def page_of(name: str, findings: Findings, titles: list[str], n_suspects: int, threshold: float) -> str:
     """report.html: what was found and what it is worth, the suspects, then the figures. titles by item id."""
-    parts = [
+    elements = [
         page.cards(headlines(findings, threshold)),
         *worth(findings.compared),
         *suspects_sections(findings, titles, n_suspects, threshold),
         *thresholds(findings),
-        page.folded("More figures", [*noise_at_most(findings), *injected_noise(findings), *probabilities(findings)]),
+        page.details("More figures", [*noise_at_most(findings), *injected_noise(findings), *probabilities(findings)]),
     ]
-    return page.page(f"Noise found in {name}", parts, suspects.STYLE, suspects.SCRIPT)
+    return page.page(f"Noise found in {name}", elements, suspects.STYLE, suspects.SCRIPT)
 
 
 def describe(interval: list[float] | None) -> str:
@@ -83,11 +83,11 @@ def suspects_sections(findings: Findings, titles: list[str], n_suspects: int, th
         "after it, with the probability of noise and with the item that would fit better. A user's item stands here once, "
         "whatever rows hold it."
     )
-    parts = [suspects.suspects_section("The most suspicious interactions", text, listed)]
+    elements = [suspects.suspects_section("The most suspicious interactions", text, listed)]
     missed = least_suspicious_noise(findings, titles, threshold, MOST_MISSED)
     if missed:
-        parts.append(page.folded("The injected noise that is least suspicious", [suspects.card_grid(missed)]))
-    return parts
+        elements.append(page.details("The injected noise that is least suspicious", [suspects.card_grid(missed)]))
+    return elements
 
 
 def thresholds(findings: Findings) -> list[str]:

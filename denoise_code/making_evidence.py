@@ -6,7 +6,6 @@ inputs is kept.
 """
 
 import hashlib
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from denoise_code.common.errors import InputError
-from denoise_code.common.files import fingerprint_of_files, peak_resident_gib
+from denoise_code.common.files import fingerprint_of_files, fingerprint_of_json, peak_resident_gib
 from denoise_code.common.text_table import text_table
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_titles
 from denoise_code.data_set.evidence_files import (
@@ -23,6 +22,7 @@ from denoise_code.data_set.evidence_files import (
     StoredEvidence,
     fingerprint_of_rows,
     read_evidence,
+    read_record_with_arrays,
     write_evidence,
 )
 from denoise_code.data_set.folder import SPLITS, files_of_split
@@ -74,16 +74,18 @@ def make_evidence(folder: Path, data_set: Path, options: EvidenceOptions) -> dic
         # 1. What is there already
         rows = read_rows(folder, data_set)
         sources = fingerprint_of_sources(folder, rows, options.seed)
-        stored = stored_evidence(folder)
-        if stored and stored.record["sources"] == sources and stored.record["options"] == options_of(options):
+        stored = stored_record(folder)
+        is_judged = stored is not None and stored["sources"] == sources
+        if is_judged and stored["options"] == options_of(options):
             print(f"the evidence in {folder} is complete")
-            return stored.record
+            return stored
         # 2. The table of interactions, and r of each by every kind of evidence
         data = data_set_of(rows)
-        vectors = read_vectors(folder, rows.titles)
         halves = data.interactions.halves(user_keys(rows, data))
-        if stored and stored.record["sources"] == sources:
-            judged = judged_before(stored)
+        check_rows_can_teach(data, halves)
+        vectors = read_vectors(folder, rows.titles)
+        if is_judged:
+            judged = judged_before(read_evidence(folder))
         else:
             judged = judge_interactions(data, vectors, given_scores(folder, rows, data), halves, options.seed)
         # 3. One replacement for each
@@ -128,10 +130,10 @@ def options_of(options: EvidenceOptions) -> dict:
     return {"noise_share": options.noise_share, "replace_all": options.replace_all}
 
 
-def stored_evidence(folder: Path) -> StoredEvidence | None:
-    """None where there is none, and where it is damaged or of another version: it is made anew."""
+def stored_record(folder: Path) -> dict | None:
+    """evidence.json; None where there is no evidence, and where it is damaged or of another version: it is made anew."""
     try:
-        return read_evidence(folder)
+        return read_record_with_arrays(folder)
     except InputError:
         return None
 
@@ -166,17 +168,17 @@ def read_user_keys(folder: Path) -> dict[str, str]:
 def fingerprint_of_sources(folder: Path, rows: RowsOfFolder, seed: int) -> str:
     """SHA-256 of all that r and its figures are made of."""
     files = [folder / "planted.csv", folder / "title_vectors.safetensors"]
-    parts = [VERSION, asdict(detector.DetectorSettings()), seed, fingerprint_of_catalogue(rows.titles)]
-    parts += [fingerprint_of_files(files), sorted(rows.keys_of_users.items())]
+    content = [VERSION, asdict(detector.DetectorSettings()), seed, fingerprint_of_catalogue(rows.titles)]
+    content += [fingerprint_of_files(files), sorted(rows.keys_of_users.items())]
     for file, split in rows.splits.items():
         columns = slice(None) if file == "train" else slice(None, -1)  # no target has a part in it
         cells = [array[:, columns] for array in (split.mask, split.clean, split.places, split.noise_prob) if array is not None]
         times = [] if split.times is None else [split.times]
-        parts += [file, row_fingerprint(file, split), *(digest_of(array) for array in cells + times)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        content += [file, row_fingerprint(file, split), *(fingerprint_of_array(array) for array in cells + times)]
+    return fingerprint_of_json(content)
 
 
-def digest_of(array: np.ndarray) -> str:
+def fingerprint_of_array(array: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
@@ -186,11 +188,9 @@ def row_fingerprint(file: str, split: Split) -> str:
 
 
 def data_set_of(rows: RowsOfFolder) -> DataSet:
-    """The table of interactions. Raises NoEvidence for rows of which nothing can be learned for others."""
+    """The table of interactions."""
     evaluated = {file: as_rows(split) for file, split in rows.evaluated.items()}
-    data = build_data_set(as_rows(rows.splits["train"]), evaluated, len(rows.titles) - 1)
-    check_rows_can_teach(data, data.interactions.halves(user_keys(rows, data)))
-    return data
+    return build_data_set(as_rows(rows.splits["train"]), evaluated, len(rows.titles) - 1)
 
 
 def user_keys(rows: RowsOfFolder, data: DataSet) -> list[str]:
@@ -232,9 +232,9 @@ def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet) -> GivenScores
     train = rows.splits["train"]
     if len(row) != len(train_row):
         raise InputError(f"{path}: expected one planted item (mask {PLANTED_MARK}) in each row")
-    known = train_row < len(train.items)
-    differs = planted.items[known] != train.items[train_row[known]]  # (M, W)
-    if not known.all() or (differs.sum(1) != 1).any() or not differs[row, column].all():
+    has_row = train_row < len(train.items)
+    differs = planted.items[has_row] != train.items[train_row[has_row]]  # (M, W)
+    if not has_row.all() or (differs.sum(1) != 1).any() or not differs[row, column].all():
         print(f"no evidence of the kind llm: {path} was made from other train rows than {train.path}")
         return None
     by_popularity = planted.drawn == BY_POPULARITY

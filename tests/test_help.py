@@ -14,11 +14,21 @@ import sweep
 
 import generate_denoised
 import train_denoise_model
-from denoise_code import clean_log
+from denoise_code import clean_log_file
 
 SCRIPTS = {
     module.__name__.removeprefix("denoise_code."): module
-    for module in (train_denoise_model, generate_denoised, prepare_noise_data, main, sweep, compare, export, report, clean_log)
+    for module in (
+        train_denoise_model,
+        generate_denoised,
+        prepare_noise_data,
+        main,
+        sweep,
+        compare,
+        export,
+        report,
+        clean_log_file,
+    )
 }
 # Options whose value the paper or the authors' release sets, and that have to say so.
 OF_THE_FILTER = (

@@ -21,7 +21,7 @@ SCRIPTS = {
     "prepare_noise_data",
     "train_denoise_model",
     "generate_denoised",
-    "clean_log",
+    "clean_log_file",
 }
 
 

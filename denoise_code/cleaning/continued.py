@@ -13,7 +13,7 @@ from denoise_code.common.errors import InputError
 from denoise_code.data_set.evidence_files import FUSED, noise_probability
 from denoise_code.data_set.interactions import DataSet
 from denoise_code.data_set.log.log import Log
-from denoise_code.data_set.log.sequences import DistinctLog, data_set_of_log
+from denoise_code.data_set.log.sequences import DistinctLog, data_set_of_log, first_of_equals
 from denoise_code.data_set.log.titles import clean_titles
 from denoise_code.evidence import cooccurrence
 from denoise_code.evidence.learned import Learned, judge
@@ -56,22 +56,19 @@ def continue_log(old: Log, new: Log, window: int, where) -> ContinuedLog:
     items = np.concatenate([old.items[context], item_numbers[new.items]])
     times = np.concatenate([old_times[context], new_times])
     records = np.concatenate([np.full(context.sum(), -1), np.arange(len(new.users))])  # (m,) -1: of the old log
-    # equal (user, item, time): the old one first, then in the order of the file
-    order = np.lexsort((records, times, items, users))
-    is_first = np.r_[True, np.any([column[order][1:] != column[order][:-1] for column in (users, items, times)], axis=0)]
-    first = np.empty(len(order), dtype=np.int64)
-    first[order] = order[is_first][np.cumsum(is_first) - 1]  # (m,) which entry each one repeats
+    first = first_of_equals(users, items, times)  # (m,) which entry each one repeats: of the old log, or earlier in the new one
     repeats_old = np.flatnonzero((records >= 0) & (records[first] < 0))
     if len(repeats_old):
         record = int(records[repeats_old].min())
         raise InputError(
             f"{where(record)}: the log that is continued has this user, item and time already ({len(repeats_old):,} such)"
         )
-    kept = np.flatnonzero(first == np.arange(len(order)))
-    kept = kept[np.lexsort((kept, times[kept], users[kept]))]  # old ones come first at equal times
-    log = Log(users[kept], items[kept], times[kept], titles, None, decimals, records[kept], user_keys, item_keys)
-    row_of_entry = np.empty(len(order), dtype=np.int64)
-    row_of_entry[kept] = np.arange(len(kept))
+    distinct_entries = np.flatnonzero(first == np.arange(len(first)))
+    order = np.lexsort((times[distinct_entries], users[distinct_entries]))  # stable: old ones come first at equal times
+    entries = distinct_entries[order]  # (n,)
+    log = Log(users[entries], items[entries], times[entries], titles, None, decimals, records[entries], user_keys, item_keys)
+    row_of_entry = np.empty(len(first), dtype=np.int64)
+    row_of_entry[entries] = np.arange(len(entries))
     is_new = records >= 0
     distinct = DistinctLog(log, row_of_entry[first[is_new]], (first != np.arange(len(first)))[is_new])
     prepared = PreparedLog(distinct, titles, data_set_of_log(log, window), title_changes)

@@ -21,9 +21,9 @@ def rarity_rows(prepared: PreparedLog, judged: JudgedRecords, flagged: np.ndarra
     users = users_of_item[log.items[prepared.distinct.interaction_of_record]]  # (N,)
     rows = []
     for least, most in RARITY:
-        chosen = (users >= least) & (users <= (np.inf if most is None else most)) & ~np.isnan(judged.probability)
-        mean = float(judged.probability[chosen].mean()) if chosen.any() else None
-        rows.append(RarityRow(least, most, int(chosen.sum()), int(flagged[chosen].sum()), mean))
+        is_in_group = (users >= least) & (users <= (np.inf if most is None else most)) & ~np.isnan(judged.probability)
+        mean = float(judged.probability[is_in_group].mean()) if is_in_group.any() else None
+        rows.append(RarityRow(least, most, int(is_in_group.sum()), int(flagged[is_in_group].sum()), mean))
     return rows
 
 

@@ -1,7 +1,5 @@
 """The folder of a cleaned log: what is kept from run to run, and what comes out. README.md has its columns."""
 
-import hashlib
-import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +11,6 @@ import numpy as np
 from denoise_code.cleaning.records import (
     JudgedLog,
     PreparedLog,
-    items_of_windows,
     judge_by_itself,
     too_small,
     with_replacements,
@@ -21,16 +18,16 @@ from denoise_code.cleaning.records import (
 from denoise_code.cleaning.report import CleaningReport, write_report
 from denoise_code.cleaning.written_records import Outcome, write_records
 from denoise_code.common.errors import InputError
-from denoise_code.common.files import fingerprint, write_atomically, write_json
+from denoise_code.common.files import fingerprint, fingerprint_of_json, naming_tensors, write_atomically, write_json
 from denoise_code.common.resources import Steps
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue
-from denoise_code.data_set.evidence_files import VERSION, StoredEvidence, fingerprint_of_rows, write_evidence
+from denoise_code.data_set.evidence_files import VERSION, StoredEvidence, fingerprint_of_rows, read_evidence, write_evidence
 from denoise_code.data_set.log.stored_log import write_interactions, write_keys
 from denoise_code.evidence import detector
 from denoise_code.evidence.learned import Learned, load_learned, save_learned
 from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.judging import Replacements
-from denoise_code.making_evidence import digest_of, judged_before, options_of, stored_evidence, stored_form
+from denoise_code.making_evidence import fingerprint_of_array, judged_before, options_of, stored_form, stored_record
 
 SCORED, CLEANED, EDITS, REPORT, RUN = "scored.csv", "cleaned.csv", "edits.csv", "report.html", "run.json"
 LOG_FILES = ("interactions.csv", "users.csv", "items.csv")
@@ -73,17 +70,17 @@ def together(folder: Path, names: list[str]) -> Iterator[dict[str, Path]]:
 def sources_of_evidence(prepared: PreparedLog, vectors: np.ndarray | None, seed: int) -> str:
     """SHA-256 of all that r is made of."""
     log = prepared.log
-    parts = [
+    content = [
         VERSION,
         asdict(detector.DetectorSettings()),
         seed,
         prepared.data.train.shape[1],
-        digest_of(log.users),
-        digest_of(log.items),
+        fingerprint_of_array(log.users),
+        fingerprint_of_array(log.items),
         log.user_keys,
     ]
-    parts += [None if vectors is None else digest_of(vectors)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    content += [None if vectors is None else fingerprint_of_array(vectors)]
+    return fingerprint_of_json(content)
 
 
 def judge_and_keep(
@@ -93,24 +90,22 @@ def judge_and_keep(
 
     r is kept where the log, its title vectors and the seed are the same, replacements where the share of noise is as well.
     """
-    sources, stored = sources_of_evidence(prepared, vectors, options.seed), stored_evidence(folder)
+    sources, record = sources_of_evidence(prepared, vectors, options.seed), stored_record(folder)
     learned = None
-    if (
-        stored is not None
-        and stored.record["sources"] == sources
-        and fingerprint_of_learned(folder) == stored.record.get("learned")
-    ):
+    if record is not None and record["sources"] == sources and fingerprint_of_learned(folder) == record.get("learned"):
         learned = learned_before(folder)
     if learned is not None:
+        stored = read_evidence(folder)
         interactions = judged_before(stored)
-        if stored.record["options"] == options_of(options):
-            replacements = Replacements(stored.train_replacements, {}, stored.record["replacements"])
+        if record["options"] == options_of(options):
+            replacements = Replacements(stored.train_replacements, {}, record["replacements"])
             return JudgedLog(interactions, stored.noise_share, replacements), learned
     else:
         with too_small():
             interactions = judge_by_itself(prepared, vectors, options.seed)
         learned = interactions.learned
-        write_or_refuse(folder / LEARNED, lambda: save_learned(folder / LEARNED, learned))
+        with naming_tensors(folder / LEARNED):
+            save_learned(folder / LEARNED, learned)
         nothing = Replacements(np.zeros(len(prepared.data.interactions), dtype=np.int64), {}, {})
         keep_evidence(folder, prepared, JudgedLog(interactions, 0.0, nothing), sources, None)  # replacements are still to come
     with too_small():
@@ -137,7 +132,7 @@ def keep_evidence(folder: Path, prepared: PreparedLog, judged: JudgedLog, source
     record = {
         "version": VERSION,
         "files": [],
-        "rows": {"train": fingerprint_of_rows(data.interactions.users[data.train[:, -1]] + 1, items_of_windows(data))},
+        "rows": {"train": fingerprint_of_rows(data.interactions.users[data.train[:, -1]] + 1, data.train_items)},
         "catalogue": fingerprint_of_catalogue(prepared.log.titles),
         "n_interactions": len(data.interactions),
         "disagreements": 0,
@@ -151,16 +146,6 @@ def keep_evidence(folder: Path, prepared: PreparedLog, judged: JudgedLog, source
     }
     evidence: StoredEvidence = stored_form(data, judged.interactions, judged.replacements, record)
     write_evidence(folder, evidence)
-
-
-def write_or_refuse(path: Path, write) -> None:
-    """What cannot be written is named, whatever the library calls it."""
-    from safetensors import SafetensorError
-
-    try:
-        write()
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: cannot be written ({' '.join(str(error).split())[:120]})") from None
 
 
 # ---------------------------------------------------------------- what comes out

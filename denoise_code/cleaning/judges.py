@@ -7,12 +7,12 @@ import numpy as np
 
 from denoise_code.cleaning.continued import ContinuedLog, continue_log, judge_continued
 from denoise_code.cleaning.figures import users_having_items
-from denoise_code.cleaning.folder import LEARNED, LOG_FILES, RUN, SELF_TEST, judge_and_keep, write_or_refuse
-from denoise_code.cleaning.records import JudgedLog, PreparedLog, items_of_windows, prepare_log
+from denoise_code.cleaning.folder import LEARNED, LOG_FILES, RUN, SELF_TEST, judge_and_keep
+from denoise_code.cleaning.records import JudgedLog, PreparedLog, prepare_log
 from denoise_code.cleaning.self_test import JudgedCopy, judge_copy
 from denoise_code.common.errors import InputError
-from denoise_code.common.files import fingerprint, read_json, write_atomically
-from denoise_code.data_set.evidence_files import read_evidence
+from denoise_code.common.files import fingerprint, naming_tensors, read_json, save_tensors
+from denoise_code.data_set.evidence_files import read_record
 from denoise_code.data_set.log.log import Log
 from denoise_code.data_set.log.stored_log import read_stored_log
 from denoise_code.evidence.calibration import CannotPlant
@@ -47,7 +47,7 @@ class JudgeByItself:
             return None
         from denoise_code.language_model.kept_titles import vectors_of_catalogue
 
-        windows = items_of_windows(prepared.data)
+        windows = prepared.data.train_items
         return vectors_of_catalogue(prepared.log.titles, windows, self.settings.base_model, self.folder).vectors
 
     def judge(self, prepared: PreparedLog, vectors: np.ndarray | None) -> JudgedLog:
@@ -95,11 +95,11 @@ class JudgeLike:
             return None
         from denoise_code.language_model.kept_titles import vectors_of_catalogue
 
-        windows = items_of_windows(prepared.data)
+        windows = prepared.data.train_items
         return vectors_of_catalogue(prepared.log.titles, windows, self.settings.base_model, self.folder, self.like).vectors
 
     def judge(self, prepared: PreparedLog, vectors: np.ndarray | None) -> JudgedLog:
-        record = read_evidence(self.like).record
+        record = read_record(self.like)
         learned = load_learned(self.like / LEARNED)
         return judge_continued(self.continued, learned, record, vectors, self.settings.noise_share, self.settings.seed)
 
@@ -148,13 +148,6 @@ def read_copy(folder: Path, made_of: str | None) -> JudgedCopy | None:
 
 
 def write_copy(folder: Path, copy: JudgedCopy, made_of: str) -> None:
-    from safetensors.numpy import save_file
-
     arrays = {"r": copy.r, "planted": copy.planted.astype(np.uint8), "users": copy.users}
-
-    def write() -> None:
-        with write_atomically(folder / SELF_TEST) as partial:
-            save_file(arrays, partial, {"made_of": made_of})
-            partial.chmod(0o644)  # the library gives nobody else the right to read
-
-    write_or_refuse(folder / SELF_TEST, write)
+    with naming_tensors(folder / SELF_TEST):
+        save_tensors(folder / SELF_TEST, arrays, {"made_of": made_of})

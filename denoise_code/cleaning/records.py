@@ -1,6 +1,6 @@
 """A log in, the same log out: for each record the probability that it is noise, and what would fit instead. Arrays and tables, no files.
 
-`clean_log` does it for a pandas table. Its steps are functions, which the script `clean_log.py` calls with what it keeps in files.
+`clean_log` does it for a pandas table. Its steps are functions, which the script `clean_log_file.py` calls with what it keeps in files.
 All windows of the log are train windows: each interaction is judged from all others of its user's windows, before and after it.
 """
 
@@ -73,11 +73,6 @@ def prepare_log(log: Log, window: int) -> PreparedLog:
     cleaned = replace(cleaned, titles=["", *cleaned.titles[1:]])
     data = data_set_of_log(cleaned, window)
     return PreparedLog(replace(distinct, log=cleaned), distinct.log.titles, data, title_changes)
-
-
-def items_of_windows(data: DataSet) -> np.ndarray:
-    """(N, W) int64: the items of the train windows, 0 where there is none."""
-    return np.where(data.train >= 0, data.interactions.items[data.train], 0)
 
 
 @dataclass(frozen=True)
@@ -215,7 +210,7 @@ def flag_most_suspicious(judged: JudgedRecords, interaction_of_record: np.ndarra
 
 
 @dataclass(frozen=True)
-class Edits:
+class RecordEdits:
     """What becomes of the N records: flagged, left_out, exchanged (N,) bool. Exchanged ones get another item, flagged ones without a
     replacement then stay as they are."""
 
@@ -224,12 +219,12 @@ class Edits:
     exchanged: np.ndarray
 
 
-def edits_of(judged: JudgedRecords, flagged: np.ndarray, is_replaced: bool) -> Edits:
+def edits_of(judged: JudgedRecords, flagged: np.ndarray, is_replaced: bool) -> RecordEdits:
     """Flagged records (N,) are left out, or have their item exchanged."""
     nothing = np.zeros(len(flagged), dtype=bool)
     if is_replaced:
-        return Edits(flagged, nothing, flagged & (judged.replacement != 0))
-    return Edits(flagged, flagged, nothing)
+        return RecordEdits(flagged, nothing, flagged & (judged.replacement != 0))
+    return RecordEdits(flagged, flagged, nothing)
 
 
 def new_names(names: Sequence[str], taken: Sequence[str]) -> list[str]:
@@ -276,7 +271,7 @@ def clean_log(
         from denoise_code.language_model.kept_titles import vectors_of_catalogue
         from denoise_code.language_model.loading import EMBEDDED_MODEL
 
-        windows = items_of_windows(prepared.data)
+        windows = prepared.data.train_items
         vectors = vectors_of_catalogue(prepared.log.titles, windows, base_model or EMBEDDED_MODEL, None).vectors
     judged_log = judge_log(prepared, vectors, EvidenceOptions(noise_share, seed=seed))
     judged = judge_records(prepared.distinct, judged_log, reads_titles=vectors is not None)

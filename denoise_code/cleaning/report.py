@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from denoise_code.common import suspects
-from denoise_code.common.page import cards, folded, page, percent, table, write_page
+from denoise_code.common.page import cards, details, page, percent, table, write_page
 from denoise_code.common.suspects import SuspiciousInteraction
 
 MOST_SUSPECTS = 500
@@ -133,7 +133,7 @@ def sections(report: CleaningReport) -> list[str]:
         when_not_to_trust(report),
         suspects.suspects_section("The most suspicious lines", introduce_suspects(report), report.suspects),
         *rarity_section(report.rarity),
-        folded("More figures", [*status_section(report), *self_test_section(report.self_test), *evidence_section(report)]),
+        details("More figures", [*status_section(report), *self_test_section(report.self_test), *evidence_section(report)]),
     ]
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from denoise_code.cleaning.given_log import GivenLog
-from denoise_code.cleaning.records import Edits, JudgedRecords, PreparedLog, new_names
+from denoise_code.cleaning.log_file import LogFile
+from denoise_code.cleaning.records import JudgedRecords, PreparedLog, RecordEdits, new_names
 from denoise_code.common.progress import progress
 from denoise_code.data_set.log.stored_log import csv_lines
 
@@ -17,12 +17,12 @@ COLUMNS_OF_EDITS = ("line", "user", "item", "title", "noise_probability", "repla
 
 @dataclass(frozen=True)
 class Outcome:
-    """A log as it was given, what is said of its records, and what becomes of them."""
+    """A log's file, what is said of its records, and what becomes of them."""
 
-    given: GivenLog
+    log_file: LogFile
     prepared: PreparedLog
     judged: JudgedRecords
-    edits: Edits
+    edits: RecordEdits
 
     @cached_property
     def item_keys(self) -> np.ndarray:
@@ -36,7 +36,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class SomeRecords:
+class RecordBatch:
     """Records start..stop as text: cells, one list a column of the log; what is said of each."""
 
     start: int
@@ -49,21 +49,21 @@ class SomeRecords:
 
 def write_records(scored: Path, cleaned: Path, edits: Path, outcome: Outcome) -> None:
     """All three files, some records at a time."""
-    whole = outcome.given.whole
+    whole = outcome.log_file.whole
     with (
         scored.open("w", encoding="utf-8", newline="") as scored_file,
         cleaned.open("w", encoding="utf-8", newline="") as cleaned_file,
         edits.open("w", encoding="utf-8", newline="") as edits_file,
     ):
         scored_file.write(header_line([*whole.names, *new_names(names_of_new_columns(outcome.judged), whole.names)]))
-        if outcome.given.columns.has_header:
+        if outcome.log_file.columns.has_header:
             cleaned_file.write(header_line(whole.names))
         edits_file.write(header_line(COLUMNS_OF_EDITS))
         for start in progress(range(0, whole.n_records, RECORDS_AT_ONCE), "write lines", "batch"):
-            some = some_records(outcome, start, min(start + RECORDS_AT_ONCE, whole.n_records))
-            scored_file.write(csv_lines(scored_cells(outcome, some)))
-            cleaned_file.write(csv_lines(cleaned_cells(outcome, some)))
-            edits_file.write(csv_lines(edited_cells(outcome, some)))
+            batch = record_batch(outcome, start, min(start + RECORDS_AT_ONCE, whole.n_records))
+            scored_file.write(csv_lines(scored_cells(outcome, batch)))
+            cleaned_file.write(csv_lines(cleaned_cells(outcome, batch)))
+            edits_file.write(csv_lines(edited_cells(outcome, batch)))
 
 
 def header_line(names) -> str:
@@ -76,9 +76,9 @@ def names_of_new_columns(judged: JudgedRecords) -> list[str]:
     return ["noise_probability", "noise_rank", "status", "replacement_item", "replacement_title", *kinds]
 
 
-def some_records(outcome: Outcome, start: int, stop: int) -> SomeRecords:
-    whole, replacement = outcome.given.whole, outcome.judged.replacement[start:stop]
-    return SomeRecords(
+def record_batch(outcome: Outcome, start: int, stop: int) -> RecordBatch:
+    whole, replacement = outcome.log_file.whole, outcome.judged.replacement[start:stop]
+    return RecordBatch(
         start=start,
         stop=stop,
         cells=[whole.texts(column, start, stop) for column in range(len(whole.names))],
@@ -88,55 +88,55 @@ def some_records(outcome: Outcome, start: int, stop: int) -> SomeRecords:
     )
 
 
-def scored_cells(outcome: Outcome, some: SomeRecords) -> list[list[str]]:
+def scored_cells(outcome: Outcome, batch: RecordBatch) -> list[list[str]]:
     """All columns of scored.csv."""
-    judged, part = outcome.judged, slice(some.start, some.stop)
+    judged, part = outcome.judged, slice(batch.start, batch.stop)
     return [
-        *some.cells,
-        some.probability,
+        *batch.cells,
+        batch.probability,
         number_texts(judged.rank[part]),
         judged.status_names(part),
-        some.replacement_item,
-        some.replacement_title,
+        batch.replacement_item,
+        batch.replacement_title,
         *(number_texts(probability[part]) for probability in judged.by_kind.values()),
     ]
 
 
-def cleaned_cells(outcome: Outcome, some: SomeRecords) -> list[list[str]]:
+def cleaned_cells(outcome: Outcome, batch: RecordBatch) -> list[list[str]]:
     """The log's columns without the records that are left out; others have another item and title."""
-    columns, part = outcome.given.columns, slice(some.start, some.stop)
-    kept = np.flatnonzero(~outcome.edits.left_out[part]).tolist()
+    columns, part = outcome.log_file.columns, slice(batch.start, batch.stop)
+    remaining = np.flatnonzero(~outcome.edits.left_out[part]).tolist()
     exchanged = outcome.edits.exchanged[part].tolist()
     cells = []
-    for column, texts in enumerate(some.cells):
+    for column, texts in enumerate(batch.cells):
         if column == columns.item:
-            new_texts = some.replacement_item
+            new_texts = batch.replacement_item
         elif column == columns.title:
-            new_texts = some.replacement_title
+            new_texts = batch.replacement_title
         else:
             new_texts = texts
-        cells.append([new_texts[row] if exchanged[row] else texts[row] for row in kept])
+        cells.append([new_texts[row] if exchanged[row] else texts[row] for row in remaining])
     return cells
 
 
-def edited_cells(outcome: Outcome, some: SomeRecords) -> list[list[str]]:
+def edited_cells(outcome: Outcome, batch: RecordBatch) -> list[list[str]]:
     """The columns of edits.csv, of the records that are left out or exchanged."""
-    given, part = outcome.given, slice(some.start, some.stop)
+    log_file, part = outcome.log_file, slice(batch.start, batch.stop)
     edited = np.flatnonzero(outcome.edits.left_out[part] | outcome.edits.exchanged[part]).tolist()
-    if given.columns.title is None:
+    if log_file.columns.title is None:
         rows = outcome.prepared.distinct.interaction_of_record[part]
         titles = outcome.item_titles[outcome.prepared.log.items[rows]]
     else:
-        titles = some.cells[given.columns.title]
+        titles = batch.cells[log_file.columns.title]
     columns = [
-        some.cells[given.columns.user],
-        some.cells[given.columns.item],
+        batch.cells[log_file.columns.user],
+        batch.cells[log_file.columns.item],
         titles,
-        some.probability,
-        some.replacement_item,
-        some.replacement_title,
+        batch.probability,
+        batch.replacement_item,
+        batch.replacement_title,
     ]
-    lines = [str(given.whole.line_of(some.start + row)) for row in edited]
+    lines = [str(log_file.whole.line_of(batch.start + row)) for row in edited]
     return [lines, *([column[row] for row in edited] for column in columns)]
 
 

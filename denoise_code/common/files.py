@@ -67,6 +67,11 @@ def fingerprint(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def fingerprint_of_json(content) -> str:
+    """SHA-256 of what JSON can hold, in hexadecimal digits. Files are kept by it: the same content has to give the same digits."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
 def peak_resident_gib() -> float:
     """Peak of the process's resident memory."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -86,3 +91,24 @@ def save_arrays(path: Path, **arrays) -> None:
 
     with write_atomically(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)
+
+
+def save_tensors(path: Path, tensors: dict, metadata: dict[str, str] | None = None) -> None:
+    """A safetensors file of numpy arrays, whole or absent, which others may read, too."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    with write_atomically(path) as partial:
+        save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, partial, metadata)
+        partial.chmod(0o644)  # the library gives nobody else the right to read
+
+
+@contextmanager
+def naming_tensors(path: Path):
+    """Failing to write a safetensors file names it, whatever the library calls the error."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: cannot be written ({' '.join(str(error).split())[:120]})") from None

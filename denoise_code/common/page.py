@@ -1,4 +1,4 @@
-"""Pieces of a page for people: cards of figures, tables, folded parts, and the file that holds them all.
+"""Pieces of a page for people: cards of figures, tables, details to unfold, and the file that holds them all.
 
 A page is one file that asks the network for nothing. A content security policy lets a browser run its own style and script and no
 others, so that titles, which are data from strangers, stay text. They are escaped all the same.
@@ -67,13 +67,13 @@ def cell(value: str | int | float | None) -> str:
     return f"{value:,}" if isinstance(value, Integral) else f"{value:.3f}"
 
 
-def folded(summary: str, parts: list[str]) -> str:
-    """Parts that show when somebody opens them; nothing where there are none."""
-    return f"<details><summary>{html.escape(summary)}</summary>{''.join(parts)}</details>" if parts else ""
+def details(summary: str, elements: list[str]) -> str:
+    """Elements that show when somebody opens them; nothing where there are none."""
+    return f"<details><summary>{html.escape(summary)}</summary>{''.join(elements)}</details>" if elements else ""
 
 
-def page(heading: str, parts: list[str], style: str = "", script: str = "") -> str:
-    """The whole file. heading is plain text; parts, style and script are as the browser reads them."""
+def page(heading: str, elements: list[str], style: str = "", script: str = "") -> str:
+    """The whole file. heading is plain text; elements, style and script are as the browser reads them."""
     heading, style = html.escape(heading), STYLE + style
     policy = f"default-src 'none'; style-src {source_hash(style)}; script-src {source_hash(script)}"
     end = f"<script>{script}</script>" if script else ""
@@ -81,7 +81,7 @@ def page(heading: str, parts: list[str], style: str = "", script: str = "") -> s
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{heading}</title><style>{style}</style></head><body><h1>{heading}</h1>{''.join(parts)}{end}</body></html>"
+        f"<title>{heading}</title><style>{style}</style></head><body><h1>{heading}</h1>{''.join(elements)}{end}</body></html>"
     )
 
 

@@ -5,6 +5,6 @@ from collections.abc import Iterable
 from tqdm import tqdm
 
 
-def progress(parts: Iterable | None, what: str, unit: str, total: int | None = None) -> tqdm:
-    """A bar over `parts`; it leaves nothing behind. parts None: `update` counts towards `total`."""
-    return tqdm(parts, desc=what, unit=unit, total=total, delay=2, mininterval=1, leave=False)
+def progress(iterable: Iterable | None, description: str, unit: str, total: int | None = None) -> tqdm:
+    """A bar over `iterable`; it leaves nothing behind. iterable None: `update` counts towards `total`."""
+    return tqdm(iterable, desc=description, unit=unit, total=total, delay=2, mininterval=1, leave=False)

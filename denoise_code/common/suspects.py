@@ -91,15 +91,15 @@ class SuspiciousInteraction:
 
 def suspects_section(heading: str, introduction: str, suspects: list[SuspiciousInteraction]) -> str:
     """All suspects in the order given, with a filter by text. heading and introduction are plain text."""
-    parts = [f"<h2>{html.escape(heading)}</h2><p>{html.escape(introduction)}</p>"]
+    elements = [f"<h2>{html.escape(heading)}</h2><p>{html.escape(introduction)}</p>"]
     if suspects:
-        parts += [
+        elements += [
             '<label class="filter" hidden>Show those that hold these words: <input type="search"><span aria-live="polite"></span></label>',
             card_grid(suspects[:OPEN]),
         ]
     if suspects[OPEN:]:
-        parts.append(f"<details><summary>{len(suspects) - OPEN} more</summary>{card_grid(suspects[OPEN:])}</details>")
-    return f"<section>{''.join(parts)}</section>"
+        elements.append(f"<details><summary>{len(suspects) - OPEN} more</summary>{card_grid(suspects[OPEN:])}</details>")
+    return f"<section>{''.join(elements)}</section>"
 
 
 def card_grid(suspects: list[SuspiciousInteraction]) -> str:

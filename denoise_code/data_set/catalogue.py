@@ -1,10 +1,10 @@
 """The catalogue of a data set: item ids and titles."""
 
-import hashlib
 import json
 from pathlib import Path
 
 from denoise_code.common.errors import InputError
+from denoise_code.common.files import fingerprint_of_json
 from denoise_code.data_set.titles import fold_title
 
 
@@ -58,4 +58,4 @@ def by_item_id(title_of_item: dict[int, str]) -> list[str]:
 
 def fingerprint_of_catalogue(titles: list[str]) -> str:
     """SHA-256 of the titles by item id (n_items + 1,)."""
-    return hashlib.sha256(json.dumps(titles).encode()).hexdigest()
+    return fingerprint_of_json(titles)

@@ -8,7 +8,6 @@ judged from nothing at or after its target, so its r and replacements stand with
 """
 
 import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from denoise_code.common.errors import InputError
-from denoise_code.common.files import read_json, write_atomically, write_json
+from denoise_code.common.files import fingerprint_of_json, read_json, save_tensors, write_atomically, write_json
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue
 from denoise_code.data_set.folder import noisy_name
 
@@ -77,13 +76,12 @@ def fingerprint_of_rows(users: Iterable, items: np.ndarray) -> str:
 
 def fingerprint_of_evidence(record: dict) -> str:
     """SHA-256 of all that evidence was made of: r of the sources, replacements of the options too. record: evidence.json."""
-    return hashlib.sha256(json.dumps([record["sources"], record["options"]]).encode()).hexdigest()
+    return fingerprint_of_json([record["sources"], record["options"]])
 
 
 def write_evidence(folder: Path, evidence: StoredEvidence) -> None:
     """Both files, the record last: where it stands, the arrays are complete and its own."""
     from safetensors import SafetensorError
-    from safetensors.numpy import save_file
 
     tensors = {
         "train/rows": evidence.windows.astype(np.int32),
@@ -98,8 +96,7 @@ def write_evidence(folder: Path, evidence: StoredEvidence) -> None:
     try:
         # Both are written beside the old ones before either is renamed: a full disk leaves the old ones, whole and of each other.
         with write_atomically(folder / RECORD) as record, write_atomically(folder / ARRAYS) as arrays:
-            save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, arrays)
-            arrays.chmod(0o644)  # the library gives nobody else the right to read
+            save_tensors(arrays, tensors)
             write_json(record, evidence.record)
             (folder / RECORD).unlink(missing_ok=True)  # so that none stands beside arrays that are not its own
     except (OSError, SafetensorError) as error:
@@ -143,6 +140,24 @@ def read_record(folder: Path) -> dict:
         raise not_ours(folder, error) from None
     if version != VERSION:
         raise InputError(f"{folder}/{RECORD}: of version {version}, this code reads {VERSION}; {how_to_make(folder)}")
+    return record
+
+
+def read_record_with_arrays(folder: Path) -> dict:
+    """evidence.json of evidence that is all there: of the arrays only the names are read. InputError as of `read_evidence`."""
+    from safetensors import SafetensorError, safe_open
+
+    record = read_record(folder)
+    try:
+        expected = {"train/rows", "train/user", "train/place"}
+        for file in ("train", *record["files"]):
+            expected |= {f"{file}/{name}" for name in (*record["kinds"], "replacement")}
+        with safe_open(folder / ARRAYS, "np") as arrays:
+            absent = expected.difference(arrays.keys())
+        if absent:
+            raise KeyError(min(absent))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise not_ours(folder, error) from None
     return record
 
 

@@ -148,6 +148,11 @@ class DataSet:
     n_items: int
     disagreements: int
 
+    @property
+    def train_items(self) -> np.ndarray:
+        """(N, W) int64: the items of the train windows, 0 left of a window's first."""
+        return np.where(self.train != NO_ROW, self.interactions.items[self.train], 0)
+
 
 def build_data_set(train: Rows, evaluated: dict[str, Rows], n_items: int) -> DataSet:
     """The table of all interactions of these files, and their rows as windows over it.

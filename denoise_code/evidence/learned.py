@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from denoise_code.common.errors import InputError
-from denoise_code.common.files import write_atomically
+from denoise_code.common.files import save_tensors
 from denoise_code.data_set.evidence_files import FUSED
 from denoise_code.data_set.interactions import DataSet
 from denoise_code.evidence import detector
@@ -57,9 +57,8 @@ def learn_models(
 
     settings None: the default ones.
     """
-    table = data.interactions
-    windows = np.where(data.train >= 0, table.items[data.train], 0)  # (N, W)
-    of_windows = halves[:, table.users[data.train[:, -1]]]  # (2, N)
+    windows = data.train_items  # (N, W)
+    of_windows = halves[:, data.interactions.users[data.train[:, -1]]]  # (2, N)
     title_maps = None if vectors is None else learn_title_maps(vectors, windows, of_windows[0], seed)
     detectors = learn_detectors(windows, of_windows, data.n_items, vectors, settings or detector.DetectorSettings(), seed)
     return Models(title_maps, detectors)
@@ -92,8 +91,6 @@ def judge(
 
 def save_learned(path: Path, learned: Learned) -> None:
     """As safetensors; the settings stand in the metadata."""
-    from safetensors.numpy import save_file
-
     tensors = {}
     for half, title_map in enumerate(learned.models.title_maps or []):
         tensors |= {f"title map {half}/down": title_map.down, f"title map {half}/up": title_map.up}
@@ -110,9 +107,7 @@ def save_learned(path: Path, learned: Learned) -> None:
         "detector": asdict(learned.models.detectors[0][0].settings),
     }
     metadata = {"settings": json.dumps(settings)}  # one text: several are written in any order, and equal files would differ
-    with write_atomically(path) as partial:
-        save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, partial, metadata)
-        partial.chmod(0o644)  # the library gives nobody else the right to read
+    save_tensors(path, tensors, metadata)
 
 
 def load_learned(path: Path) -> Learned:

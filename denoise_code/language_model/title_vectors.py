@@ -5,7 +5,6 @@ deviation, of length 1: the cosine of two of them says how alike two items are. 
 park attention there whatever it is. Knows nothing of prompts and of scores of windows.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -16,9 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
-from denoise_code.common.files import fingerprint_of_files, write_atomically
+from denoise_code.common.files import fingerprint_of_files, fingerprint_of_json, save_tensors
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue
 from denoise_code.data_set.folder import find_train_file
 from denoise_code.data_set.planting import BY_POPULARITY, draw_planted, noise_pools, put_planted
@@ -85,7 +83,7 @@ def read_title_states(model, tokenizer, titles: list[str], layers: list[int], po
     batches, states_of_titles = title_batches(model, tokenizer, titles), None
     runs = tqdm(batches.runs, desc="read titles", unit="batch", leave=False)
     for run, of_batch in zip(batches.runs, states_of_batches(model, tokenizer, batches, runs, layers, pool)):  # (K, B, D)
-        if states_of_titles is None:  # K and D are known now
+        if states_of_titles is None:  # the first batch tells K and D
             states_of_titles = torch.empty(of_batch.shape[0], len(titles), of_batch.shape[2])
         states_of_titles[:, batches.order[run]] = of_batch
     return states_of_titles
@@ -135,9 +133,9 @@ def choose_layer(model, tokenizer, catalogue: list[str], windows: list[list[int]
     layers_at_once = max(1, STATES_BYTES // (len(items) * model.config.get_text_config().hidden_size * 4))
     auc_by_layer = {}
     for start in range(0, len(layers), layers_at_once):
-        some = layers[start : start + layers_at_once]
-        states = read_title_states(model, tokenizer, titles, some, mean_over_title)  # (K, U, D)
-        for layer, vectors in zip(some, states):  # vectors (U, D)
+        compared = layers[start : start + layers_at_once]  # K of them
+        states = read_title_states(model, tokenizer, titles, compared, mean_over_title)  # (K, U, D)
+        for layer, vectors in zip(compared, states):  # vectors (U, D)
             scores = strangeness(standardise(vectors, vectors.mean(0), vectors.std(0)), rows)  # (B, W)
             without_padding = [row[-len(window) :].tolist() for row, window in zip(scores, noisy)]
             auc_by_layer[layer] = round(detection(truths, without_padding)["auc"], 4)
@@ -187,30 +185,27 @@ def load_or_make(folder: Path, name: str, made_by: list, make) -> tuple[dict, di
 
     made_by: all that the tensors depend on. A folder that cannot be written keeps nothing.
     """
-    digest = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:16]
-    path = folder / f"{name}_{digest}.safetensors"
+    path = folder / f"{name}_{fingerprint_of_json(made_by)[:16]}.safetensors"
     if path.exists():
-        return load_tensors(path)
+        return load_with_record(path)
     tensors, record = make()
     record = json.loads(json.dumps(record))  # as it will be read: its keys become texts
     if os.access(folder, os.W_OK):
-        save_tensors(path, tensors, record)
+        save_with_record(path, tensors, record)
     return tensors, record
 
 
-def load_tensors(path: Path) -> tuple[dict, dict]:
-    """What save_tensors wrote; an empty record where there is none."""
+def load_with_record(path: Path) -> tuple[dict, dict]:
+    """What save_with_record wrote; an empty record where there is none."""
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dict
         metadata = file.metadata() or {"made": "{}"}
     return tensors, json.loads(metadata["made"])
 
 
-def save_tensors(path: Path, tensors: dict, record: dict, catalogue: list[str] | None = None) -> None:
-    """Tensors as a safetensors file; its metadata say how they were made, and for which catalogue."""
+def save_with_record(path: Path, tensors: dict, record: dict, catalogue: list[str] | None = None) -> None:
+    """Tensors of torch as a safetensors file; its metadata say how they were made, and for which catalogue."""
     metadata = {"made": json.dumps(record)}
     if catalogue is not None:
         metadata["catalogue"] = fingerprint_of_catalogue(catalogue)
-    with write_atomically(path) as partial:
-        save_file(tensors, partial, metadata=metadata)
-        partial.chmod(0o644)  # the library gives nobody else the right to read
+    save_tensors(path, {name: tensor.numpy() for name, tensor in tensors.items()}, metadata)

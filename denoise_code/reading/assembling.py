@@ -15,7 +15,7 @@ from denoise_code.common.files import read_json, write_atomically, write_json
 from denoise_code.common.text_table import text_table
 from denoise_code.data_set.planting import BY_POPULARITY, INJECTED, PLANTED, PLANTED_MARK
 from denoise_code.evidence.detection import measure, planted_detection
-from denoise_code.language_model.title_vectors import save_tensors
+from denoise_code.language_model.title_vectors import save_with_record
 from denoise_code.reading.grounding import Grounder
 from denoise_code.reading.job import Job
 from denoise_code.reading.records import Record
@@ -53,7 +53,7 @@ def assemble(job: Job, shards: Shards, splits: dict, n_batches: dict[str, int], 
         # Only now is written: a kill before this leaves what was here as it was. run.json comes last and says that all is there.
         write_rows(job.output, denoised)
         copy_title_maps(job.data_set, job.output)
-        save_tensors(job.output / "title_vectors.safetensors", tensors, made_by, grounder.catalogue)
+        save_with_record(job.output / "title_vectors.safetensors", tensors, made_by, grounder.catalogue)
         write_json(job.output / "run.json", run)
     shards.remove()
     print_run(run)

@@ -27,7 +27,7 @@ COMPARED = (
 
 
 def clean_command(log: Path, options: list[str]) -> list[str]:
-    return [sys.executable, str(ROOT / "denoise_code" / "clean_log.py"), str(log), *options]
+    return [sys.executable, str(ROOT / "denoise_code" / "clean_log_file.py"), str(log), *options]
 
 
 def made_up_log(n_records: int, seed: int = 0) -> pd.DataFrame:

@@ -10,9 +10,8 @@ import pandas as pd
 import pytest
 from made_up_logs import GROUPS, N_ITEMS, grouped_logs
 
-from denoise_code import clean_log, judging
-from denoise_code.cleaning import clean_log as clean_table
-from denoise_code.cleaning import records
+from denoise_code import clean_log_file, judging
+from denoise_code.cleaning import clean_log, records
 from denoise_code.common.errors import InputError
 from denoise_code.language_model import kept_titles
 
@@ -39,7 +38,7 @@ FILES = ("scored.csv", "cleaned.csv", "edits.csv", "report.html")
 
 
 def run(*arguments):
-    clean_log.main([str(argument) for argument in arguments])
+    clean_log_file.main([str(argument) for argument in arguments])
 
 
 def grouped_table(seed=0, users=150, noise=0.15, length=20):
@@ -133,7 +132,7 @@ def test_from_python(log, tmp_path):
     numbered = table.assign(user=table["user"].str[1:].astype(int), item=table["item"].str[1:].astype(int), status="mine")
     numbered.index = np.arange(len(table))[::-1] * 7
     moments = pd.Timestamp("2020-01-01") + pd.to_timedelta(numbered["timestamp"], unit="D")
-    result = clean_table(numbered.assign(timestamp=moments), language_model="none")
+    result = clean_log(numbered.assign(timestamp=moments), language_model="none")
     assert (result.index == numbered.index).all() and (result["status"] == "mine").all()
     assert (result["denoised_status"] == "scored").all() and result["noise_rank"].between(0, 1).all()
     assert pd.api.types.is_numeric_dtype(result["replacement_item"])
@@ -141,7 +140,7 @@ def test_from_python(log, tmp_path):
     item = replaced["replacement_item"].astype(int)
     titles = [f"Item {number} of group {number % GROUPS}" for number in item]
     assert len(replaced) > 2800 and replaced["replacement_title"].tolist() == titles
-    same = clean_table(table, language_model="none")
+    same = clean_log(table, language_model="none")
     for column in ("noise_probability", "noise_rank", "probability_collaborative", "probability_detector"):
         assert np.allclose(same[column], expected[column].astype(float), rtol=1e-4), column
     assert (same["replacement_item"].fillna("") == expected["replacement_item"]).all()
@@ -169,7 +168,7 @@ def test_too_small_a_log_is_one_clear_error(tmp_path, capsys):
 )
 def test_tables_that_are_no_log(table, message):
     with pytest.raises(InputError, match=message):
-        clean_table(table)
+        clean_log(table)
 
 
 # ---------------------------------------------------------------- titles
@@ -223,7 +222,7 @@ def test_title_vectors_are_those_of_stage_2(tiny_models):
     windows = np.array([[0, 1, 5, 9], [2, 6, 10, N_ITEMS], [3, 7, 11, 15]] * 10)
     result = kept_titles.vectors_of_catalogue(titles, windows, str(tiny_models["llama"]), None)
     model, tokenizer = load_model(None, str(tiny_models["llama"]), Precision()), load_tokenizer(str(tiny_models["llama"]))
-    (states,) = read_title_states(model, tokenizer, titles[1:-1], [result.kept.layer], mean_over_title)
+    (states,) = read_title_states(model, tokenizer, titles[1:-1], [result.title_states.layer], mean_over_title)
     expected = standardise(states, states.mean(0), states.std(0)).numpy()
     assert not result.vectors[[0, N_ITEMS]].any()
     assert np.allclose(result.vectors[1:N_ITEMS], expected, atol=2e-3)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from denoise_code import clean_log
+from denoise_code import clean_log_file
 from denoise_code.cleaning import judges
 from denoise_code.cleaning.records import JudgedLog
 from denoise_code.cleaning.self_test import JudgedCopy
@@ -45,7 +45,7 @@ def made_up(monkeypatch):
 
 
 def run(*arguments):
-    clean_log.main([str(argument) for argument in arguments])
+    clean_log_file.main([str(argument) for argument in arguments])
 
 
 def read_csv(path, header=True):

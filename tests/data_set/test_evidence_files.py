@@ -19,6 +19,7 @@ from denoise_code.data_set.evidence_files import (
     check_rows,
     fingerprint_of_rows,
     read_evidence,
+    read_record_with_arrays,
     write_evidence,
 )
 
@@ -106,12 +107,14 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_one_line(tmp_path, damage):
     write_evidence(tmp_path, some_evidence())
+    assert read_record_with_arrays(tmp_path) == some_evidence().record
     DAMAGES[damage](tmp_path)
-    with pytest.raises(InputError) as error:
-        read_evidence(tmp_path)
-    message = str(error.value)
-    assert message.startswith(f"{tmp_path}: {RECORD} and {ARRAYS} are not what generate_denoised.py wrote")
-    assert f"remove {RECORD}, then python generate_denoised.py" in message and "\n" not in message
+    for read in (read_evidence, read_record_with_arrays):
+        with pytest.raises(InputError) as error:
+            read(tmp_path)
+        message = str(error.value)
+        assert message.startswith(f"{tmp_path}: {RECORD} and {ARRAYS} are not what generate_denoised.py wrote")
+        assert f"remove {RECORD}, then python generate_denoised.py" in message and "\n" not in message
 
 
 def test_a_record_of_another_version_or_without_a_key_is_refused(tmp_path):

@@ -28,6 +28,7 @@ def test_the_table_and_its_windows_by_hand():
         ("b", 3, 5, 0, 5, 2),
     ]
     assert data.train.tolist() == [[2, 3, 4], [-1, 0, 1]]
+    assert data.train_items.tolist() == [[1, 2, 3], [0, 7, 8]]
     rows = data.evaluated["test"]
     assert rows.rows.tolist() == [[3, 4, 5]] and rows.histories.tolist() == [[2, 9]] and rows.targets.tolist() == [5]
     assert rows.history_masks.tolist() == [[0, 1]] and rows.history_true_items.tolist() == [[2, 3]]

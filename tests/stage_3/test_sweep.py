@@ -146,11 +146,11 @@ def test_each_seed_has_its_own_random_places(tmp_path):
     filtering = replace(rows.filtering, evidence="collaborative")
     arm, alone_arms = bench.Arm("arm", filtering, draws), [bench.Arm("arm", filtering, [draw]) for draw in draws]
     of_both = make_bench(rows, args)
-    both = of_both.test(arm, setting)
+    both = of_both.test(arm, setting).ranks
     for place, alone_arm in enumerate(alone_arms):
         alone = make_bench(rows, args, first_seed=args.seed + place, n_seeds=1)
-        assert (both[place] == alone.test(alone_arm, setting)[0]).all()
-    assert (both != of_both.test(alone_arms[0], setting)).any((1, 2)).tolist() == [False, True]
+        assert (both[place] == alone.test(alone_arm, setting).ranks[0]).all()
+    assert (both != of_both.test(alone_arms[0], setting).ranks).any((1, 2)).tolist() == [False, True]
     histories = bench.Grids(bench.grid([], []), bench.grid([0.05], [3]))
     assert histories == bench.Grids([no_edits], [no_edits, limits])
     _, record = make_bench(rows, args, histories).choose(arm).records
@@ -164,9 +164,10 @@ def test_each_seed_has_its_own_random_places(tmp_path):
     edits_alone = bench.Grids([limits], [limits])  # unedited is best here
     choice = make_bench(rows, args, edits_alone).choose(arm)
     assert choice.setting == setting
-    windows, anew = choice.train_windows, of_both.test(arm, choice.setting)
-    assert (of_both.test(arm, choice.setting, windows) == anew).all()
-    assert (of_both.test(arm, choice.setting, windows[::-1]) != anew).any()
+    edits, anew = choice.train_edits, of_both.test(arm, choice.setting)
+    same = of_both.test(arm, choice.setting, edits)
+    assert (same.ranks == anew.ranks).all() and same.edits == anew.edits
+    assert (of_both.test(arm, choice.setting, edits[::-1]).ranks != anew.ranks).any()
 
 
 def test_models_beside_each_other(tmp_path):

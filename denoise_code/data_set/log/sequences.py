@@ -56,6 +56,16 @@ def window_bounds(users: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarra
     return first, first + lengths - 1
 
 
+def first_of_equals(users: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """(N,) int64: for each of N records the first one with the same user, item and time; all (N,)."""
+    order = np.lexsort((times, items, users))  # stable: equal records keep their order
+    columns = [column[order] for column in (users, items, times)]
+    is_first = np.r_[True, np.any([column[1:] != column[:-1] for column in columns], axis=0)]  # (N,) of equal records, in `order`
+    first_record = np.empty(len(order), dtype=np.int64)
+    first_record[order] = order[is_first][np.cumsum(is_first) - 1]
+    return first_record
+
+
 @dataclass(frozen=True)
 class DistinctLog:
     """A log of which each interaction counts once, and where its records are found in it.
@@ -71,14 +81,11 @@ class DistinctLog:
 
 def distinct_interactions(log: Log) -> DistinctLog:
     """The records of a log in file order as distinct interactions."""
-    order = np.lexsort((log.times, log.items, log.users))  # stable: equal records keep the order of the file
-    columns = [column[order] for column in (log.users, log.items, log.times)]
-    is_first = np.r_[True, np.any([column[1:] != column[:-1] for column in columns], axis=0)]  # (N,) of equal records, in `order`
-    first_record = np.empty(len(order), dtype=np.int64)
-    first_record[order] = order[is_first][np.cumsum(is_first) - 1]
-    is_duplicate = first_record != np.arange(len(order))
-    distinct = number_and_sort(replace(log, rows=np.arange(len(order))).pick(~is_duplicate))
-    interaction_of_record = np.empty(len(order), dtype=np.int64)
+    n_records = len(log.users)
+    first_record = first_of_equals(log.users, log.items, log.times)
+    is_duplicate = first_record != np.arange(n_records)
+    distinct = number_and_sort(replace(log, rows=np.arange(n_records)).pick(~is_duplicate))
+    interaction_of_record = np.empty(n_records, dtype=np.int64)
     interaction_of_record[distinct.rows] = np.arange(len(distinct.rows))
     return DistinctLog(distinct, interaction_of_record[first_record], is_duplicate)
 

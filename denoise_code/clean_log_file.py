@@ -68,9 +68,9 @@ def check_args(parser: Parser, args: argparse.Namespace) -> None:
     if args.threshold is not None and args.drop is not None:
         parser.error("--threshold and --drop: one of them says what is flagged")
     args.threshold = THRESHOLD if args.threshold is None else args.threshold
-    given = [name for name in WITHOUT_LIKE if getattr(args, name) is not None]
-    if args.like is not None and given:
-        parser.error(f"--{given[0]} and --like: lines are judged as the log in {args.like} was")
+    set_options = [name for name in WITHOUT_LIKE if getattr(args, name) is not None]
+    if args.like is not None and set_options:
+        parser.error(f"--{set_options[0]} and --like: lines are judged as the log in {args.like} was")
     if args.language_model == "none" and args.base_model:
         parser.error("--language_model none and --base_model contradict each other")
     for name, default in WITHOUT_LIKE.items():
@@ -86,7 +86,7 @@ def main(argv=None) -> None:
 
 def clean(args: argparse.Namespace, command: str) -> None:
     from denoise_code.cleaning.folder import default_folder, make_folder, write_files
-    from denoise_code.cleaning.given_log import read_log_file
+    from denoise_code.cleaning.log_file import read_log_file
     from denoise_code.cleaning.records import edits_of, judge_records
     from denoise_code.cleaning.written_records import Outcome
     from denoise_code.common.resources import Steps
@@ -96,10 +96,10 @@ def clean(args: argparse.Namespace, command: str) -> None:
     judge = judge_asked_for(args, folder)
     # 1. The records of the log, each cell as it is written; their interactions and windows
     with steps.step("read the log"):
-        given = read_log_file(args)
-        prepared = judge.prepare(given.log, given.whole.where)
+        log_file = read_log_file(args)
+        prepared = judge.prepare(log_file.log, log_file.whole.where)
         make_folder(folder, args.log)
-    print("\n".join([prepared.title_changes, *given.account.lines(), *given.account.notes]), flush=True)
+    print("\n".join([prepared.title_changes, *log_file.account.lines(), *log_file.account.notes]), flush=True)
     # 2. What a language model knows of each title
     with steps.step("title vectors"):
         vectors = judge.read_titles(prepared)
@@ -113,9 +113,9 @@ def clean(args: argparse.Namespace, command: str) -> None:
         copy = judge.test(prepared, vectors, judged)
     # 5. The files
     with steps.step("write the files"):
-        report = report_of(args, given, prepared, judged, records, edits, judge.users_of_item(prepared), copy)
-        run = run_of(args, command, judge, given, prepared, edits, report) | {"reads_titles": vectors is not None}
-        write_files(folder, Outcome(given, prepared, records, edits), report, run, steps, keeps_log=args.like is None)
+        report = report_of(args, log_file, prepared, judged, records, edits, judge.users_of_item(prepared), copy)
+        run = run_of(args, command, judge, log_file, prepared, edits, report) | {"reads_titles": vectors is not None}
+        write_files(folder, Outcome(log_file, prepared, records, edits), report, run, steps, keeps_log=args.like is None)
     say_what_came_out(folder, report)
 
 
@@ -139,7 +139,7 @@ def flag(args: argparse.Namespace, prepared, records):
     return flag_most_suspicious(records, prepared.distinct.interaction_of_record, args.drop)
 
 
-def report_of(args: argparse.Namespace, given, prepared, judged, records, edits, users_of_item, copy):
+def report_of(args: argparse.Namespace, log_file, prepared, judged, records, edits, users_of_item, copy):
     """All that report.html says. copy: the judged copy of the self-test, or None."""
     import numpy as np
 
@@ -167,7 +167,7 @@ def report_of(args: argparse.Namespace, given, prepared, judged, records, edits,
         share_bound=judged.interactions.share_bound,
         threshold=threshold,
         n_flagged=int(edits.flagged.sum()),
-        suspects=most_suspicious(prepared, records, edits.flagged, given.location),
+        suspects=most_suspicious(prepared, records, edits.flagged, log_file.location),
         self_test=self_test,
         rarity=rarity_rows(prepared, records, edits.flagged, users_of_item),
         evidence=evidence_rows(judged.interactions.said),
@@ -176,16 +176,16 @@ def report_of(args: argparse.Namespace, given, prepared, judged, records, edits,
     )
 
 
-def run_of(args: argparse.Namespace, command: str, judge, given, prepared, edits, report) -> dict:
+def run_of(args: argparse.Namespace, command: str, judge, log_file, prepared, edits, report) -> dict:
     """run.json, but for costs and fingerprints."""
     return {
         "command": command,
         "options": {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
         "settings": asdict(judge.settings),
         "in_order": args.in_order,
-        "times_are_dates": given.log.times_are_dates,
+        "times_are_dates": log_file.log.times_are_dates,
         "counts": {
-            **given.account.as_json(),
+            **log_file.account.as_json(),
             "users": report.n_users,
             "items": report.n_items,
             "status": report.status_counts,
@@ -195,7 +195,7 @@ def run_of(args: argparse.Namespace, command: str, judge, given, prepared, edits
             "exchanged": int(edits.exchanged.sum()),
             "flagged_without_replacement": int((edits.flagged & ~edits.left_out & ~edits.exchanged).sum()),
         },
-        "notes": given.account.notes,
+        "notes": log_file.account.notes,
         "titles": prepared.title_changes,
         "noise_share": report.noise_share,
         "share_bound": report.share_bound,

@@ -1,4 +1,4 @@
-"""The file of a log as it was given: every cell of it, and the interactions that it holds."""
+"""The file of a log: every cell of it, and the interactions that it holds."""
 
 from dataclasses import dataclass, replace
 
@@ -19,7 +19,7 @@ class LogColumns:
 
 
 @dataclass(frozen=True)
-class GivenLog:
+class LogFile:
     """A log's file as it was read: every cell, the interactions, and what became of its records."""
 
     whole: WholeTable
@@ -33,7 +33,7 @@ class GivenLog:
         return f"{kind} {self.whole.line_of(record):,}"
 
 
-def read_log_file(args) -> GivenLog:
+def read_log_file(args) -> LogFile:
     """The file args.log as the options of `csv_source` describe it; items have no title where nothing gives them one."""
     whole, account = WholeTable(open_log_table(args.log, args)), Account()
     title = None if args.titles else title_column(whole, args)
@@ -43,4 +43,4 @@ def read_log_file(args) -> GivenLog:
         log = replace(log, titles=[None] * len(log.titles))
     places = [whole.names.index(name) for name in (args.user_column, args.item_column)]
     columns = LogColumns(*places, None if title is None else whole.names.index(title), not args.no_header)
-    return GivenLog(whole, log, account, columns)
+    return LogFile(whole, log, account, columns)
