@@ -92,6 +92,12 @@ class Replacements:
     said: dict
 
 
+def least_probability(data: DataSet, replace_all: bool) -> float:
+    """P(noise) from which on a place gets a replacement: 0 where the places are few."""
+    n_places = int(data.interactions.in_train.sum()) + sum(int((part.histories != 0).sum()) for part in data.evaluated.values())
+    return 0.0 if replace_all or n_places <= REPLACED_AT_MOST else LEAST_PROBABILITY
+
+
 def replace_what_is_noise(
     data: DataSet,
     judged: JudgedInteractions,
@@ -102,8 +108,7 @@ def replace_what_is_noise(
 ) -> Replacements:
     """One replacement for each interaction and history place, or for those that may be noise where there are many."""
     fitted = fit_ranker(data, vectors, halves[0], options.seed)
-    n_places = int(data.interactions.in_train.sum()) + sum(int((part.histories != 0).sum()) for part in data.evaluated.values())
-    least = 0.0 if options.replace_all or n_places <= REPLACED_AT_MOST else LEAST_PROBABILITY
+    least = least_probability(data, options.replace_all)
     return Replacements(
         train=replace_interactions(data, fitted.ranker, noise_probability(judged.train[FUSED], share), least),
         histories={

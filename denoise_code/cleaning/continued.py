@@ -17,7 +17,7 @@ from denoise_code.data_set.log.sequences import DistinctLog, data_set_of_log, fi
 from denoise_code.data_set.log.titles import clean_titles
 from denoise_code.evidence import cooccurrence
 from denoise_code.evidence.learned import Learned, judge
-from denoise_code.judging import LEAST_PROBABILITY, REPLACED_AT_MOST, JudgedInteractions, Replacements
+from denoise_code.judging import JudgedInteractions, Replacements, least_probability
 from denoise_code.replacement import fit_ranker, replace_interactions
 
 
@@ -91,12 +91,15 @@ def judge_continued(
     noise_share: float,
     seed: int,
 ) -> JudgedLog:
-    """All interactions of `prepared`, and replacements, with the share of noise of the old log. said: what evidence.json has of it."""
+    """All interactions of `prepared`, and replacements, with the share of noise of the old log.
+
+    said: what evidence.json has of the old log.
+    """
     prepared, old = continued.prepared, continued.old
     counts = cooccurrence.count(old.interactions, old.n_items, old.train.shape[1])
     r_by_kind = judge(prepared.data, learned, counts, vectors, prepared.halves)
     ranker = fit_ranker(old, vectors, continued.old_halves, seed).ranker  # the same as was fitted for the old log
     noise = noise_probability(r_by_kind[FUSED], noise_share)
-    least = 0.0 if len(noise) <= REPLACED_AT_MOST else LEAST_PROBABILITY
-    replacements = Replacements(replace_interactions(prepared.data, ranker, noise, least), {}, {})
-    return JudgedLog(JudgedInteractions(r_by_kind, {}, said), noise_share, replacements)
+    least = least_probability(prepared.data, replace_all=False)
+    replacements = replace_interactions(prepared.data, ranker, noise, least)
+    return JudgedLog(JudgedInteractions(r_by_kind, {}, said), noise_share, Replacements(replacements, {}, {}))

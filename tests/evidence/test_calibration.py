@@ -41,8 +41,7 @@ def evidence_of(data, llm=None):
 
 
 def title_maps_of(data, halves):
-    windows = np.where(data.train >= 0, data.interactions.items[data.train], 0)
-    return learn_title_maps(title_vectors(), windows, halves[0, data.interactions.users[data.train[:, -1]]])
+    return learn_title_maps(title_vectors(), data.train_items, halves[0, data.interactions.users[data.train[:, -1]]])
 
 
 def evidence_by_co_occurrence(data, llm=None):

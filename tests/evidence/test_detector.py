@@ -140,7 +140,7 @@ def data_of(logs):
 def kind_of(data, vectors, keys=None):
     """The kind `detector` of a data set, learned for a few steps."""
     table, halves = data.interactions, data.interactions.halves(keys)
-    windows = np.where(data.train >= 0, table.items[data.train], 0)
+    windows = data.train_items
     learned = learn_detectors(windows, halves[:, table.users[data.train[:, -1]]], N_ITEMS, vectors, FEW_STEPS)
     return detector_kind(learned, halves)
 
