@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import compare
+import draw_gap
 import export
 import main
 import prepare_noise_data
@@ -25,6 +26,7 @@ SCRIPTS = {
         main,
         sweep,
         compare,
+        draw_gap,
         export,
         report,
         clean_log_file,

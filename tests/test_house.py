@@ -15,6 +15,7 @@ FOR_ALL_STAGES = {"common", "data_set"}  # what stages 0 and 3 may import
 SCRIPTS = {
     "main",
     "compare",
+    "draw_gap",
     "sweep",
     "report",
     "export",

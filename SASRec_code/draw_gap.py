@@ -1,0 +1,122 @@
+"""Draw how much of the gap between noisy and clean rows is won back, by level of noise: a panel a data set.
+
+Reads   folders of sweep.py (report.json) and of main.py (run.json, test_ranks.npz). Of main.py: of each data set and level of noise the
+        noisy rows and what they are compared with, and the clean rows of each data set once
+Writes  the figure --out
+
+    python draw_gap.py output/ML100K_*/* output/ToyLog_denoise_user0.2_0/sweep_* --out gap.png
+"""
+
+import argparse
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where denoise_code lies
+from denoise_code.common.errors import InputError, Parser, input_errors
+from denoise_code.common.files import read_json, write_atomically
+from denoise_code.data_set.folder import noisy_name
+
+COLOURS = {"oracle": "#3b6fb6", "random": "0.6", "collaborative": "#e2a43b", "fused": "#d1495b"}
+
+
+@dataclass(frozen=True)
+class Level:
+    """A data set with one share of noise (0.1, say), and the rows of `comparison.compare` for it."""
+
+    data: str
+    noise: float
+    report: list[dict]
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("folders", type=Path, nargs="+", help="folders of sweep.py and of main.py")
+    parser.add_argument("--out", type=Path, default=Path("gap.png"), help="the figure, as PNG (default: gap.png)")
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> list[Level]:
+    args = parse_args(argv)
+    with input_errors(__file__):
+        # 1. What was measured at each level of noise
+        levels = [*levels_of_sweeps(args.folders), *levels_of_runs(args.folders)]
+        levels = [level for level in levels if any("gap won back" in row for row in level.report)]
+        if not levels:
+            raise InputError("no gap between noisy and clean rows is shown in these folders")
+        # 2. The figure
+        draw(levels, args.out)
+    print(f"wrote {args.out}: " + ", ".join(f"{level.data} {level.noise:.0%}" for level in levels))
+    return levels
+
+
+def levels_of_sweeps(folders: list[Path]) -> list[Level]:
+    levels = []
+    for folder in folders:
+        if (folder / "report.json").exists():
+            result = read_json(folder / "report.json")
+            levels.append(Level(*name_and_noise(result["arguments"]["dataset"]), result["report"]))
+    return levels
+
+
+def levels_of_runs(folders: list[Path]) -> list[Level]:
+    """Runs of main.py grouped by data set and share of noise; the clean rows of a data set belong to each of its groups."""
+    from comparison import compare, read_run, read_runs
+
+    runs = [read_run(folder) for folder in folders if (folder / "test_ranks.npz").exists()]
+    groups: dict[tuple[str, float], list[Path]] = {}
+    for run in sorted(runs, key=lambda run: run.kind != "noisy"):  # stable: differences are to the noisy rows
+        if run.kind != "clean":
+            groups.setdefault(name_and_noise(run.settings["dataset"]), []).append(run.folder)
+    levels = []
+    for (data, noise), of_group in sorted(groups.items()):
+        clean = [run.folder for run in runs if run.kind == "clean" and name_and_noise(run.settings["dataset"])[0] == data]
+        levels.append(Level(data, noise, compare(*read_runs([*of_group, *clean[:1]]))))
+    return levels
+
+
+def name_and_noise(dataset: str) -> tuple[str, float]:
+    """Toy_denoise_user0.1_0 -> (Toy, 0.1)."""
+    match = re.fullmatch(r"(.+)_noise_user(\d+(?:\.\d+)?)", noisy_name(dataset))
+    if match is None:
+        raise InputError(f"{dataset}: its name does not tell its share of noise, as <Name>_noise_user<rate> does")
+    return match[1], float(match[2])
+
+
+def draw(levels: list[Level], path: Path) -> None:
+    """Points with 95 % intervals, those of one kind joined by a line."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = list(dict.fromkeys(level.data for level in levels))
+    figure, panels = plt.subplots(1, len(names), figsize=(1.2 + 3.4 * len(names), 3.4), sharey=True, squeeze=False)
+    for axes, name in zip(panels[0], names):
+        of_data = sorted((level for level in levels if level.data == name), key=lambda level: level.noise)
+        kinds = list(dict.fromkeys(row["rows"] for level in of_data for row in level.report if "gap won back" in row))
+        for number, kind in enumerate(kinds):
+            points = [(level.noise, row["gap won back"]) for level in of_data for row in level.report if row["rows"] == kind]
+            shift = 0.4 * (number - (len(kinds) - 1) / 2)  # so that intervals stand side by side
+            places = [100 * noise + shift for noise, _ in points]
+            colour = next((colour for word, colour in COLOURS.items() if word in kind), "0.3")
+            axes.plot(places, [100 * share["mean"] for _, share in points], "o-", color=colour, label=kind, markersize=4)
+            for place, (_, share) in zip(places, points):
+                axes.plot([place, place], [100 * end for end in share["interval_95"]], color=colour, linewidth=1)
+        axes.axhline(0, color="0.8", linewidth=1)
+        axes.axhline(100, color="0.8", linewidth=1, linestyle=":")
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("injected noise, %")
+        axes.set_xticks([100 * level.noise for level in of_data])
+        axes.legend(fontsize=7, frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0, 0].set_ylabel("share of the gap won back, %")
+    figure.tight_layout()
+    with write_atomically(path) as partial:
+        figure.savefig(partial, dpi=160, format="png")
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
