@@ -30,7 +30,7 @@ from denoise_code.common.errors import InputError, Parser, input_errors
 from denoise_code.common.files import write_json
 from denoise_code.common.options import positive, share
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue
-from denoise_code.data_set.folder import output_name
+from denoise_code.data_set.folder import files_of_split, output_name
 from denoise_code.data_set.planting import PLANTED
 from denoise_code.data_set.windows import keep_users, read_scored_windows
 from denoise_code.evidence.options import EvidenceOptions
@@ -64,6 +64,9 @@ BATCH_SIZE_CPU, BATCH_SIZE_GPU, BATCH_SIZE_LARGE_MODEL = (
 )  # the last: on a GPU too, of SMALL_MODEL parameters and more
 
 
+DEFAULT_FILES = ["train", "valid_5000", "test_5000"]
+
+
 def parse_args(argv=None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
@@ -72,8 +75,9 @@ def parse_args(argv=None) -> argparse.Namespace:
     add(
         "--denoise_data",
         nargs="+",
-        default=["train", "valid_5000", "test_5000"],
-        help="files of the data set, without .csv (default: train valid_5000 test_5000; release: train test_5000)",
+        default=DEFAULT_FILES,
+        help="files of the data set, without .csv (default: train valid_5000 test_5000, or what there is in place of these; release: "
+        "train test_5000)",
     )
     add(
         "--planted",
@@ -293,6 +297,20 @@ def read_with_language_model(request: Request, overwrite: bool) -> bool:
     return is_written
 
 
+def files_to_read(data_set: Path, names: list[str]) -> list[str]:
+    """The files of --denoise_data; of the default ones what stands in place of them: the authors' folders hold train_5000 alone."""
+    if names != DEFAULT_FILES:
+        return names
+    files = []
+    for name in names:
+        candidates = [data_set / f"{name}.csv", *files_of_split(data_set, name.split("_")[0])]
+        path = next((path for path in candidates if path.exists()), candidates[0])
+        if path.stem != name:
+            print(f"{data_set.name} has no {name}.csv: reading {path.name}")
+        files.append(path.stem)
+    return files
+
+
 def read_request(args: argparse.Namespace) -> Request:
     """The options by who reads them, `auto` and what the adapter says filled in."""
     import torch
@@ -308,7 +326,7 @@ def read_request(args: argparse.Namespace) -> Request:
     data_set = Path(os.path.abspath(args.noise_dataset_path))  # noqa: PTH100  links stay
     name = output_name(data_set.name, adapter and adapter.resolve(), adapter_run.get("arguments", {}).get("sample", 0))
     return Request(
-        RowOptions(args.noise_dataset_path, args.denoise_data, args.planted, args.limit, args.users),
+        RowOptions(args.noise_dataset_path, files_to_read(data_set, args.denoise_data), args.planted, args.limit, args.users),
         ModelOptions(adapter, base_model, dtype, args.load_in_8bit),
         ReadingOptions(
             score=args.score,

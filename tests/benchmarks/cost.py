@@ -1,4 +1,4 @@
-"""Estimate tokens, FLOPs, hours and memory of fine-tuning and denoising from sizes alone.
+"""Estimate tokens, FLOPs and hours of fine-tuning and denoising, and the memory of denoising, from sizes alone.
 
 Counted: 2 FLOPs a parameter and token forward; backward the same again, since the frozen base model needs gradients of
 its activations only. The layers compute every token, the head fewer: in training those of the answer, in scoring every token

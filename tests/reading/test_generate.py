@@ -227,6 +227,17 @@ def test_what_a_gpu_is_asked_for(tiny_adapters, data, monkeypatch):
         assert describe_job(request.rows, request.model, request.reading)["dtype"] == described
 
 
+def test_folders_of_samples_alone_are_read(data, capsys):
+    """As the authors' folders are, which have no train.csv."""
+    (data / "train.csv").rename(data / "train_5000.csv")
+    (data / "valid_5000.csv").rename(data / "valid.csv")
+    options = ["--denoise_model_path", "model", "--noise_dataset_path", str(data)]
+    assert generate.files_to_read(data, generate.parse_args(options).denoise_data) == ["train_5000", "valid", "test_5000"]
+    assert "has no train.csv: reading train_5000.csv" in capsys.readouterr().out
+    named = generate.parse_args([*options, "--denoise_data", "train"]).denoise_data
+    assert generate.files_to_read(data, named) == ["train"]  # what is asked for by name is not exchanged
+
+
 def test_bad_rows_and_options(tiny_adapters, data, tmp_path, capsys):
     adapter, row = tiny_adapters["llama"], '{user},"{items}","{mask}",[],[],5\n'
     original = (data / "test_5000.csv").read_text()
