@@ -144,7 +144,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         "--replace_all",
         action="store_true",
         help="a replacement for every place, which --evidence random needs (default: beyond half a million places only above a "
-        "probability of 0.02)",
+        "probability of 0.1)",
     )
     add("--load_in_8bit", action="store_true", help="base model in 8 bit; needs CUDA and the package bitsandbytes (default: off)")
     add("--any_catalogue", action="store_true", help="take an adapter that was trained on another catalogue (default: refuse)")
