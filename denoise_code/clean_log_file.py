@@ -88,7 +88,7 @@ def clean(args: argparse.Namespace, command: str) -> None:
     from denoise_code.cleaning.folder import default_folder, make_folder, write_files
     from denoise_code.cleaning.log_file import read_log_file
     from denoise_code.cleaning.records import edits_of, spread_over_records
-    from denoise_code.cleaning.written_records import Outcome
+    from denoise_code.cleaning.written_records import CleanedLog
     from denoise_code.common.resources import Steps
 
     steps = Steps()
@@ -115,7 +115,7 @@ def clean(args: argparse.Namespace, command: str) -> None:
     with steps.step("write the files"):
         report = report_of(args, log_file, prepared, judged, records, edits, judge.users_of_item(prepared), copy)
         run = run_of(args, command, judge, log_file, prepared, edits, report) | {"reads_titles": vectors is not None}
-        write_files(folder, Outcome(log_file, prepared, records, edits), report, run, steps, keeps_log=args.like is None)
+        write_files(folder, CleanedLog(log_file, prepared, records, edits), report, run, steps, keeps_log=args.like is None)
     say_what_came_out(folder, report)
 
 

@@ -255,7 +255,7 @@ def detector_kind(detectors: Sequence[Sequence[Detector]], halves: np.ndarray) -
     detectors [halving][half]; halves (2, U) of the users of the table.
     """
 
-    def read_windows(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    def log_odds_of_windows(users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """(N, W, 1) of windows (N, W) of users (N,), codes of the table."""
         total = np.zeros((*items.shape, 1), dtype=np.float32)
         for halving, of_halving in zip(halves, detectors):
@@ -264,4 +264,4 @@ def detector_kind(detectors: Sequence[Sequence[Detector]], halves: np.ndarray) -
                 total[rows, :, 0] += planted_log_odds(detector, items[rows])
         return total / len(detectors)
 
-    return WindowKind(("marked by the detector",), read_windows)
+    return WindowKind(("marked by the detector",), log_odds_of_windows)

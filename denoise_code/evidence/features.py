@@ -308,15 +308,15 @@ def running(count: int, width: int, rows: np.ndarray, lags: np.ndarray, values: 
 
 
 class WindowKind:
-    """Features that a function gives for whole windows: read_windows(users (N,), items (N, W)) -> (N, W, F), 0 being no item.
+    """What `features_of_windows`(users (N,), items (N, W)) -> (N, W, F) says of whole windows; an item 0 is none.
 
     users are codes of the table: what was learned from one half of the users is used on the other (`Interactions.halves`).
     """
 
     def __init__(
-        self, columns: tuple[str, ...], read_windows: Callable[[np.ndarray, np.ndarray], np.ndarray], at_once: int = 4096
+        self, columns: tuple[str, ...], features_of_windows: Callable[[np.ndarray, np.ndarray], np.ndarray], at_once: int = 4096
     ):
-        self.columns, self.read_windows, self.at_once = columns, read_windows, at_once
+        self.columns, self.features_of_windows, self.at_once = columns, features_of_windows, at_once
 
     def of_interactions(self, data: DataSet, planted: Planted) -> tuple[np.ndarray, np.ndarray]:
         table = data.interactions
@@ -326,7 +326,7 @@ class WindowKind:
         for part in progress(parts, "read windows", "batch"):
             rows = data.train[part]  # (N, W)
             held = rows >= 0
-            values = self.read_windows(table.users[rows[:, -1]], items[rows])
+            values = self.features_of_windows(table.users[rows[:, -1]], items[rows])
             held_by += np.bincount(rows[held], minlength=len(table))
             for column in range(len(self.columns)):
                 sums[:, column] += np.bincount(rows[held], values[..., column][held], minlength=len(table))
@@ -345,7 +345,7 @@ class WindowKind:
             rows = data.train[windows.order[window[part]]]  # (K, W)
             here = rows == planted.rows[owner[part], None]
             asked = np.where(here, planted.items[owner[part], None], items[rows])
-            values = self.read_windows(table.users[rows[:, -1]], asked)[here]  # (K, F)
+            values = self.features_of_windows(table.users[rows[:, -1]], asked)[here]  # (K, F)
             np.add.at(sums, owner[part], values)
         held_by = np.bincount(owner, minlength=len(planted))
         return (sums / held_by[:, None]).astype(np.float32)
@@ -356,7 +356,7 @@ class WindowKind:
     def of_windows(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         result = np.full((*items.shape, len(self.columns)), np.nan, dtype=np.float32)
         for part in row_chunks(len(items), 1, self.at_once):
-            result[part] = np.where((items[part] != 0)[:, :, None], self.read_windows(users[part], items[part]), np.nan)
+            result[part] = np.where((items[part] != 0)[:, :, None], self.features_of_windows(users[part], items[part]), np.nan)
         return result
 
 

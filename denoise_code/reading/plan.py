@@ -234,7 +234,7 @@ def place_rows(splits: dict) -> pd.DataFrame:
     rows = pd.concat(tables, ignore_index=True)
     if (rows["start"] < 0).any():
         rows = rows.sort_values(["user", "time"], kind="stable", ignore_index=True)
-        rows["start"] = find_starts(rows, {split: windows for split, (_, windows) in splits.items()})
+        rows["start"] = starts_where_rows_agree(rows, {split: windows for split, (_, windows) in splits.items()})
     return rows.sort_values(["user", "start", "length"], kind="stable", ignore_index=True)
 
 
@@ -248,7 +248,7 @@ def read_starts(split: str, table: pd.DataFrame) -> np.ndarray:
     return starts.to_numpy(dtype=np.int64)
 
 
-def find_starts(rows: pd.DataFrame, windows: dict[str, list[Window]]) -> list[int]:
+def starts_where_rows_agree(rows: pd.DataFrame, windows: dict[str, list[Window]]) -> list[int]:
     """Starts (N,) of rows by user and time: where a row goes on as the one before it ends, for half of it or more.
 
     A row that continues nothing stands behind a gap after all of them. Rows that are joined are read as one text, so they must agree in all
