@@ -192,7 +192,7 @@ def describe_edits(split: Split, flagged: np.ndarray) -> str:
 
 
 def percentile(split: Split, share: float) -> float:
-    """The noise probability that `share` of the scored positions of a split do not exceed."""
+    """The noise_prob, a log-probability, that `share` of the scored positions of a split do not exceed."""
     return float(np.nanquantile(split.noise_prob, share))
 
 

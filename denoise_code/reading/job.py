@@ -175,7 +175,7 @@ def pilot_stretches(batches: list[list[int]]) -> list[int]:
 
 
 def find_threshold(part: str, plan: PartPlan, denoiser: Denoiser, shards: Shards) -> float:
-    """The noise probability above which an item is suspected: the quantile --min_percentile of what a pilot scores.
+    """The noise_prob, a log-probability, above which an item is suspected: the quantile --min_percentile of what a pilot scores.
 
     It is kept with the job, so a restart goes by the threshold that it began with. Of several processes the first scores the
     pilot and the others wait for it: all need the same threshold, and none can suspect anything before. If the first is

@@ -154,7 +154,7 @@ def test_a_folder_that_names_former_options_is_the_same_job(tmp_path):
 
 
 def test_batches_hold_whole_stretches_and_are_dealt_by_cost():
-    texts = [Text((1,) * n, start=0, n_history=0, window=4) for n in (4, 9, 2, 4, 17)]
+    texts = [Text((1,) * n, start=0, n_only_read=0, window=4) for n in (4, 9, 2, 4, 17)]
     stretches = [Stretch([], [text], [], 4) for text in texts]
     assert make_batches(stretches, [40, 90, 20, 40, 170], 3) == [[4], [1], [0, 3, 2]]  # 5, 3, and 1 + 1 + 1 windows' worth
     hands = deal([5, 90, 30, 40, 25, 1], 2)
