@@ -1,6 +1,9 @@
 """Features of interactions: means over the train windows that hold one. Features of places of a history: those of that window.
 
-A kind of evidence is an object with `columns`, `of_interactions` and `of_histories` (`FeatureKind`). There are two ways to make one:
+A kind of evidence is an object with `columns`, `of_interactions`, `of_windows` and `of_histories` (`FeatureKind`). The regression for
+histories is fitted on `of_windows`. A kind that cannot judge any window that it is given, since it reads more than users and items (times,
+say), returns None there; then it and `fused` judge histories by the regression for train interactions. There are two ways to make a kind
+that can, both of users and items alone:
 
 - `PairKind`: what any two items of a window say of each other. Windows overlap, so a pair is asked once, not once a window: prefix sums
   over lags give the sums of all windows that hold an interaction. Time and memory grow with n W, not with N W^2.
