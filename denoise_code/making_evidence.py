@@ -271,7 +271,7 @@ def mean_by_interaction(data: DataSet, of_cells: np.ndarray) -> np.ndarray:
 
 def stored_form(data: DataSet, judged: JudgedInteractions, replacements: Replacements, record: dict) -> StoredEvidence:
     return StoredEvidence(
-        windows=data.train,
+        interaction_of_cell=data.train,
         users=data.interactions.users,
         places=data.interactions.places,
         train=judged.train,

@@ -191,7 +191,7 @@ def find_threshold(part: str, plan: PartPlan, denoiser: Denoiser, shards: Shards
                 for record in denoiser.run([plan.stretches[number] for number in batch], threshold=np.inf):
                     noise_probs += record.noise_prob
             threshold = float(np.quantile(noise_probs, options.min_percentile))
-            write_json(path, {"works": len(pilot), "positions": len(noise_probs), "threshold": threshold})
+            write_json(path, {"stretches": len(pilot), "positions": len(noise_probs), "threshold": threshold})
     return read_json(path)["threshold"]
 
 

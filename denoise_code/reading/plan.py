@@ -206,7 +206,7 @@ def first_unknowable_places(rows: list[PlacedRow], n: int) -> list[int]:
 def cut_into_texts(
     items: tuple[int, ...], first_unknowable: list[int], length: int, n_only_read: int, causal: bool, window: int
 ) -> list[Text]:
-    """Texts of at most `length` items that score each of the items (n,) once, `n_only_read` or more standing before it where there are so many."""
+    """Texts of at most `length` items that score each of the items (n,) once, after `n_only_read` others where there are so many."""
     texts, place = [], 0  # place: the first that is not scored yet
     while place < len(items):
         stop = max(0, place - n_only_read) + length

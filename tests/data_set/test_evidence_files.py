@@ -38,7 +38,7 @@ def some_evidence():
         "noise_share": 0.07,
     }
     return StoredEvidence(
-        windows=np.array([[-1, 0, 1], [2, 3, 4]]),
+        interaction_of_cell=np.array([[-1, 0, 1], [2, 3, 4]]),
         users=np.array([0, 0, 1, 1, 1]),
         places=np.array([4, 5, 0, 1, 2]),
         train={"collaborative": r, "fused": 2 * r},

@@ -191,7 +191,7 @@ def test_a_pilot_reads_a_tenth_of_the_tokens(tiny_adapters, data, tmp_path, unit
         assert whole < scored_tokens(one) == scored_tokens(ranks / DENOISED) < 1.13 * whole
         assert csvs(one) == csvs(ranks / DENOISED)
         pilot, of_ranks = (written["parts"][part]["pilot"] for written in both)
-        assert pilot == of_ranks and pilot["works"] == (8 if unit else 9) and pilot["positions"] > 9
+        assert pilot == of_ranks and pilot["stretches"] == (8 if unit else 9) and pilot["positions"] > 9
 
 
 def test_the_threshold_of_a_pilot_is_kept_with_the_job(tiny_adapters, data, tmp_path):
