@@ -44,7 +44,7 @@ class FeatureKind(Protocol):
     def of_windows(self, users: np.ndarray, items: np.ndarray) -> np.ndarray | None:
         """(N, H, F) float32 of windows, each by itself: items (N, H), 0 where there is none and the features are NaN; users (N,).
 
-        None for a kind that can only say what it was given.
+        None for a kind that reads more than users and items, or can only say what it was given.
         """
 
     def of_histories(self, data: DataSet, file: str) -> np.ndarray:
