@@ -170,7 +170,7 @@ def shuffle_in_rows(prob: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def selection_windows(splits: dict[str, Split], edited: dict[str, np.ndarray], select_on: str, clean: bool) -> np.ndarray:
-    """Windows (N, W) of --select_on, whose NDCG@20 chooses the epoch; edited: what `edit_splits` made of them.
+    """Windows (N, W) of --select_on, whose NDCG@20 chooses the epoch; edited: what `edit_splits` made of the splits.
 
     The histories of valid are taken as they are (with --clean as they were before noise), whatever the filter does to them:
     so one training serves all edits of valid and test histories, and the choice among these has no part in it. Test, with

@@ -68,7 +68,7 @@ def together(folder: Path, names: list[str]) -> Iterator[dict[str, Path]]:
 
 
 def sources_of_evidence(prepared: PreparedLog, vectors: np.ndarray | None, seed: int) -> str:
-    """SHA-256 of all that r is made of."""
+    """SHA-256 of all that r is made of. No kind of evidence reads times, so they are not in it."""
     log = prepared.log
     content = [
         VERSION,

@@ -58,9 +58,8 @@ class Cooccurrence:
         smaller, larger = np.where(swapped, second, first), np.where(swapped, first, second)  # cells
         together = look_up(self.pairs, items[smaller], items[larger])
         rows = self.user_item_rows(users, items)  # (m,)
-        own = np.flatnonzero(
-            (rows[smaller] >= 0) & (rows[larger] >= 0)
-        )  # users who lack one of the two have nothing to leave out
+        # Pairs of which the user has both items; where one is lacking there is nothing to leave out.
+        own = np.flatnonzero((rows[smaller] >= 0) & (rows[larger] >= 0))
         if len(own):
             codes = np.unique(users)
             base = int(np.searchsorted(self.user_items, codes[0] * (self.n_items + 1)))

@@ -2,11 +2,10 @@
 
 LLM4DSR (section 3.2) fine-tunes a language model to name the one item of a window that was replaced by a random one. Here the
 language model only reads the catalogue (title vectors), and a transformer of two layers learns the same task over whole
-windows, in minutes on a CPU. An item is its title vector, mapped, plus a free vector of its own. Its place is not told to the network:
-the same items in another order have the same log-odds. A detector speaks only for
-users whom it did not learn from. The users are halved in two ways, and a detector is learned from each of the four halves. Two of
-the four did not learn from a given user. Their mean counts, as it is better than either (AUC of planted items on a log of toys
-0.785 -> 0.802).
+windows, in minutes on a CPU. An item is its title vector, mapped, plus a free vector of its own. The network is not told the
+place of an item: the same items in another order have the same log-odds. A detector speaks only for users whom it did not learn
+from. The users are halved in two ways, and a detector is learned from each of the four halves. Two of the four did not learn from
+a given user. Their mean counts, as it is better than either (AUC of planted items on a log of toys 0.785 -> 0.802).
 """
 
 from collections.abc import Iterator, Sequence

@@ -44,7 +44,7 @@ class ReadingOptions:
 
     @property
     def by_likelihood(self) -> bool:
-        """Then an item's score depends on nothing behind it: a text may be longer than a window (`causal` in plan.py)."""
+        """Whether by it. Then a score depends on nothing behind the item, and a text may be longer than a window (`causal` in plan.py)."""
         return self.score == "likelihood"
 
     @property

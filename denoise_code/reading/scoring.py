@@ -46,7 +46,7 @@ class Scorer:
     """Reads the questions about texts, many at once, and scores their items."""
 
     def __init__(self, model, titles: Titles, by_likelihood: bool, load_in_8bit: bool, tokens: Counter):
-        """by_likelihood: else by first token. tokens: counts under "score" what is read."""
+        """by_likelihood: how items are scored; else by first token. tokens: counts under "score" what is read."""
         self.model, self.titles, self.by_likelihood, self.tokens = model, titles, by_likelihood, tokens
         self.load_in_8bit = load_in_8bit
         self.shared: list[int] = []  # the tokens that all questions begin with

@@ -53,7 +53,7 @@ def test_round_trip(tmp_path):
     before = some_evidence()
     write_evidence(tmp_path, before)
     after = read_evidence(tmp_path)
-    for name in ("windows", "users", "places", "train_replacements"):
+    for name in ("interaction_of_cell", "users", "places", "train_replacements"):
         assert getattr(after, name).dtype == np.int32 and (getattr(after, name) == getattr(before, name)).all()
     assert after.kinds == ["collaborative", "fused"] and after.noise_share == 0.07 and after.record == before.record
     for kind in after.kinds:
