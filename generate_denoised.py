@@ -1,7 +1,7 @@
-r"""Stage 2: a noise probability for every item of every window, and replacements for the most suspicious ones.
+r"""Stage 2: how likely every item of every window is noise, and replacements for the most suspicious ones.
 
 The fine-tuned model reads each window as it is; the log-probability with which it starts to name a title is that
-item's noise probability (LLM4DSR, arXiv 2408.08208, section 3.3). For the top suspects it then says what fits better.
+item's noise_prob (LLM4DSR, arXiv 2408.08208, section 3.3). For the top suspects it then says what fits better.
 
 Reads   an adapter folder of train_denoise_model.py and a data set folder data/<Name>_noise_user<rate>/
 Writes  data/<Name>_denoise_user<rate>_<sample>[_<step>]/: the same rows with noise_prob, noise_items, noise_items_prob,
@@ -148,7 +148,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         "--replace_all",
         action="store_true",
         help="a replacement for every place, which --evidence random needs (default: beyond half a million places only above a "
-        "probability of 0.02)",
+        "probability of 0.1)",
     )
     add("--load_in_8bit", action="store_true", help="base model in 8 bit; needs CUDA and the package bitsandbytes (default: off)")
     add("--any_catalogue", action="store_true", help="take an adapter that was trained on another catalogue (default: refuse)")
@@ -270,7 +270,7 @@ def read_with_language_model(request: Request, overwrite: bool) -> bool:
     # 2. What is read of them, which the base model must be able to.
     tokenizer = load_adapter_tokenizer(adapter) if adapter else load_tokenizer(request.model.base_model)
     titles = Titles(tokenizer, prompt, catalogue)
-    parts = plan_parts(splits, request.reading.by_interaction, request.reading.is_causal, data_set) if splits else {}
+    parts = plan_parts(splits, request.reading.by_interaction, request.reading.by_likelihood, data_set) if splits else {}
     check_base_model(request.model.base_model, check_parts(parts, titles, request.reading))
     shards = Shards(job.open_work_folder(overwrite), process.rank)
     if job.is_complete():  # the last process ended meanwhile

@@ -114,7 +114,7 @@ def examples_of(options: TrainingOptions) -> Examples:
         example_options.sample,
         example_options.eval_sample,
         options.seed,
-        example_options.manual_noise,
+        example_options.planting_rate,
         example_options.plant,
     )
     if int(os.environ.get("RANK", 0)) == 0:
@@ -348,7 +348,7 @@ def group_options(args: argparse.Namespace) -> TrainingOptions:
             sample=args.sample,
             eval_sample=args.eval_sample,
             plant=args.plant,
-            manual_noise=args.manual_noise,
+            planting_rate=args.manual_noise,
             loss_on=args.loss_on,
             cutoff_len=args.cutoff_len,
         ),

@@ -20,7 +20,7 @@ EVALUATED = ("valid", "test")
 
 
 @dataclass(frozen=True)
-class Rows:
+class WeighedRows:
     """The rows of a data set and what the filter knows of them. probabilities: {split to filter: (N, W)}, as `filter.weigh` gives."""
 
     loaded: LoadedRows
@@ -32,11 +32,11 @@ class Rows:
         return edit_splits(self.loaded, self.probabilities, self.filtering, draw)
 
 
-def read_rows(options: RowsOptions, filtering: FilterOptions) -> Rows:
+def read_rows(options: RowsOptions, filtering: FilterOptions) -> WeighedRows:
     """InputError where the rows lack what the filter asks for."""
     loaded = load(options)
     check_suggestions(loaded, filtering)
-    return Rows(loaded, filtering, weigh(loaded, filtering))
+    return WeighedRows(loaded, filtering, weigh(loaded, filtering))
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Outcome:
 class Experiment:
     """Trains a recommender for each seed on the rows that the filter leaves."""
 
-    def __init__(self, rows: Rows, trainer: Trainer, folder: Path):
+    def __init__(self, rows: WeighedRows, trainer: Trainer, folder: Path):
         self.rows, self.trainer, self.folder = rows, trainer, folder
         self.use_draw(0)
 
@@ -95,7 +95,7 @@ class Experiment:
 
 
 def write_results(
-    folder: Path, settings: dict, data_fingerprint: str, rows: Rows, device: torch.device, outcomes: list[Outcome]
+    folder: Path, settings: dict, data_fingerprint: str, rows: WeighedRows, device: torch.device, outcomes: list[Outcome]
 ) -> dict:
     """Writes test_ranks.npz and run.json into the folder, prints the metrics; returns what run.json holds.
 

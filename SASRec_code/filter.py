@@ -18,7 +18,7 @@ from denoise_code.data_set.padded_rows import Split
 def weigh(rows: LoadedRows, options: FilterOptions) -> dict[str, np.ndarray]:
     """{split: how strongly each position (N, W) is suspected}, NaN where nothing is scored, for the rows to filter.
 
-    Of `random` it is what `fused` says: `denoise` exchanges it.
+    Of `random` it is what `fused` says: `edit_split` exchanges it.
     """
     return {name: suspicion(rows, name, options) for name in options.splits}
 
@@ -170,7 +170,7 @@ def shuffle_in_rows(prob: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def selection_windows(splits: dict[str, Split], edited: dict[str, np.ndarray], select_on: str, clean: bool) -> np.ndarray:
-    """Windows (N, W) of --select_on, whose NDCG@20 chooses the epoch; edited: what `denoise` made of the splits.
+    """Windows (N, W) of --select_on, whose NDCG@20 chooses the epoch; edited: what `edit_splits` made of the splits.
 
     The histories of valid are taken as they are (with --clean as they were before noise), whatever the filter does to them:
     so one training serves all edits of valid and test histories, and the choice among these has no part in it. Test, with
@@ -192,7 +192,7 @@ def describe_edits(split: Split, flagged: np.ndarray) -> str:
 
 
 def percentile(split: Split, share: float) -> float:
-    """The noise probability that `share` of the scored positions of a split do not exceed."""
+    """The noise_prob, a log-probability, that `share` of the scored positions of a split do not exceed."""
     return float(np.nanquantile(split.noise_prob, share))
 
 

@@ -158,8 +158,8 @@ def row_evidence(options: RowsOptions, stored: StoredEvidence, name: str, split:
     """The part of the stored evidence that is of these rows (N, W)."""
     if name == "train":
         check_rows(options.folder, stored, "train", split.users, split.items)
-        is_scored = stored.windows >= 0  # (N, V), V >= W: as wide as the longest row of all files
-        interactions = np.where(is_scored, stored.windows, 0)
+        is_scored = stored.interaction_of_cell >= 0  # (N, V), V >= W: as wide as the longest row of all files
+        interactions = np.where(is_scored, stored.interaction_of_cell, 0)
         r = {kind: np.where(is_scored, stored.train[kind][interactions], np.nan) for kind in options.stored_kinds}
         replacements = np.where(is_scored, stored.train_replacements[interactions], 0)
         return RowEvidence(r, replacements.astype(np.int64), np.where(is_scored, interactions, NO_INTERACTION).astype(np.int64))

@@ -87,8 +87,8 @@ def main(argv=None) -> None:
 def clean(args: argparse.Namespace, command: str) -> None:
     from denoise_code.cleaning.folder import default_folder, make_folder, write_files
     from denoise_code.cleaning.log_file import read_log_file
-    from denoise_code.cleaning.records import edits_of, judge_records
-    from denoise_code.cleaning.written_records import Outcome
+    from denoise_code.cleaning.records import edits_of, spread_over_records
+    from denoise_code.cleaning.written_records import CleanedLog
     from denoise_code.common.resources import Steps
 
     steps = Steps()
@@ -106,7 +106,7 @@ def clean(args: argparse.Namespace, command: str) -> None:
     # 3. How suspicious each record is, what would stand there, which are flagged
     with steps.step("evidence and replacements"):
         judged = judge.judge(prepared, vectors)
-    records = judge_records(prepared.distinct, judged, reads_titles=vectors is not None)
+    records = spread_over_records(prepared.distinct, judged, reads_titles=vectors is not None)
     edits = edits_of(records, flag(args, prepared, records), args.replace)
     # 4. Whether planted noise is found
     with steps.step("self-test"):
@@ -115,17 +115,17 @@ def clean(args: argparse.Namespace, command: str) -> None:
     with steps.step("write the files"):
         report = report_of(args, log_file, prepared, judged, records, edits, judge.users_of_item(prepared), copy)
         run = run_of(args, command, judge, log_file, prepared, edits, report) | {"reads_titles": vectors is not None}
-        write_files(folder, Outcome(log_file, prepared, records, edits), report, run, steps, keeps_log=args.like is None)
+        write_files(folder, CleanedLog(log_file, prepared, records, edits), report, run, steps, keeps_log=args.like is None)
     say_what_came_out(folder, report)
 
 
 def judge_asked_for(args: argparse.Namespace, folder: Path):
     """Who judges the records."""
-    from denoise_code.cleaning.judges import JudgeByItself, Settings, judge_like
+    from denoise_code.cleaning.judges import JudgeByItself, Settings, open_judge_like
     from denoise_code.language_model.loading import EMBEDDED_MODEL
 
     if args.like is not None:
-        return judge_like(folder, args.like, args.in_order)
+        return open_judge_like(folder, args.like, args.in_order)
     base_model = None if args.language_model == "none" else args.base_model or EMBEDDED_MODEL
     return JudgeByItself(folder, Settings(args.window, args.noise_share, base_model, args.seed))
 

@@ -166,7 +166,7 @@ def read_user_keys(folder: Path) -> dict[str, str]:
 
 
 def fingerprint_of_sources(folder: Path, rows: RowsOfFolder, seed: int) -> str:
-    """SHA-256 of all that r and its figures are made of."""
+    """SHA-256 of all that r and its figures are made of. Of the code it holds VERSION and the settings of the detector alone."""
     files = [folder / "planted.csv", folder / "title_vectors.safetensors"]
     content = [VERSION, asdict(detector.DetectorSettings()), seed, fingerprint_of_catalogue(rows.titles)]
     content += [fingerprint_of_files(files), sorted(rows.keys_of_users.items())]
@@ -271,7 +271,7 @@ def mean_by_interaction(data: DataSet, of_cells: np.ndarray) -> np.ndarray:
 
 def stored_form(data: DataSet, judged: JudgedInteractions, replacements: Replacements, record: dict) -> StoredEvidence:
     return StoredEvidence(
-        windows=data.train,
+        interaction_of_cell=data.train,
         users=data.interactions.users,
         places=data.interactions.places,
         train=judged.train,

@@ -35,24 +35,24 @@ class Context:
     """F places whose item is asked for.
 
     users (F,) codes; others (F, C) items beside it, 0 where none; shares (F, C) float32: of the windows that hold the place those that hold
-    the other too; clean (F, C) float32: 1 - P(noise) of the other; banned (F, B) items that must not be the answer, 0 where none.
+    the other too; trust (F, C) float32: 1 - P(noise) of the other; banned (F, B) items that must not be the answer, 0 where none.
     """
 
     users: np.ndarray
     others: np.ndarray
     shares: np.ndarray
-    clean: np.ndarray
+    trust: np.ndarray
     banned: np.ndarray
 
     def __len__(self) -> int:
         return len(self.users)
 
     def part(self, rows) -> "Context":
-        return Context(self.users[rows], self.others[rows], self.shares[rows], self.clean[rows], self.banned[rows])
+        return Context(self.users[rows], self.others[rows], self.shares[rows], self.trust[rows], self.banned[rows])
 
 
-def context_of_interactions(data: DataSet, windows: TrainWindows, rows: np.ndarray, noise: np.ndarray | None) -> Context:
-    """Of train interactions, rows (F,) of the table; noise (n,) is P(noise) of all, None where all others count alike."""
+def context_of_interactions(data: DataSet, windows: TrainWindows, rows: np.ndarray, p_noise: np.ndarray | None) -> Context:
+    """Of train interactions, rows (F,) of the table; p_noise (n,) of all, None where all others count alike."""
     table, width = data.interactions, windows.width
     owner, window = windows.holding(rows)
     changes = np.zeros((len(rows), 2 * width))  # column width - 1 + lag: windows that begin to hold the row `lag` further on
@@ -65,28 +65,28 @@ def context_of_interactions(data: DataSet, windows: TrainWindows, rows: np.ndarr
     shares = np.take_along_axis(shares, nearest, 1)
     other_rows = np.clip(rows[:, None] + nearest - (width - 1), 0, len(table) - 1)
     held = shares > 0
-    clean = np.ones(shares.shape) if noise is None else 1 - np.nan_to_num(noise[other_rows])
+    trust = np.ones(shares.shape) if p_noise is None else 1 - np.nan_to_num(p_noise[other_rows])
     return Context(
         users=table.users[rows],
         others=np.where(held, table.items[other_rows], 0),
         shares=shares.astype(np.float32),
-        clean=np.where(held, clean, 0).astype(np.float32),
+        trust=np.where(held, trust, 0).astype(np.float32),
         banned=items_in_windows(data, rows),
     )
 
 
 def context_of_histories(
-    users: np.ndarray, histories: np.ndarray, noise: np.ndarray, rows: np.ndarray, places: np.ndarray
+    users: np.ndarray, histories: np.ndarray, p_noise: np.ndarray, rows: np.ndarray, places: np.ndarray
 ) -> Context:
-    """Of places (F,) of these rows (F,) of histories (N, H) with their noise (N, H) and users (N,)."""
+    """Of places (F,) of these rows (F,) of histories (N, H) with their p_noise (N, H) and users (N,)."""
     width = histories.shape[1]
     distance = np.abs(np.arange(width) - places[:, None])
     distance[np.arange(len(places)), places] = 2 * width  # the place itself is the last
     nearest = distance.argsort(1, kind="stable")[:, : min(MOST_OTHERS, width - 1)]
     others = histories[rows[:, None], nearest]  # (F, C)
     held = (others != 0).astype(np.float32)
-    clean = held * (1 - np.nan_to_num(noise[rows[:, None], nearest]).astype(np.float32))
-    return Context(users[rows], others, held, clean, histories[rows])
+    trust = held * (1 - np.nan_to_num(p_noise[rows[:, None], nearest]).astype(np.float32))
+    return Context(users[rows], others, held, trust, histories[rows])
 
 
 # ---------------------------------------------------------------- neighbours
@@ -146,7 +146,7 @@ class Ranker:
     def candidates(self, context: Context) -> np.ndarray:
         """(F, C) items, ascending, 0 where there are fewer: the nearest to the others, none of the banned."""
         place, column = np.nonzero(context.others)
-        weights = context.shares[place, column] * context.clean[place, column]
+        weights = context.shares[place, column] * context.trust[place, column]
         shape = len(context), self.counts.n_items + 1
         others = sparse.csr_array((weights, (place, context.others[place, column])), shape=shape)
         parts = []
@@ -178,13 +178,13 @@ class Ranker:
         second = np.broadcast_to(numbers[:, None, n_candidates:], asked.shape)[asked]
         lift = np.zeros((n_places, n_candidates, n_others), dtype=np.float32)
         lift[asked] = self.counts.lift(cell_users.ravel(), cell_items.ravel(), first, second)
-        weights = context.shares * context.clean  # (F, others)
+        weights = context.shares * context.trust  # (F, others)
         popularity = self.counts.items_of_others(cell_users[:, :n_candidates], candidates)
         columns = [(lift * weights[:, None]).sum(2), np.log1p(popularity)]
         if self.vectors is not None:
             own, other = (self.vectors[items].astype(np.float32) for items in (candidates, context.others))
             similar = own @ other.transpose(0, 2, 1)  # (F, C, others)
-            largest = np.where(asked, similar * context.clean[:, None], -1).max(2)
+            largest = np.where(asked, similar * context.trust[:, None], -1).max(2)
             mean = (similar * weights[:, None]).sum(2) / np.maximum(weights.sum(1), 1e-9)[:, None]
             columns += [largest, mean]
         return np.stack(columns, axis=2)
@@ -211,14 +211,14 @@ class Fitted:
     held_out: dict[str, float]
 
 
-def fit_ranker(data: DataSet, vectors: np.ndarray | None, halves: np.ndarray, seed: int = 0) -> Fitted:
-    """halves (U,): the counts of half 0 rank held-out items of half 1, else a user's own pairs would bring the right one among the
-    candidates. Then all count."""
+def fit_ranker(data: DataSet, vectors: np.ndarray | None, halving: np.ndarray, seed: int = 0) -> Fitted:
+    """halving (U,) int64, the half of each user: the counts of half 0 rank held-out items of half 1, else a user's own pairs would bring
+    the right one among the candidates. Then all count."""
     table, width = data.interactions, data.train.shape[1]
     by_titles = [] if vectors is None else [neighbours_by_titles(vectors)]
-    counts = cooccurrence.count(table, data.n_items, width, users=halves == 0)
+    counts = cooccurrence.count(table, data.n_items, width, users=halving == 0)
     ranker = Ranker(counts, [neighbours_by_counts(counts), *by_titles], vectors, np.zeros(2 if vectors is None else 4))
-    held_out = np.flatnonzero(table.in_train & (halves[table.users] == 1))
+    held_out = np.flatnonzero(table.in_train & (halving[table.users] == 1))
     rows = np.sort(np.random.default_rng(seed).permutation(held_out)[:FIT_ON])
     context = without_own_item(context_of_interactions(data, TrainWindows(data.train), rows, None))
     weights, scale = fit_weights(ranker, context, table.items[rows])
@@ -233,7 +233,7 @@ def fit_ranker(data: DataSet, vectors: np.ndarray | None, halves: np.ndarray, se
 def without_own_item(context: Context) -> Context:
     """What stands at the place itself is the right answer: only the others are banned."""
     others = np.where((context.banned[:, :, None] == context.others[:, None, :]).any(2), context.banned, 0)
-    return Context(context.users, context.others, context.shares, context.clean, others)
+    return Context(context.users, context.others, context.shares, context.trust, others)
 
 
 def fit_weights(ranker: Ranker, context: Context, right_items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -270,55 +270,58 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------- one replacement each
 
 
-def replace_interactions(data: DataSet, ranker: Ranker, noise: np.ndarray, least: float = 0) -> np.ndarray:
-    """(n,) int64: one replacement for each train interaction whose P(noise) of noise (n,) is `least` or more; 0 elsewhere, and where
-    none is left.
+def replace_interactions(data: DataSet, ranker: Ranker, p_noise: np.ndarray, least: float = 0) -> np.ndarray:
+    """(n,) int64: one replacement for each train interaction whose P(noise), p_noise (n,), is `least` or more; 0 elsewhere, and
+    where none is left.
 
     It is no item of a train window that holds the interaction, nor what another interaction within a window's length was given: the
     most probable noise chooses first.
     """
     table, windows = data.interactions, TrainWindows(data.train)
     width, received = windows.width, np.zeros(len(table), dtype=np.int64)
-    asked = np.flatnonzero(table.in_train & (np.nan_to_num(noise) >= least))
+    asked = np.flatnonzero(table.in_train & (np.nan_to_num(p_noise) >= least))
     parts = list(row_chunks(len(asked), 1, AT_ONCE))
     ranked = [
-        ranker.rank(context_of_interactions(data, windows, asked[rows], noise))
+        ranker.rank(context_of_interactions(data, windows, asked[rows], p_noise))
         for rows in progress(parts, "choose replacements", "batch")
     ]
     if not ranked:
         return received
     first_row, end_row = (np.searchsorted(table.users, table.users[asked], side) for side in ("left", "right"))
     low, high = np.maximum(asked - width + 1, first_row).tolist(), np.minimum(asked + width, end_row).tolist()
-    choose_in_turn(np.concatenate(ranked), noise[asked], asked.tolist(), low, high, received)
+    choose_in_turn(np.concatenate(ranked), p_noise[asked], asked.tolist(), low, high, received)
     return received
 
 
-def replace_in_histories(data: DataSet, file: str, ranker: Ranker, noise: np.ndarray, least: float = 0) -> np.ndarray:
-    """(N, H) int64: one replacement for each place of the histories of a file whose P(noise) of noise (N, H) is `least` or more.
+def replace_in_histories(data: DataSet, file: str, ranker: Ranker, p_noise: np.ndarray, least: float = 0) -> np.ndarray:
+    """(N, H) int64: one replacement for each place of the histories of a file whose P(noise), p_noise (N, H), is `least` or more.
 
     It is no item of the history, nor what another place of it received.
     """
     evaluated = data.evaluated[file]
     width, received = evaluated.histories.shape[1], np.zeros(evaluated.histories.size, dtype=np.int64)
-    rows, places = np.nonzero((evaluated.histories != 0) & (np.nan_to_num(noise) >= least))
+    rows, places = np.nonzero((evaluated.histories != 0) & (np.nan_to_num(p_noise) >= least))
     by_user = np.argsort(evaluated.users[rows], kind="stable")
     rows, places = rows[by_user], places[by_user]
     ranked = [
-        ranker.rank(context_of_histories(evaluated.users, evaluated.histories, noise, rows[part], places[part]))
+        ranker.rank(context_of_histories(evaluated.users, evaluated.histories, p_noise, rows[part], places[part]))
         for part in row_chunks(len(rows), 1, AT_ONCE)
     ]
     if ranked and width > 1:
         low = rows * width
         choose_in_turn(
-            np.concatenate(ranked), noise[rows, places], (low + places).tolist(), low.tolist(), (low + width).tolist(), received
+            np.concatenate(ranked), p_noise[rows, places], (low + places).tolist(), low.tolist(), (low + width).tolist(), received
         )
     return received.reshape(evaluated.histories.shape)
 
 
-def choose_in_turn(ranked: np.ndarray, noise: np.ndarray, cells: list, low: list, high: list, received: np.ndarray) -> None:
-    """Give each of F cells the best of ranked (F, C) that none of the cells low..high has received; the highest noise (F,) first."""
+def choose_in_turn(ranked: np.ndarray, p_noise: np.ndarray, cells: list, low: list, high: list, received: np.ndarray) -> None:
+    """Give each of F cells the best of ranked (F, C) that no cell from its low to its high - 1 has received.
+
+    cells, low, high: F numbers of cells; the highest p_noise (F,) chooses first.
+    """
     given = [0] * len(received)
-    for number in (-noise).argsort(kind="stable").tolist():
+    for number in (-p_noise).argsort(kind="stable").tolist():
         taken = given[low[number] : high[number]]
         for item in ranked[number]:
             if item == 0 or item not in taken:

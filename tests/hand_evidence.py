@@ -51,7 +51,7 @@ def write_evidence_by_hand(folder, noisy=None, kinds=KINDS) -> None:
 
     r = {file: {kind: np.log(probabilities_by_hand(split, kind) / SHARE) for kind in kinds} for file, split in splits.items()}
     stored = StoredEvidence(
-        windows=data.train,
+        interaction_of_cell=data.train,
         users=data.interactions.users,
         places=data.interactions.places,
         train={kind: of_interactions(values, np.nan) for kind, values in r["train"].items()},
@@ -96,7 +96,7 @@ def detection_by_hand(splits, kinds, stored: StoredEvidence) -> dict:
     """Figures of the injected noise of test; those of planted noise are invented."""
     file = next(file for file in splits if file.startswith("test"))
     split = splits[file]
-    missing = stored.windows.shape[1] - split.items.shape[1]
+    missing = stored.interaction_of_cell.shape[1] - split.items.shape[1]
     scored, truth = split.editable[:, :-1], (split.mask == 1)[:, :-1]
     planted = {kind: {"auc": 0.7, "interval_95": [0.6, 0.8]} for kind in kinds}
     if not truth[scored].any():

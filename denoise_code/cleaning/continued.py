@@ -16,7 +16,7 @@ from denoise_code.data_set.log.log import Log
 from denoise_code.data_set.log.sequences import DistinctLog, data_set_of_log, first_of_equals
 from denoise_code.data_set.log.titles import clean_titles
 from denoise_code.evidence import cooccurrence
-from denoise_code.evidence.learned import Learned, judge
+from denoise_code.evidence.learned import Learned, apply_learned
 from denoise_code.judging import JudgedInteractions, Replacements, least_probability
 from denoise_code.replacement import fit_ranker, replace_interactions
 
@@ -32,7 +32,7 @@ class ContinuedLog:
     old: DataSet
 
     @property
-    def old_halves(self) -> np.ndarray:
+    def old_halving(self) -> np.ndarray:
         """0 or 1 (U,) of each user of `old`, of the first halving."""
         return self.prepared.halves[0, : len(self.old.interactions.user_names)]
 
@@ -97,8 +97,8 @@ def judge_continued(
     """
     prepared, old = continued.prepared, continued.old
     counts = cooccurrence.count(old.interactions, old.n_items, old.train.shape[1])
-    r_by_kind = judge(prepared.data, learned, counts, vectors, prepared.halves)
-    ranker = fit_ranker(old, vectors, continued.old_halves, seed).ranker  # the same as was fitted for the old log
+    r_by_kind = apply_learned(prepared.data, learned, counts, vectors, prepared.halves)
+    ranker = fit_ranker(old, vectors, continued.old_halving, seed).ranker  # the same as was fitted for the old log
     noise = noise_probability(r_by_kind[FUSED], noise_share)
     least = least_probability(prepared.data, replace_all=False)
     replacements = replace_interactions(prepared.data, ranker, noise, least)

@@ -16,7 +16,7 @@ from denoise_code.cleaning.records import (
     with_replacements,
 )
 from denoise_code.cleaning.report import CleaningReport, write_report
-from denoise_code.cleaning.written_records import Outcome, write_records
+from denoise_code.cleaning.written_records import CleanedLog, write_records
 from denoise_code.common.errors import InputError
 from denoise_code.common.files import fingerprint, fingerprint_of_json, naming_tensors, write_atomically, write_json
 from denoise_code.common.resources import Steps
@@ -68,7 +68,7 @@ def together(folder: Path, names: list[str]) -> Iterator[dict[str, Path]]:
 
 
 def sources_of_evidence(prepared: PreparedLog, vectors: np.ndarray | None, seed: int) -> str:
-    """SHA-256 of all that r is made of."""
+    """SHA-256 of all that r is made of. No kind of evidence reads times, so they are not in it."""
     log = prepared.log
     content = [
         VERSION,
@@ -151,15 +151,15 @@ def keep_evidence(folder: Path, prepared: PreparedLog, judged: JudgedLog, source
 # ---------------------------------------------------------------- what comes out
 
 
-def write_files(folder: Path, outcome: Outcome, report: CleaningReport, run: dict, steps: Steps, keeps_log: bool) -> None:
+def write_files(folder: Path, cleaned_log: CleanedLog, report: CleaningReport, run: dict, steps: Steps, keeps_log: bool) -> None:
     """All files for people, and run.json with costs and fingerprints: all of them new, or all as they were.
 
     keeps_log: the log is written as well as stage 0 writes it, with nothing injected, for --like.
     """
     names = [RUN, SCORED, CLEANED, EDITS, REPORT, *(LOG_FILES if keeps_log else [])]
-    log = outcome.prepared.log
+    log = cleaned_log.prepared.log
     with together(folder, names) as paths:
-        write_records(paths[SCORED], paths[CLEANED], paths[EDITS], outcome)
+        write_records(paths[SCORED], paths[CLEANED], paths[EDITS], cleaned_log)
         write_report(paths[REPORT], report)
         if keeps_log:
             write_interactions(paths["interactions.csv"], log, log.items, np.zeros(len(log.items), dtype=np.int64))

@@ -112,7 +112,7 @@ class JudgeLike:
         return users_having_items(old.users, old.items, len(prepared.log.titles) - 1)
 
 
-def judge_like(folder: Path, like: Path, in_order: bool) -> JudgeLike:
+def open_judge_like(folder: Path, like: Path, in_order: bool) -> JudgeLike:
     """Raises InputError for a folder that no log was cleaned into, or whose files are not those of its run.json."""
     if not (like / RUN).exists():
         raise InputError(f"--like {like}: no {RUN}; expected the folder of a log that ./denoise.sh cleaned to its end")

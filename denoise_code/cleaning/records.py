@@ -145,7 +145,7 @@ class JudgedRecords:
         return dict(zip(STATUSES, counts.tolist()))
 
 
-def judge_records(distinct: DistinctLog, judged: JudgedLog, reads_titles: bool) -> JudgedRecords:
+def spread_over_records(distinct: DistinctLog, judged: JudgedLog, reads_titles: bool) -> JudgedRecords:
     """What is said of interactions, told of the records that they come from.
 
     reads_titles: whether some kind of evidence reads titles; then an item without one is judged by co-occurrence alone.
@@ -274,7 +274,7 @@ def clean_log(
         windows = prepared.data.train_items
         vectors = vectors_of_catalogue(prepared.log.titles, windows, base_model or EMBEDDED_MODEL, None).vectors
     judged_log = judge_log(prepared, vectors, EvidenceOptions(noise_share, seed=seed))
-    judged = judge_records(prepared.distinct, judged_log, reads_titles=vectors is not None)
+    judged = spread_over_records(prepared.distinct, judged_log, reads_titles=vectors is not None)
     columns = {"noise_probability": judged.probability, "noise_rank": judged.rank, "status": judged.status_names()}
     columns["replacement_item"] = replacement_keys(prepared, judged.replacement, table[item])
     columns["replacement_title"] = np.array(["", *(text or "" for text in prepared.shown_titles[1:])], dtype=object)[

@@ -13,7 +13,7 @@ from denoise_code.common.statistics import interval
 from denoise_code.data_set.log.sequences import data_set_of_log
 from denoise_code.evidence import cooccurrence
 from denoise_code.evidence.calibration import plant
-from denoise_code.evidence.learned import Learned, judge
+from denoise_code.evidence.learned import Learned, apply_learned
 from denoise_code.evidence.unseen_items import unseen_items
 
 LEAST_SHARE = 0.02  # of the interactions that are planted, however little noise there is said to be
@@ -49,7 +49,7 @@ def judge_copy(
     items[planted.rows] = planted.items
     titles = [*part.titles, *(part.titles[item] for item in unseen.originals)]
     copy = data_set_of_log(replace(part, items=items, titles=titles), window)
-    r_by_kind = judge(copy, learned, counts, unseen.with_stand_ins(vectors), prepared.halves)
+    r_by_kind = apply_learned(copy, learned, counts, unseen.with_stand_ins(vectors), prepared.halves)
     has_title = unseen.with_stand_ins(prepared.has_title)
     r = judged_by_what_is_known(r_by_kind, items, has_title, reads_titles=vectors is not None)
     is_planted = np.zeros(len(items), dtype=bool)

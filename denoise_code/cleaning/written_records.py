@@ -16,7 +16,7 @@ COLUMNS_OF_EDITS = ("line", "user", "item", "title", "noise_probability", "repla
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CleanedLog:
     """A log's file, what is said of its records, and what becomes of them."""
 
     log_file: LogFile
@@ -47,23 +47,23 @@ class RecordBatch:
     replacement_title: list[str]
 
 
-def write_records(scored: Path, cleaned: Path, edits: Path, outcome: Outcome) -> None:
+def write_records(scored: Path, cleaned: Path, edits: Path, cleaned_log: CleanedLog) -> None:
     """All three files, some records at a time."""
-    whole = outcome.log_file.whole
+    whole = cleaned_log.log_file.whole
     with (
         scored.open("w", encoding="utf-8", newline="") as scored_file,
         cleaned.open("w", encoding="utf-8", newline="") as cleaned_file,
         edits.open("w", encoding="utf-8", newline="") as edits_file,
     ):
-        scored_file.write(header_line([*whole.names, *new_names(names_of_new_columns(outcome.judged), whole.names)]))
-        if outcome.log_file.columns.has_header:
+        scored_file.write(header_line([*whole.names, *new_names(names_of_new_columns(cleaned_log.judged), whole.names)]))
+        if cleaned_log.log_file.columns.has_header:
             cleaned_file.write(header_line(whole.names))
         edits_file.write(header_line(COLUMNS_OF_EDITS))
         for start in progress(range(0, whole.n_records, RECORDS_AT_ONCE), "write lines", "batch"):
-            batch = record_batch(outcome, start, min(start + RECORDS_AT_ONCE, whole.n_records))
-            scored_file.write(csv_lines(scored_cells(outcome, batch)))
-            cleaned_file.write(csv_lines(cleaned_cells(outcome, batch)))
-            edits_file.write(csv_lines(edited_cells(outcome, batch)))
+            batch = record_batch(cleaned_log, start, min(start + RECORDS_AT_ONCE, whole.n_records))
+            scored_file.write(csv_lines(scored_cells(cleaned_log, batch)))
+            cleaned_file.write(csv_lines(cleaned_cells(cleaned_log, batch)))
+            edits_file.write(csv_lines(edited_cells(cleaned_log, batch)))
 
 
 def header_line(names) -> str:
@@ -76,21 +76,21 @@ def names_of_new_columns(judged: JudgedRecords) -> list[str]:
     return ["noise_probability", "noise_rank", "status", "replacement_item", "replacement_title", *kinds]
 
 
-def record_batch(outcome: Outcome, start: int, stop: int) -> RecordBatch:
-    whole, replacement = outcome.log_file.whole, outcome.judged.replacement[start:stop]
+def record_batch(cleaned_log: CleanedLog, start: int, stop: int) -> RecordBatch:
+    whole, replacement = cleaned_log.log_file.whole, cleaned_log.judged.replacement[start:stop]
     return RecordBatch(
         start=start,
         stop=stop,
         cells=[whole.texts(column, start, stop) for column in range(len(whole.names))],
-        probability=number_texts(outcome.judged.probability[start:stop]),
-        replacement_item=outcome.item_keys[replacement].tolist(),
-        replacement_title=outcome.item_titles[replacement].tolist(),
+        probability=number_texts(cleaned_log.judged.probability[start:stop]),
+        replacement_item=cleaned_log.item_keys[replacement].tolist(),
+        replacement_title=cleaned_log.item_titles[replacement].tolist(),
     )
 
 
-def scored_cells(outcome: Outcome, batch: RecordBatch) -> list[list[str]]:
+def scored_cells(cleaned_log: CleanedLog, batch: RecordBatch) -> list[list[str]]:
     """All columns of scored.csv."""
-    judged, part = outcome.judged, slice(batch.start, batch.stop)
+    judged, part = cleaned_log.judged, slice(batch.start, batch.stop)
     return [
         *batch.cells,
         batch.probability,
@@ -102,11 +102,11 @@ def scored_cells(outcome: Outcome, batch: RecordBatch) -> list[list[str]]:
     ]
 
 
-def cleaned_cells(outcome: Outcome, batch: RecordBatch) -> list[list[str]]:
+def cleaned_cells(cleaned_log: CleanedLog, batch: RecordBatch) -> list[list[str]]:
     """The log's columns without the records that are left out; others have another item and title."""
-    columns, part = outcome.log_file.columns, slice(batch.start, batch.stop)
-    remaining = np.flatnonzero(~outcome.edits.left_out[part]).tolist()
-    exchanged = outcome.edits.exchanged[part].tolist()
+    columns, part = cleaned_log.log_file.columns, slice(batch.start, batch.stop)
+    remaining = np.flatnonzero(~cleaned_log.edits.left_out[part]).tolist()
+    exchanged = cleaned_log.edits.exchanged[part].tolist()
     cells = []
     for column, texts in enumerate(batch.cells):
         if column == columns.item:
@@ -119,13 +119,13 @@ def cleaned_cells(outcome: Outcome, batch: RecordBatch) -> list[list[str]]:
     return cells
 
 
-def edited_cells(outcome: Outcome, batch: RecordBatch) -> list[list[str]]:
+def edited_cells(cleaned_log: CleanedLog, batch: RecordBatch) -> list[list[str]]:
     """The columns of edits.csv, of the records that are left out or exchanged."""
-    log_file, part = outcome.log_file, slice(batch.start, batch.stop)
-    edited = np.flatnonzero(outcome.edits.left_out[part] | outcome.edits.exchanged[part]).tolist()
+    log_file, part = cleaned_log.log_file, slice(batch.start, batch.stop)
+    edited = np.flatnonzero(cleaned_log.edits.left_out[part] | cleaned_log.edits.exchanged[part]).tolist()
     if log_file.columns.title is None:
-        rows = outcome.prepared.distinct.interaction_of_record[part]
-        titles = outcome.item_titles[outcome.prepared.log.items[rows]]
+        rows = cleaned_log.prepared.distinct.interaction_of_record[part]
+        titles = cleaned_log.item_titles[cleaned_log.prepared.log.items[rows]]
     else:
         titles = batch.cells[log_file.columns.title]
     columns = [

@@ -32,13 +32,13 @@ KEYS_OF_RECORD = (
 class StoredEvidence:
     """The content of both files. n train interactions, N rows of at most W items in a file, H = W - 1.
 
-    windows (N, W) int32: which interaction stands in each cell of a train row, -1 left of its first. users, places (n,) int32:
+    interaction_of_cell (N, W) int32: which interaction stands in each cell of a train row, -1 left of its first. users, places (n,) int32:
     whose interaction it is and which of the user's. train {kind: (n,) float32}, NaN where no train window holds one; histories
     {file: {kind: (N, H) float32}}, NaN left of a history's first item; train_replacements (n,) int32 and history_replacements
     {file: (N, H) int32} are item ids, 0 where there is none. record: evidence.json.
     """
 
-    windows: np.ndarray
+    interaction_of_cell: np.ndarray
     users: np.ndarray
     places: np.ndarray
     train: dict[str, np.ndarray]
@@ -84,7 +84,7 @@ def write_evidence(folder: Path, evidence: StoredEvidence) -> None:
     from safetensors import SafetensorError
 
     tensors = {
-        "train/rows": evidence.windows.astype(np.int32),
+        "train/rows": evidence.interaction_of_cell.astype(np.int32),
         "train/user": evidence.users.astype(np.int32),
         "train/place": evidence.places.astype(np.int32),
         "train/replacement": evidence.train_replacements.astype(np.int32),
@@ -113,7 +113,7 @@ def read_evidence(folder: Path) -> StoredEvidence:
         tensors = load_file(folder / ARRAYS)
         kinds, files = record["kinds"], record["files"]
         return StoredEvidence(
-            windows=tensors["train/rows"],
+            interaction_of_cell=tensors["train/rows"],
             users=tensors["train/user"],
             places=tensors["train/place"],
             train={kind: tensors[f"train/{kind}"] for kind in kinds},

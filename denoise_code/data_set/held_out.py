@@ -10,7 +10,7 @@ from denoise_code.common.errors import InputError
 HELD_OUT_SHARE = 0.2  # of the users, where the sample leaves so many: for the held-out windows and for planted.csv
 
 
-class Split(NamedTuple):
+class TrainedAndHeldOut(NamedTuple):
     """Which train rows are learned from, and which are held out to measure detection; the two are disjoint."""
 
     trained: np.ndarray  # (n_trained,) int64 row numbers
@@ -18,7 +18,7 @@ class Split(NamedTuple):
     by: str  # "users": no user of a held-out row has a trained row; "rows": the rows differ, the users may not
 
 
-def split_rows(users, sample: int, eval_sample: int, seed: int) -> Split:
+def split_rows(users, sample: int, eval_sample: int, seed: int) -> TrainedAndHeldOut:
     """Hold out whole users, then draw `sample` rows to train on from all others; the same for the same arguments.
 
     users (n_rows,): whose row it is. What the users are called does not matter, only which rows are of the same one.
@@ -42,7 +42,7 @@ def split_rows(users, sample: int, eval_sample: int, seed: int) -> Split:
         return split_single_rows(n_rows, sample, eval_sample, seed)
     order = rng.permutation(n_rows)
     trained = order[~is_held_out[user_of_row[order]]][:sample]
-    return Split(trained, spread_over_users(candidates, user_of_row, eval_sample, rng), "users")
+    return TrainedAndHeldOut(trained, spread_over_users(candidates, user_of_row, eval_sample, rng), "users")
 
 
 def choose_held_out_users(rows_of_user: np.ndarray, sample: int, eval_sample: int, rng: np.random.Generator) -> np.ndarray:
@@ -79,11 +79,11 @@ def spread_over_users(rows: np.ndarray, user_of_row: np.ndarray, count: int, rng
     return shuffled[order[:count]]
 
 
-def split_single_rows(n_rows: int, sample: int, eval_sample: int, seed: int) -> Split:
+def split_single_rows(n_rows: int, sample: int, eval_sample: int, seed: int) -> TrainedAndHeldOut:
     """The split by rows: of adapters made before whole users were held out, and of rows of which nobody says whose they are."""
     if sample + eval_sample > n_rows:
         raise InputError(
             f"--sample {sample} and --eval_sample {eval_sample} need {sample + eval_sample} rows, there are {n_rows}"
         )
     order = np.random.default_rng([seed, 0]).permutation(n_rows)
-    return Split(order[:sample], order[sample : sample + eval_sample], "rows")
+    return TrainedAndHeldOut(order[:sample], order[sample : sample + eval_sample], "rows")

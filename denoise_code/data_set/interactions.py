@@ -154,6 +154,66 @@ class DataSet:
         return np.where(self.train != NO_ROW, self.interactions.items[self.train], 0)
 
 
+@dataclass(frozen=True)
+class StackedRows:
+    """The N rows of all files, one file below the other, those of train first. Padded on the left to one width W.
+
+    users (N,) int64: codes of user_names (U,) str; items, masks, true_items (N, W) int64; times (N,) float64; is_train (N,) bool;
+    lengths (N,) int64: items of each; starts (N,) int64: the place of the first one in the user's sequence; order (N,) int64: row
+    numbers in the order in which rows count where they disagree.
+    """
+
+    users: np.ndarray
+    user_names: np.ndarray
+    items: np.ndarray
+    masks: np.ndarray
+    true_items: np.ndarray
+    times: np.ndarray
+    is_train: np.ndarray
+    lengths: np.ndarray
+    starts: np.ndarray
+    order: np.ndarray
+
+    @property
+    def width(self) -> int:
+        return self.items.shape[1]
+
+    @property
+    def n_places(self) -> int:
+        """More places than any user has: user * n_places + place is the key of an interaction."""
+        return int((self.starts + self.lengths).max()) + 1
+
+    @property
+    def is_target(self) -> np.ndarray:
+        """(N, W) bool: the last cells of valid and test rows."""
+        is_target = np.zeros(self.items.shape, dtype=bool)
+        is_target[~self.is_train, -1] = True
+        return is_target
+
+    @property
+    def is_seen(self) -> np.ndarray:
+        """(N, W) bool: cells that hold an item, targets left out."""
+        return (self.items != 0) & ~self.is_target
+
+    def keys_of_cells(self) -> np.ndarray:
+        """(N, W) int64: the key of the interaction in each cell."""
+        first_places = self.starts - (self.width - self.lengths)  # (N,) of a row's first column, padding or not
+        return self.users[:, None] * self.n_places + first_places[:, None] + np.arange(self.width)
+
+
+@dataclass(frozen=True)
+class TableCells:
+    """The cell that each of the n interactions of the table is taken from, by user and place.
+
+    keys (n,) int64, ascending: see `StackedRows.n_places`; cells (n,) int64: row * W + column; from_target (n,) bool: the cell is a
+    target.
+    """
+
+    keys: np.ndarray
+    cells: np.ndarray
+    from_target: np.ndarray
+
+
 def build_data_set(train: Rows, evaluated: dict[str, Rows], n_items: int) -> DataSet:
     """The table of all interactions of these files, and their rows as windows over it.
 
@@ -161,69 +221,83 @@ def build_data_set(train: Rows, evaluated: dict[str, Rows], n_items: int) -> Dat
     a target counts only where nothing else holds its interaction. The order of the rows changes nothing.
     """
     files = [train, *evaluated.values()]
+    stacked = stack_rows(files)
+    table = choose_cells(stacked)
+    first_rows = np.searchsorted(table.keys, stacked.users * stacked.n_places + stacked.starts)  # (N,) rows of the table
+    windows = windows_of_rows(stacked, first_rows)  # (N, W)
+    interactions = interactions_of_table(stacked, table, first_rows, windows)
+    disagrees = stacked.is_seen & (interactions.items[windows] != stacked.items)  # (N, W)
+    bounds = np.cumsum([len(rows.users) for rows in files])
+    parts = [slice(end - len(rows.users), end) for end, rows in zip(bounds, files)]
+    return DataSet(
+        interactions=interactions,
+        train=windows[parts[0]],
+        evaluated={file: evaluated_rows(stacked, windows, part) for file, part in zip(evaluated, parts[1:])},
+        n_items=n_items,
+        disagreements=int(disagrees.sum()),
+    )
+
+
+def stack_rows(files: list[Rows]) -> StackedRows:
+    """The rows of all files, train first. Starts are found where one file does not tell them."""
     width = max(rows.items.shape[1] for rows in files)
     items, masks, true_items = (
         np.concatenate([widen(getattr(rows, name), width) for rows in files]) for name in ("items", "masks", "true_items")
-    )  # (N, W) each, all files one below the other
-    names, users = np.unique(np.concatenate([rows.users for rows in files]), return_inverse=True)
+    )  # (N, W) each
+    user_names, users = np.unique(np.concatenate([rows.users for rows in files]), return_inverse=True)
     times = np.concatenate([rows.times for rows in files])
-    is_train = np.arange(len(users)) < len(train.users)
+    is_train = np.arange(len(users)) < len(files[0].users)
     lengths = (items != 0).sum(1)
     order = row_order(users, is_train, times, items)
     if any(rows.starts is None for rows in files):
         starts = find_starts(users, items, lengths, is_train, times, order)
     else:
         starts = np.concatenate([rows.starts for rows in files])
-    first_cells = starts - (width - lengths)  # the place of a row's first column, padding or not
+    return StackedRows(users, user_names, items, masks, true_items, times, is_train, lengths, starts, order)
 
-    is_target = np.zeros((1, width), dtype=bool)
-    is_target[0, -1] = True
-    is_target = is_target & ~is_train[:, None]  # (N, W)
-    most_places = int((starts + lengths).max()) + 1
-    keys = users[:, None] * most_places + first_cells[:, None] + np.arange(width)  # (N, W): names the interaction of a cell
-    seen = (items != 0) & ~is_target
 
-    row, column = np.nonzero(seen[order])
-    seen_cells = order[row] * width + column  # (C,) in the order in which they count
-    target_cells = np.flatnonzero(is_target)
-    cells = np.concatenate([seen_cells, target_cells])
-    table_keys, first = np.unique(keys.ravel()[cells], return_index=True)  # the first of those that share a key
-    chosen, from_target = cells[first], first >= len(seen_cells)
-    del cells, seen_cells, row, column
+def choose_cells(stacked: StackedRows) -> TableCells:
+    """For each interaction the cell that counts: the first, in `StackedRows.order`, of those that hold it; targets come last."""
+    row, column = np.nonzero(stacked.is_seen[stacked.order])
+    seen_cells = stacked.order[row] * stacked.width + column
+    cells = np.concatenate([seen_cells, np.flatnonzero(stacked.is_target)])  # (C,) in the order in which they count
+    keys, first = np.unique(stacked.keys_of_cells().ravel()[cells], return_index=True)  # first: of the cells that share a key
+    return TableCells(keys, cells[first], first >= len(seen_cells))
 
-    table_items = np.where(from_target, true_items.ravel()[chosen], items.ravel()[chosen])
-    table_users, places = np.divmod(table_keys, most_places)
-    first_rows = np.searchsorted(table_keys, users * most_places + starts)  # (N,)
-    rows = first_rows[:, None] + np.arange(width) - (width - lengths)[:, None]
-    rows = np.where(items != 0, rows, NO_ROW)  # (N, W)
-    interactions = Interactions(
-        users=table_users,
+
+def windows_of_rows(stacked: StackedRows, first_rows: np.ndarray) -> np.ndarray:
+    """(N, W) row numbers of the table, NO_ROW left of a row's first item, whose row number is in first_rows (N,)."""
+    first_columns = stacked.width - stacked.lengths  # (N,) of the first items
+    rows = (first_rows - first_columns)[:, None] + np.arange(stacked.width)
+    return np.where(stacked.items != 0, rows, NO_ROW)
+
+
+def interactions_of_table(stacked: StackedRows, table: TableCells, first_rows: np.ndarray, windows: np.ndarray) -> Interactions:
+    """The table. first_rows (N,), windows (N, W): row numbers of the table. A target is the true item, and no noise."""
+    users, places = np.divmod(table.keys, stacked.n_places)
+    items, masks, true_items = (cells.ravel()[table.cells] for cells in (stacked.items, stacked.masks, stacked.true_items))
+    last_places = stacked.starts + stacked.lengths - 1  # (N,)
+    return Interactions(
+        users=users,
         places=places,
-        items=table_items,
-        masks=np.where(from_target, 0, masks.ravel()[chosen]),
-        true_items=true_items.ravel()[chosen],
-        times=times_of_interactions(table_users, rows[:, -1], times),
-        reach=furthest_ends(table_users, first_rows[is_train], (starts + lengths - 1)[is_train]),
-        user_names=names,
+        items=np.where(table.from_target, true_items, items),
+        masks=np.where(table.from_target, 0, masks),
+        true_items=true_items,
+        times=times_of_interactions(users, windows[:, -1], stacked.times),
+        reach=furthest_ends(users, first_rows[stacked.is_train], last_places[stacked.is_train]),
+        user_names=stacked.user_names,
     )
-    bounds = np.cumsum([len(part.users) for part in files])
-    parts = [slice(end - len(part.users), end) for end, part in zip(bounds, files)]
-    return DataSet(
-        interactions=interactions,
-        train=rows[parts[0]],
-        evaluated={
-            name: EvaluatedRows(
-                users=users[part],
-                rows=rows[part],
-                histories=items[part, :-1],
-                targets=true_items[part, -1],
-                history_masks=masks[part, :-1],
-                history_true_items=true_items[part, :-1],
-            )
-            for name, part in zip(evaluated, parts[1:])
-        },
-        n_items=n_items,
-        disagreements=int((seen & (table_items[rows] != items)).sum()),
+
+
+def evaluated_rows(stacked: StackedRows, windows: np.ndarray, part: slice) -> EvaluatedRows:
+    """The rows of one file of valid or test rows: part of all N."""
+    return EvaluatedRows(
+        users=stacked.users[part],
+        rows=windows[part],
+        histories=stacked.items[part, :-1],
+        targets=stacked.true_items[part, -1],
+        history_masks=stacked.masks[part, :-1],
+        history_true_items=stacked.true_items[part, :-1],
     )
 
 

@@ -1,9 +1,9 @@
 """From features to the log-odds that an interaction is planted, and from these to the probability that it is noise. Ours, not in the paper.
 
-Planted interactions need no labels: another item stands in a train interaction's place, in all its windows. Contrasted with the log's own
-interactions they give r = log(f_planted / f_log). With a share pi of noise in the log, P(noise) = min(1, pi exp(r)) (positive and
-unlabelled data: Elkan and Noto 2008), and pi is at most min over t of P_log(r > t) / P_planted(r > t) (Blanchard et al. 2010; Garg et
-al. 2021).
+Planted interactions need no labels: another item stands in a train interaction's place, in all its windows. User, place and time stay as
+they are, so features that do not depend on the item, such as a gap in time, have r = 0. Contrasted with the log's own interactions planted
+ones give r = log(f_planted / f_log). With a share pi of noise in the log, P(noise) = min(1, pi exp(r)) (positive and unlabelled data: Elkan
+and Noto 2008), and pi is at most min over t of P_log(r > t) / P_planted(r > t) (Blanchard et al. 2010; Garg et al. 2021).
 P(noise) is computed from r in `denoise_code.data_set.evidence_files.noise_probability`, as stage 3 needs it too.
 """
 
@@ -47,7 +47,7 @@ def plant(
         popular, uniform = np.flatnonzero(clash & by_popularity), np.flatnonzero(clash & ~by_popularity)
         items[uniform] = unseen.draw(len(uniform), rng)
         items[popular] = items_as_popular(counts, len(popular), rng)
-        clash[clash] = (unseen.without_stand_ins(items[clash])[:, None] == taken[clash]).any(1)
+        clash[clash] = (unseen.originals_of(items[clash])[:, None] == taken[clash]).any(1)
         if not clash.any():
             return Planted(rows, items), by_popularity
     raise CannotPlant(f"the windows of {clash.sum()} interactions hold nearly all of the {data.n_items} items")
@@ -69,7 +69,7 @@ def plant_in_histories(
     items, clash = np.zeros(len(rows), dtype=np.int64), np.ones(len(rows), dtype=bool)
     for _ in range(MOST_DRAWS):
         items[clash] = unseen.draw(int(clash.sum()), rng)
-        clash[clash] = (unseen.without_stand_ins(items[clash])[:, None] == histories[clash]).any(1)
+        clash[clash] = (unseen.originals_of(items[clash])[:, None] == histories[clash]).any(1)
         if not clash.any():
             return table.users[rows[:, -1]], histories, places, items
     raise CannotPlant(f"{clash.sum()} histories hold nearly all of the {data.n_items} items")

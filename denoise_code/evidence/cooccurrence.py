@@ -58,18 +58,19 @@ class Cooccurrence:
         smaller, larger = np.where(swapped, second, first), np.where(swapped, first, second)  # cells
         together = look_up(self.pairs, items[smaller], items[larger])
         rows = self.user_item_rows(users, items)  # (m,)
-        own = np.flatnonzero((rows[smaller] >= 0) & (rows[larger] >= 0))  # any other pair the user does not have
+        # Pairs of which the user has both items; where one is lacking there is nothing to leave out.
+        own = np.flatnonzero((rows[smaller] >= 0) & (rows[larger] >= 0))
         if len(own):
-            names = np.unique(users)
-            base = int(np.searchsorted(self.user_items, names[0] * (self.n_items + 1)))
-            own_pairs = self.pairs_of_users(names, base)
+            codes = np.unique(users)
+            base = int(np.searchsorted(self.user_items, codes[0] * (self.n_items + 1)))
+            own_pairs = self.pairs_of_users(codes, base)
             together[own] -= look_up(own_pairs, rows[smaller[own]] - base, items[larger[own]])
         return together
 
-    def pairs_of_users(self, names: np.ndarray, base: int) -> sparse.csr_array:
-        """Pairs of some users (codes, ascending) by their items: row r is entry base + r of `user_items`, columns are items."""
-        end = int(np.searchsorted(self.user_items, (names[-1] + 1) * (self.n_items + 1)))
-        low, high = np.searchsorted(self.users, names), np.searchsorted(self.users, names, side="right")
+    def pairs_of_users(self, codes: np.ndarray, base: int) -> sparse.csr_array:
+        """Pairs of some users, codes (K,) ascending, by their items: row r is entry base + r of `user_items`, columns are items."""
+        end = int(np.searchsorted(self.user_items, (codes[-1] + 1) * (self.n_items + 1)))
+        low, high = np.searchsorted(self.users, codes), np.searchsorted(self.users, codes, side="right")
         if (low[1:] == high[:-1]).all():
             kept = slice(low[0], high[-1])
         else:
@@ -79,13 +80,19 @@ class Cooccurrence:
         return count_pairs(users, places, reach, self.width, entries, items, (end - base, self.n_items + 1), items)
 
     def expected(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """How often two items that occur so often would be in one window if they were independent."""
+        """How often two items that occur so often would be in one window if they were independent.
+
+        first, second: counts of any shape. The totals are of all users, whoever is judged: one user's part in them is small.
+        """
         total = max(len(self.items), 1)
         partners = 2 * self.n_pairs / total  # that an interaction has on average
         return (first * second).astype(np.float32) * np.float32(partners / total)
 
     def lift(self, users: np.ndarray, items: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """(P,) float32: log((together + 1) / (expected + 1)) of pairs of cells, by other users; as `pairs_of_others`."""
+        """(P,) float32: log((together + 1) / (expected + 1)) of pairs of cells; arguments as of `pairs_of_others`.
+
+        The counts of the pair and of both items are of the other users, the totals in `expected` are of all.
+        """
         counts = self.items_of_others(users, items)  # (m,)
         together = self.pairs_of_others(users, items, first, second)
         return np.log1p(together.astype(np.float32)) - np.log1p(self.expected(counts[first], counts[second]))

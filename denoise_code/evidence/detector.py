@@ -1,11 +1,11 @@
-"""The paper's task learned by a small transformer: it reads a window of items and marks the places that were planted.
+"""The paper's task learned by a small transformer: it reads a window as a set of items and marks those that were planted.
 
 LLM4DSR (section 3.2) fine-tunes a language model to name the one item of a window that was replaced by a random one. Here the
 language model only reads the catalogue (title vectors), and a transformer of two layers learns the same task over whole
-windows, in minutes on a CPU. An item is its title vector, mapped, plus a free vector of its own. A detector speaks only for
-users whom it did not learn from. The users are halved in two ways, and a detector is learned from each of the four halves. Two of
-the four did not learn from a given user. Their mean counts, as it is better than either (AUC of planted items on a log of toys
-0.785 -> 0.802).
+windows, in minutes on a CPU. An item is its title vector, mapped, plus a free vector of its own. The network is not told the
+place of an item: the same items in another order have the same log-odds. A detector speaks only for users whom it did not learn
+from. The users are halved in two ways, and a detector is learned from each of the four halves. Two of the four did not learn from
+a given user. Their mean counts, as it is better than either (AUC of planted items on a log of toys 0.785 -> 0.802).
 """
 
 from collections.abc import Iterator, Sequence
@@ -45,7 +45,10 @@ class DetectorSettings:
 
 
 class Detector(nn.Module):
-    """Log-odds that each place of a window was planted. Windows may have any length; item 0 is padding."""
+    """Log-odds that each place of a window was planted, whatever the order of its items.
+
+    Windows may have any length; item 0 is padding, to the left in all that calls it.
+    """
 
     def __init__(self, n_items: int, title_vectors: Tensor | None, settings: DetectorSettings):
         """title_vectors (n_items + 1, D) float32, row 0 for padding, or None."""
@@ -255,7 +258,7 @@ def detector_kind(detectors: Sequence[Sequence[Detector]], halves: np.ndarray) -
     detectors [halving][half]; halves (2, U) of the users of the table.
     """
 
-    def read_windows(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    def log_odds_of_windows(users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """(N, W, 1) of windows (N, W) of users (N,), codes of the table."""
         total = np.zeros((*items.shape, 1), dtype=np.float32)
         for halving, of_halving in zip(halves, detectors):
@@ -264,4 +267,4 @@ def detector_kind(detectors: Sequence[Sequence[Detector]], halves: np.ndarray) -
                 total[rows, :, 0] += planted_log_odds(detector, items[rows])
         return total / len(detectors)
 
-    return WindowKind(("marked by the detector",), read_windows)
+    return WindowKind(("marked by the detector",), log_odds_of_windows)

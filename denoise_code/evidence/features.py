@@ -1,6 +1,9 @@
 """Features of interactions: means over the train windows that hold one. Features of places of a history: those of that window.
 
-A kind of evidence is an object with `columns`, `of_interactions` and `of_histories` (`FeatureKind`). There are two ways to make one:
+A kind of evidence is an object with `columns`, `of_interactions`, `of_windows` and `of_histories` (`FeatureKind`). The regression for
+histories is fitted on `of_windows`. A kind that cannot judge any window that it is given, since it reads more than users and items (times,
+say), returns None there; then it and `fused` judge histories by the regression for train interactions. There are two ways to make a kind
+that can, both of users and items alone:
 
 - `PairKind`: what any two items of a window say of each other. Windows overlap, so a pair is asked once, not once a window: prefix sums
   over lags give the sums of all windows that hold an interaction. Time and memory grow with n W, not with N W^2.
@@ -41,7 +44,7 @@ class FeatureKind(Protocol):
     def of_windows(self, users: np.ndarray, items: np.ndarray) -> np.ndarray | None:
         """(N, H, F) float32 of windows, each by itself: items (N, H), 0 where there is none and the features are NaN; users (N,).
 
-        None for a kind that can only say what it was given.
+        None for a kind that reads more than users and items, or can only say what it was given.
         """
 
     def of_histories(self, data: DataSet, file: str) -> np.ndarray:
@@ -308,15 +311,15 @@ def running(count: int, width: int, rows: np.ndarray, lags: np.ndarray, values: 
 
 
 class WindowKind:
-    """Features that a function gives for whole windows: read_windows(users (N,), items (N, W)) -> (N, W, F), 0 being no item.
+    """What `features_of_windows`(users (N,), items (N, W)) -> (N, W, F) says of whole windows; an item 0 is none.
 
     users are codes of the table: what was learned from one half of the users is used on the other (`Interactions.halves`).
     """
 
     def __init__(
-        self, columns: tuple[str, ...], read_windows: Callable[[np.ndarray, np.ndarray], np.ndarray], at_once: int = 4096
+        self, columns: tuple[str, ...], features_of_windows: Callable[[np.ndarray, np.ndarray], np.ndarray], at_once: int = 4096
     ):
-        self.columns, self.read_windows, self.at_once = columns, read_windows, at_once
+        self.columns, self.features_of_windows, self.at_once = columns, features_of_windows, at_once
 
     def of_interactions(self, data: DataSet, planted: Planted) -> tuple[np.ndarray, np.ndarray]:
         table = data.interactions
@@ -326,7 +329,7 @@ class WindowKind:
         for part in progress(parts, "read windows", "batch"):
             rows = data.train[part]  # (N, W)
             held = rows >= 0
-            values = self.read_windows(table.users[rows[:, -1]], items[rows])
+            values = self.features_of_windows(table.users[rows[:, -1]], items[rows])
             held_by += np.bincount(rows[held], minlength=len(table))
             for column in range(len(self.columns)):
                 sums[:, column] += np.bincount(rows[held], values[..., column][held], minlength=len(table))
@@ -345,7 +348,7 @@ class WindowKind:
             rows = data.train[windows.order[window[part]]]  # (K, W)
             here = rows == planted.rows[owner[part], None]
             asked = np.where(here, planted.items[owner[part], None], items[rows])
-            values = self.read_windows(table.users[rows[:, -1]], asked)[here]  # (K, F)
+            values = self.features_of_windows(table.users[rows[:, -1]], asked)[here]  # (K, F)
             np.add.at(sums, owner[part], values)
         held_by = np.bincount(owner, minlength=len(planted))
         return (sums / held_by[:, None]).astype(np.float32)
@@ -356,7 +359,7 @@ class WindowKind:
     def of_windows(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         result = np.full((*items.shape, len(self.columns)), np.nan, dtype=np.float32)
         for part in row_chunks(len(items), 1, self.at_once):
-            result[part] = np.where((items[part] != 0)[:, :, None], self.read_windows(users[part], items[part]), np.nan)
+            result[part] = np.where((items[part] != 0)[:, :, None], self.features_of_windows(users[part], items[part]), np.nan)
         return result
 
 

@@ -97,22 +97,23 @@ def learn_evidence(
     of_histories = {name: {file: kind.of_histories(data, file) for file in data.evaluated} for name, kind in kinds.items()}
     contrasts = contrast_in_histories(data, kinds, unseen, np.random.default_rng([seed, 4]))
     log_to_fit = draw_log(data, np.random.default_rng([seed, 2]))
-    of_every_kind = [name for name in kinds if name != "llm"]  # planted interactions of our own, as many as are wanted
-    parts = {name: [name] for name in kinds} | {FUSED: of_every_kind}
-    fitted = {
-        name: fit_kind(
-            columns=tuple(column for part in names for column in kinds[part].columns),
-            of_log=np.concatenate([features[part][0] for part in names], axis=1),
-            of_planted=np.concatenate([features[part][1] for part in names], axis=1),
-            histories={file: np.concatenate([of_histories[part][file] for part in names], axis=2) for file in data.evaluated},
-            contrast=joined_contrast([contrasts[part] for part in names]),
+    to_fuse = [name for name in kinds if name != "llm"]  # planted interactions of our own, as many as are wanted
+    if has_histories(data):
+        print_kinds_without_contrast({name: contrasts[name] for name in to_fuse})
+    weighed_by = {name: [name] for name in kinds} | {FUSED: to_fuse}  # {kind: the kinds whose features it weighs}
+    fitted = {}
+    for kind, weighed in weighed_by.items():
+        fitted[kind] = fit_kind(
+            columns=tuple(column for name in weighed for column in kinds[name].columns),
+            of_log=np.concatenate([features[name][0] for name in weighed], axis=1),
+            of_planted=np.concatenate([features[name][1] for name in weighed], axis=1),
+            histories={file: np.concatenate([of_histories[name][file] for name in weighed], axis=2) for file in data.evaluated},
+            contrast=joined_contrast([contrasts[name] for name in weighed]),
             planted=planted,
-            usable=planted.given == (name == "llm"),
+            usable=planted.given if kind == "llm" else ~planted.given,
             log_to_fit=log_to_fit,
             rng=np.random.default_rng([seed, 3]),
         )
-        for name, names in parts.items()
-    }
     if llm is not None:
         fitted[FUSED] = fuse_with_language_model(fitted[FUSED], features["llm"], of_histories["llm"], planted, log_to_fit, seed)
     return Evidence(fitted, counts, planted, log_to_fit)
@@ -181,6 +182,18 @@ def draw_log(data: DataSet, rng: np.random.Generator) -> np.ndarray:
     return chosen
 
 
+def has_histories(data: DataSet) -> bool:
+    """Whether there are valid or test rows."""
+    return any(len(rows.users) for rows in data.evaluated.values())
+
+
+def print_kinds_without_contrast(contrasts: dict[str, tuple[np.ndarray, np.ndarray] | None]) -> None:
+    """One line where a kind cannot judge single windows. contrasts: of the kinds that `fused` joins, see `contrast_in_histories`."""
+    names = [name for name, contrast in contrasts.items() if contrast is None]
+    if names:
+        print(f"{', '.join(names)}: no features of single windows, so {FUSED} judges histories as it judges train interactions")
+
+
 def contrast_in_histories(
     data: DataSet, kinds: dict[str, FeatureKind], unseen: UnseenItems, rng
 ) -> dict[str, tuple[np.ndarray, np.ndarray] | None]:
@@ -188,7 +201,7 @@ def contrast_in_histories(
 
     None for all kinds where there are no valid or test rows.
     """
-    if not any(len(rows.users) for rows in data.evaluated.values()):
+    if not has_histories(data):
         return dict.fromkeys(kinds)
     users, histories, places, items = plant_in_histories(data, unseen, HISTORIES_TO_FIT, rng)
     planted, number = histories.copy(), np.arange(len(places))

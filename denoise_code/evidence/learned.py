@@ -72,7 +72,7 @@ class Learned:
     log_ratios: dict[str, LogRatio]
 
 
-def judge(
+def apply_learned(
     data: DataSet, learned: Learned, counts: Cooccurrence, vectors: np.ndarray | None, halves: np.ndarray
 ) -> dict[str, np.ndarray]:
     """{kind: r (n,) float32} of the train interactions of `data`, NaN where no train window holds one.

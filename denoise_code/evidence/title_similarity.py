@@ -30,12 +30,13 @@ class TitleMap:
         return torch.cat([projected(part, down, up) for part in table.split(10_000)]).half().numpy()
 
 
-def learn_title_maps(vectors: np.ndarray, windows: np.ndarray, halves: np.ndarray, seed: int = 0) -> list[TitleMap]:
+def learn_title_maps(vectors: np.ndarray, windows: np.ndarray, halving: np.ndarray, seed: int = 0) -> list[TitleMap]:
     """Two maps: the first for the users of half 0, learned without them, the second for those of half 1.
 
-    vectors (n_items + 1, D) of titles, padding zero; windows (N, W) items of train rows, 0 where none; halves (N,): of their users.
+    vectors (n_items + 1, D) of titles, padding zero; windows (N, W) items of train rows, 0 where none;
+    halving (N,) int64: the half of their users.
     """
-    return [learn_title_map(vectors, windows[halves != half], seed) for half in (0, 1)]
+    return [learn_title_map(vectors, windows[halving != half], seed) for half in (0, 1)]
 
 
 def learn_title_map(vectors: np.ndarray, windows: np.ndarray, seed: int = 0) -> TitleMap:
@@ -100,12 +101,13 @@ class Semantic(PairKind):
     columns = ("largest similarity", "mean similarity", "similarity of the rest")
     with_largest = True
 
-    def __init__(self, vectors: np.ndarray, halves: np.ndarray):
-        """vectors (2, n_items + 1, D), padding zero: by the title map for each half; halves (U,) of the users of the table."""
-        self.vectors, self.halves = vectors, halves
+    def __init__(self, vectors: np.ndarray, halving: np.ndarray):
+        """vectors (2, n_items + 1, D), padding zero: by the title map for each half; halving (U,) int64: the half of
+        each user of the table."""
+        self.vectors, self.halving = vectors, halving
 
     def pair_values(self, users, items, first, second):
-        names, cell = np.unique(self.halves[users] * self.vectors.shape[1] + items, return_inverse=True)  # each vector once
+        names, cell = np.unique(self.halving[users] * self.vectors.shape[1] + items, return_inverse=True)  # each vector once
         table = self.vectors.reshape(-1, self.vectors.shape[2])[names].astype(np.float32)
         values = np.empty(len(first), dtype=np.float32)
         for part in row_chunks(len(first), 2 * 4 * table.shape[1], CHUNK_BYTES // 16):
@@ -115,7 +117,7 @@ class Semantic(PairKind):
     def window_values(self, users, items, held):
         values = np.empty((*items.shape, items.shape[1]), dtype=np.float32)
         for part in row_chunks(len(items), 6 * items.shape[1] * self.vectors.shape[2], CHUNK_BYTES // 4):
-            own = self.vectors[self.halves[users[part]][:, None], items[part]].astype(np.float32)  # (n, W, D)
+            own = self.vectors[self.halving[users[part]][:, None], items[part]].astype(np.float32)  # (n, W, D)
             values[part] = own @ own.transpose(0, 2, 1)
         pairs = held[:, :, None] & held[:, None, :] & ~np.eye(items.shape[1], dtype=bool)
         return np.where(pairs, values, -np.inf)

@@ -43,7 +43,7 @@ class UnseenItems:
             items[unseen] = rng.integers(self.n_items + 1, self.n_items_and_stand_ins + 1, int(unseen.sum()))
         return items
 
-    def without_stand_ins(self, items: np.ndarray) -> np.ndarray:
+    def originals_of(self, items: np.ndarray) -> np.ndarray:
         """The same items, originals in place of stand-ins; any shape."""
         by_number = np.concatenate([np.arange(self.n_items + 1), self.originals])
         return by_number[items]

@@ -1,7 +1,7 @@
 """Noise scores from a model's logits: how it starts to name a title (paper, section 3.3), and how likely a title is."""
 
 
-def first_token_scores(logits, answer_lengths, candidates):
+def first_token_log_probs(logits, answer_lengths, candidates):
     """Log-probability (B, n) float32 with which the model starts to name each item of a held-out window (paper, section 3.3).
 
     logits (B, K + 1, V): they end with the answers. answer_lengths (B,) int64: the tokens of each answer. candidates (B, n)

@@ -25,7 +25,7 @@ class Denoiser:
     def __init__(self, model, titles: Titles, options: ReadingOptions, load_in_8bit: bool = False):
         self.titles, self.options = titles, options
         self.seconds, self.tokens = Counter(), Counter()  # of "score" and "suggest", until whoever counts them clears them
-        self.scorer = Scorer(model, titles, options.is_causal, load_in_8bit, self.tokens)
+        self.scorer = Scorer(model, titles, options.by_likelihood, load_in_8bit, self.tokens)
         self.suggester = Suggester(titles, options.is_free, options.max_new_tokens, self.tokens)
         self.most_windows = 8 * options.batch_size  # whose items are read at once; fewer from where memory ran out
 

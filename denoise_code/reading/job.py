@@ -175,7 +175,7 @@ def pilot_stretches(batches: list[list[int]]) -> list[int]:
 
 
 def find_threshold(part: str, plan: PartPlan, denoiser: Denoiser, shards: Shards) -> float:
-    """The noise probability above which an item is suspected: the quantile --min_percentile of what a pilot scores.
+    """The noise_prob, a log-probability, above which an item is suspected: the quantile --min_percentile of what a pilot scores.
 
     It is kept with the job, so a restart goes by the threshold that it began with. Of several processes the first scores the
     pilot and the others wait for it: all need the same threshold, and none can suspect anything before. If the first is
@@ -191,7 +191,7 @@ def find_threshold(part: str, plan: PartPlan, denoiser: Denoiser, shards: Shards
                 for record in denoiser.run([plan.stretches[number] for number in batch], threshold=np.inf):
                     noise_probs += record.noise_prob
             threshold = float(np.quantile(noise_probs, options.min_percentile))
-            write_json(path, {"works": len(pilot), "positions": len(noise_probs), "threshold": threshold})
+            write_json(path, {"stretches": len(pilot), "positions": len(noise_probs), "threshold": threshold})
     return read_json(path)["threshold"]
 
 

@@ -43,8 +43,8 @@ class ReadingOptions:
         return self.unit == "interaction"
 
     @property
-    def is_causal(self) -> bool:
-        """Whether an item's score depends on nothing behind it: so a text may be longer than a window."""
+    def by_likelihood(self) -> bool:
+        """Whether by it. Then a score depends on nothing behind the item, and a text may be longer than a window (`causal` in plan.py)."""
         return self.score == "likelihood"
 
     @property

@@ -63,12 +63,12 @@ class PlacedRow:
 class Text:
     """Interactions that the model reads as one window: those of a stretch from place `start` on.
 
-    The first `n_history` of them are only read; the text scores the others. window: the items of the longest row.
+    The first `n_only_read` of them are only read; the text scores the others. window: the items of the longest row.
     """
 
     items: tuple[int, ...]
     start: int
-    n_history: int
+    n_only_read: int
     window: int
 
     @property
@@ -78,7 +78,7 @@ class Text:
     @property
     def first_scored(self) -> int:
         """The place of the first interaction that this text scores."""
-        return self.start + self.n_history
+        return self.start + self.n_only_read
 
     @property
     def size(self) -> int:
@@ -132,7 +132,7 @@ def plan_rows(split: str, windows: list[Window], histories: list[tuple[int, ...]
     for window, history in zip(windows, histories or [()] * len(windows)):
         items, length = (*history, *window.items), len(window.items)
         interactions = [Interaction(item, first_unknowable=len(items)) for item in items]
-        text = Text(items, start=0, n_history=len(history), window=length)
+        text = Text(items, start=0, n_only_read=len(history), window=length)
         row = PlacedRow(split, window.row, start=len(history), length=length)
         stretches.append(Stretch(interactions, [text], [row], length))
     return stretches
@@ -149,7 +149,7 @@ def plan_interactions(
     rows = place_rows(splits)
     window = int(rows["length"].max())
     text_length = windows_a_causal_text * window if causal else window
-    n_history = min(int(np.ceil(least_history * window)), text_length - 1)  # each text scores one interaction or more
+    n_only_read = min(int(np.ceil(least_history * window)), text_length - 1)  # each text scores one interaction or more
     items = {split: [window.items for window in windows] for split, (_, windows) in splits.items()}
 
     users = rows["user"].tolist()
@@ -160,7 +160,7 @@ def plan_interactions(
     for first, stop in zip(firsts, [*firsts[1:], len(placed)]):
         sequence, own_rows = join_rows(users[first], placed[first:stop], items)
         first_unknowable = first_unknowable_places(own_rows, len(sequence))
-        texts = cut_into_texts(sequence, first_unknowable, text_length, n_history, causal, window)
+        texts = cut_into_texts(sequence, first_unknowable, text_length, n_only_read, causal, window)
         interactions = [Interaction(item, place) for item, place in zip(sequence, first_unknowable)]
         stretches.append(Stretch(interactions, texts, own_rows, window))
     return stretches
@@ -204,14 +204,14 @@ def first_unknowable_places(rows: list[PlacedRow], n: int) -> list[int]:
 
 
 def cut_into_texts(
-    items: tuple[int, ...], first_unknowable: list[int], length: int, n_history: int, causal: bool, window: int
+    items: tuple[int, ...], first_unknowable: list[int], length: int, n_only_read: int, causal: bool, window: int
 ) -> list[Text]:
-    """Texts of at most `length` items that score each of the items (n,) once, after at least `n_history` where there are so many."""
+    """Texts of at most `length` items that score each of the items (n,) once, after `n_only_read` others where there are so many."""
     texts, place = [], 0  # place: the first that is not scored yet
     while place < len(items):
-        stop = max(0, place - n_history) + length
+        stop = max(0, place - n_only_read) + length
         if causal:
-            stop, start = min(stop, len(items)), max(0, place - n_history)
+            stop, start = min(stop, len(items)), max(0, place - n_only_read)
         else:
             stop = min(stop, first_unknowable[place])
             start = max(0, stop - length)  # the most history that the length allows: it costs no more
@@ -234,7 +234,7 @@ def place_rows(splits: dict) -> pd.DataFrame:
     rows = pd.concat(tables, ignore_index=True)
     if (rows["start"] < 0).any():
         rows = rows.sort_values(["user", "time"], kind="stable", ignore_index=True)
-        rows["start"] = find_starts(rows, {split: windows for split, (_, windows) in splits.items()})
+        rows["start"] = starts_where_rows_agree(rows, {split: windows for split, (_, windows) in splits.items()})
     return rows.sort_values(["user", "start", "length"], kind="stable", ignore_index=True)
 
 
@@ -248,7 +248,7 @@ def read_starts(split: str, table: pd.DataFrame) -> np.ndarray:
     return starts.to_numpy(dtype=np.int64)
 
 
-def find_starts(rows: pd.DataFrame, windows: dict[str, list[Window]]) -> list[int]:
+def starts_where_rows_agree(rows: pd.DataFrame, windows: dict[str, list[Window]]) -> list[int]:
     """Starts (N,) of rows by user and time: where a row goes on as the one before it ends, for half of it or more.
 
     A row that continues nothing stands behind a gap after all of them. Rows that are joined are read as one text, so they must agree in all

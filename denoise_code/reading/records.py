@@ -7,7 +7,7 @@ import numpy as np
 from denoise_code.reading.plan import PlacedRow, Stretch
 from denoise_code.reading.suggesting import Suspect
 
-DIGITS = 5  # of a noise probability: what float32 is good to; bfloat16 (GPUs) has two or three
+DIGITS = 5  # of noise_prob: what float32 is good to; bfloat16 (GPUs) has two or three
 
 
 @dataclass
@@ -43,17 +43,17 @@ def record_rows(stretches: list[Stretch], scores: list[list[float]], threshold: 
     rows, first_text = [], 0
     for stretch in stretches:
         texts = slice(first_text, first_text + len(stretch.texts))
-        noise_probs = noise_probabilities(stretch, scores[texts])
+        noise_probs = noise_prob_of_interactions(stretch, scores[texts])
         rows += [record_row(row, stretch, noise_probs, first_text, threshold, top_k) for row in stretch.rows]
         first_text = texts.stop
     return rows
 
 
-def noise_probabilities(stretch: Stretch, scores: list[list[float]]) -> list[float]:
-    """The noise probability of each interaction (n,), from the text that scores it; NaN where it is only history."""
+def noise_prob_of_interactions(stretch: Stretch, scores: list[list[float]]) -> list[float]:
+    """noise_prob, a natural log-probability, of each interaction (n,), from the text that scores it; NaN where it is only read."""
     noise_probs = [np.nan] * len(stretch.interactions)
     for text, scores_of_text in zip(stretch.texts, scores):
-        rounded = [float(f"{score:.{DIGITS}g}") for score in scores_of_text[text.n_history :]]
+        rounded = [float(f"{score:.{DIGITS}g}") for score in scores_of_text[text.n_only_read :]]
         noise_probs[text.first_scored : text.stop] = rounded
     return noise_probs
 

@@ -34,7 +34,7 @@ QUESTIONS_AT_ONCE = 1024  # tokenised, when it is found out what all of them beg
 class ReadTexts:
     """Texts that were read: `reader` can read on in each of them.
 
-    questions: theirs, as tokens. scores: of each item of each text, a natural log-probability; NaN where it is history.
+    questions: theirs, as tokens. scores: of each item of each text, a natural log-probability; NaN where it is only read.
     """
 
     reader: Reader
@@ -45,9 +45,9 @@ class ReadTexts:
 class Scorer:
     """Reads the questions about texts, many at once, and scores their items."""
 
-    def __init__(self, model, titles: Titles, is_causal: bool, load_in_8bit: bool, tokens: Counter):
-        """is_causal: score by likelihood, else by first token. tokens: counts under "score" what is read."""
-        self.model, self.titles, self.is_causal, self.tokens = model, titles, is_causal, tokens
+    def __init__(self, model, titles: Titles, by_likelihood: bool, load_in_8bit: bool, tokens: Counter):
+        """by_likelihood: how items are scored; else by first token. tokens: counts under "score" what is read."""
+        self.model, self.titles, self.by_likelihood, self.tokens = model, titles, by_likelihood, tokens
         self.load_in_8bit = load_in_8bit
         self.shared: list[int] = []  # the tokens that all questions begin with
         self.start: Reader | None = None  # which has read them, once for all texts
@@ -77,7 +77,7 @@ class Scorer:
         for start in range(0, len(first_items), QUESTIONS_AT_ONCE):
             for question in self.titles.questions(first_items[start : start + QUESTIONS_AT_ONCE]):
                 before_title = question.spans[0][0]
-                if self.is_causal:
+                if self.by_likelihood:
                     before_title -= 1  # what predicts a title's first token is read with the title
                 length = min(length, common_prefix(question.ids, probe), before_title)
         if length < 1:
@@ -123,9 +123,9 @@ class Scorer:
         pieces = [question.ids[n_shared:] for question in questions]
         reader = self.start.copies(len(pieces), room=2 * max(map(len, pieces)))  # as much again for the answers
         self.tokens["score"] += sum(map(len, pieces))
-        if self.is_causal:
+        if self.by_likelihood:
             # The tail of a piece: its last token before the first scored title, which predicts that title, and all after it.
-            tails = [len(question.ids) - question.spans[text.n_history][0] + 1 for question, text in zip(questions, texts)]
+            tails = [len(question.ids) - question.spans[text.n_only_read][0] + 1 for question, text in zip(questions, texts)]
             scores = self.likelihood_scores(texts, questions, tails, reader.forward_slices(pieces, tails))
         else:
             scores = self.first_token_scores(texts, reader.forward_slices(pieces, [1] * len(pieces)))
@@ -149,9 +149,9 @@ class Scorer:
     ) -> list[list[float]]:
         """log P(the item is noise | its title) from log P(title | the titles before it), by Bayes' rule.
 
-        Noise as fine-tuning plants it: one of the n items of a window, drawn uniformly from the catalogue of V items.
-        Before its title is read, an item belongs with odds of n - 1 to 1; as noise its title has the probability 1 / V. So
-        P(noise | title) = 1 / (1 + (n - 1) V P(title | the titles before it)).
+        Noise as fine-tuning plants it: one of the n items of a window, drawn uniformly from the n_items of the catalogue.
+        Before its title is read, an item belongs with odds of n - 1 to 1; as noise its title has the probability
+        1 / n_items. So P(noise | title) = 1 / (1 + (n - 1) n_items P(title | the titles before it)).
         logits_of_slices: (slice of the texts, logits (K, V) in a line, after the last `tail` tokens of each of their questions).
         """
         log_probs = []
@@ -164,11 +164,11 @@ class Scorer:
         sum_before = np.concatenate([[0.0], log_probs_of_tails.cumsum()])  # of all tokens in the line before each
         n_items, scores, line_start = len(self.titles.catalogue) - 1, [], 0
         for text, question, tail in zip(texts, questions, tails):
-            spans = np.array(question.spans[text.n_history :])  # (n scored, 2) in the question
+            spans = np.array(question.spans[text.n_only_read :])  # (n scored, 2) in the question
             first, last = (spans + (line_start - (len(question.ids) - tail + 1))).T  # of each title, in the line
             log_likelihoods = sum_before[last] - sum_before[first]
             n = min(len(text.items), text.window)
             log_odds = log_likelihoods + (np.log(max(n - 1, 1)) + np.log(n_items))  # that the item belongs
-            scores.append([np.nan] * text.n_history + (-np.logaddexp(0, log_odds)).tolist())
+            scores.append([np.nan] * text.n_only_read + (-np.logaddexp(0, log_odds)).tolist())
             line_start += tail
         return scores

@@ -11,7 +11,7 @@ import numpy as np
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.catalogue import read_catalogue
 from denoise_code.data_set.folder import find_train_file
-from denoise_code.data_set.held_out import Split, split_rows, split_single_rows
+from denoise_code.data_set.held_out import TrainedAndHeldOut, split_rows, split_single_rows
 from denoise_code.data_set.planting import DRAWN, UNIFORM, draw_planted, noise_pools, put_planted
 from denoise_code.data_set.rows import read_windows
 from denoise_code.language_model.prompt import Prompt
@@ -32,7 +32,7 @@ class Examples(NamedTuple):
     prompt: Prompt
     trained: list[Example]
     held_out: list[Example]  # one planted item each, every other one drawn by popularity
-    split: Split  # the row numbers of both
+    split: TrainedAndHeldOut  # the row numbers of both
     n_held_out_users: int | None  # None: held out by rows
     n_users: int | None  # None: not known whose the examples are
 
@@ -105,7 +105,9 @@ def make_example(
     return Example(titles, pairs, by_popularity)
 
 
-def split_examples(users: np.ndarray | None, n_rows: int, sample: int, eval_sample: int, seed: int, file: Path) -> Split:
+def split_examples(
+    users: np.ndarray | None, n_rows: int, sample: int, eval_sample: int, seed: int, file: Path
+) -> TrainedAndHeldOut:
     """Which rows are trained on and which are held out: by users (n_rows,) where they are known, else by rows."""
     try:
         if users is None:
@@ -115,7 +117,7 @@ def split_examples(users: np.ndarray | None, n_rows: int, sample: int, eval_samp
         raise InputError(f"{file}: {error}") from None
 
 
-def count_users(users: np.ndarray | None, split: Split) -> tuple[int | None, int | None]:
+def count_users(users: np.ndarray | None, split: TrainedAndHeldOut) -> tuple[int | None, int | None]:
     """(held-out users, None where rows are held out; all users, None where they are not known)."""
     n_held_out_users = len(set(users[split.held_out])) if split.by == "users" else None
     n_users = None if users is None else len(set(users))

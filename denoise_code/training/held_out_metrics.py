@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from denoise_code.evidence.detection import planted_detection
-from denoise_code.language_model.noise_scores import first_token_scores, title_log_likelihoods
+from denoise_code.language_model.noise_scores import first_token_log_probs, title_log_likelihoods
 from denoise_code.language_model.prompt import IGNORED
 from denoise_code.training.encoding import HeldOutLabels
 
@@ -17,7 +17,7 @@ class HeldOutScores(NamedTuple):
 
 def score_held_out(logits, labels: HeldOutLabels, with_likelihood: bool) -> HeldOutScores:
     """Scores (B, n) of a batch from its logits (B, K + 1, V); likelihoods need labels on all tokens."""
-    first_token = first_token_scores(logits, labels.answer_length, labels.candidates)
+    first_token = first_token_log_probs(logits, labels.answer_length, labels.candidates)
     if not with_likelihood:
         return HeldOutScores(first_token)
     return HeldOutScores(first_token, title_log_likelihoods(logits, labels.labels, labels.title_starts, labels.title_ends))

@@ -13,7 +13,7 @@ class ExampleOptions:
     sample: int  # windows to train on
     eval_sample: int  # held-out windows
     plant: str  # "uniform" or "popularity": how the planted items of trained windows are drawn
-    manual_noise: float | None  # probability with which each item is planted; None: one item a window
+    planting_rate: float | None  # probability with which each item is planted; None: one item a window
     loss_on: str  # "answer", "all" or "unplanted": the tokens that carry loss
     cutoff_len: int  # tokens of the longest text
 

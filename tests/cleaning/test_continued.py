@@ -61,8 +61,8 @@ def test_new_records_stand_between_the_old_ones_of_their_users():
     assert set(data.interactions.users.tolist()) == {0, 2}
     old = continued.old
     assert old.interactions.users.tolist() == [0, 0, 0, 1, 1] and old.n_items == 5
-    assert continued.prepared.halves.shape == (2, 3) and len(continued.old_halves) == 2
-    assert (continued.old_halves == old.interactions.halves(["ann", "bob"])[0]).all()
+    assert continued.prepared.halves.shape == (2, 3) and len(continued.old_halving) == 2
+    assert (continued.old_halving == old.interactions.halves(["ann", "bob"])[0]).all()
 
 
 def test_times_of_more_digits():

@@ -38,7 +38,7 @@ def some_evidence():
         "noise_share": 0.07,
     }
     return StoredEvidence(
-        windows=np.array([[-1, 0, 1], [2, 3, 4]]),
+        interaction_of_cell=np.array([[-1, 0, 1], [2, 3, 4]]),
         users=np.array([0, 0, 1, 1, 1]),
         places=np.array([4, 5, 0, 1, 2]),
         train={"collaborative": r, "fused": 2 * r},
@@ -53,7 +53,7 @@ def test_round_trip(tmp_path):
     before = some_evidence()
     write_evidence(tmp_path, before)
     after = read_evidence(tmp_path)
-    for name in ("windows", "users", "places", "train_replacements"):
+    for name in ("interaction_of_cell", "users", "places", "train_replacements"):
         assert getattr(after, name).dtype == np.int32 and (getattr(after, name) == getattr(before, name)).all()
     assert after.kinds == ["collaborative", "fused"] and after.noise_share == 0.07 and after.record == before.record
     for kind in after.kinds:

@@ -162,6 +162,28 @@ def test_every_kind_finds_noise_and_means_it(learned):
     assert len(evidence.kinds["fused"].columns) == 7
 
 
+class OfTheLogAlone(Collaborative):
+    """A kind that judges what stands in the log, and no other window that it is given."""
+
+    def of_windows(self, users, items):
+        return None
+
+    def of_histories(self, data, file):
+        return super().of_windows(data.evaluated[file].users, data.evaluated[file].histories)
+
+
+@pytest.mark.usefixtures("quick_evidence")
+def test_a_kind_that_judges_no_single_windows_is_named(capsys):
+    """It takes the regression for histories from `fused`, and that is said."""
+    data = grouped_data()
+    counts = count(data.interactions, data.n_items, data.train.shape[1])
+    kinds = {"collaborative": Collaborative(counts), "of the log": OfTheLogAlone(counts)}
+    evidence = fit.learn_evidence(data, kinds, counts, nothing_unseen(data.n_items)).kinds
+    assert "of the log: no features of single windows, so fused judges histories as it judges" in capsys.readouterr().out
+    assert evidence["fused"].in_histories is evidence["fused"].log_ratio
+    assert evidence["collaborative"].in_histories is not evidence["collaborative"].log_ratio
+
+
 def test_no_target_and_no_truth_reaches_evidence(learned):
     """Byte for byte, whatever the targets of valid and test rows, the masks and the items before noise are."""
     data, evidence = learned
@@ -176,7 +198,7 @@ def test_no_target_and_no_truth_reaches_evidence(learned):
             assert kind.share_bound == again.kinds[name].share_bound
 
 
-def test_scores_of_a_language_model_are_a_kind(monkeypatch):
+def test_scores_of_a_language_model_are_a_kind(monkeypatch, capsys):
     """They are fitted on what the model read alone, and `fused` with them; the rest on our own planted ones."""
     monkeypatch.setattr(fit, "PLANTED_TO_FIT", 1500)
     monkeypatch.setattr(fit, "PLANTED_TO_BOUND", 1500)
@@ -192,6 +214,7 @@ def test_scores_of_a_language_model_are_a_kind(monkeypatch):
     scores = fit.GivenScores(train, {"test": in_test}, planted, rng.normal(1.0, 1, 600))
     evidence = evidence_by_co_occurrence(data, scores)
     assert list(evidence.kinds) == ["collaborative", "llm", "fused"]
+    assert "no features of single windows" not in capsys.readouterr().out  # `fused` takes its r, not its features
     kind = evidence.kinds["llm"]
     order = np.argsort(train[~np.isnan(train)])
     assert (np.diff(kind.train[~np.isnan(train)][order]) >= 0).mean() > 0.9  # higher log-odds, higher r

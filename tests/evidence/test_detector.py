@@ -158,7 +158,7 @@ def test_a_user_is_judged_by_what_others_taught():
     windows, users = windows_of(5, users=4), np.arange(40)
     for quarter in range(4):
         user = users[quarters == quarter][:1].repeat(len(windows))
-        is_same = before.read_windows(user, windows).tobytes() == after.read_windows(user, windows).tobytes()
+        is_same = before.features_of_windows(user, windows).tobytes() == after.features_of_windows(user, windows).tobytes()
         assert is_same == (quarter == 0), quarter
     assert before.columns == ("marked by the detector",)
 
@@ -169,7 +169,7 @@ def test_the_log_odds_are_the_mean_of_two_detectors():
     kind = detector_kind(detectors, np.array([[0, 1], [1, 1]]))
     single = [[planted_log_odds(detector, windows) for detector in of_halving] for of_halving in detectors]
     for user, expected in ((0, (single[0][0] + single[1][1]) / 2), (1, (single[0][1] + single[1][1]) / 2)):
-        assert kind.read_windows(np.full(len(windows), user), windows)[..., 0] == pytest.approx(expected, abs=1e-6)
+        assert kind.features_of_windows(np.full(len(windows), user), windows)[..., 0] == pytest.approx(expected, abs=1e-6)
 
 
 def test_halves_are_by_the_keys_of_the_log():
@@ -179,5 +179,5 @@ def test_halves_are_by_the_keys_of_the_log():
     user = np.flatnonzero((by_names != by_keys).any(0))[:1]
     windows = windows_of(5, users=1)
     kinds = [kind_of(data, None, user_keys) for user_keys in (None, keys)]
-    said = [kind.read_windows(user.repeat(len(windows)), windows).tobytes() for kind in kinds]
+    said = [kind.features_of_windows(user.repeat(len(windows)), windows).tobytes() for kind in kinds]
     assert said[0] != said[1]

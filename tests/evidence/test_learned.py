@@ -7,7 +7,7 @@ from made_up_logs import N_ITEMS, grouped_data, nothing_unseen, title_vectors
 from denoise_code.common.errors import InputError
 from denoise_code.evidence import cooccurrence, fit
 from denoise_code.evidence.detection import auc
-from denoise_code.evidence.learned import Learned, judge, learn_models, load_learned, save_learned
+from denoise_code.evidence.learned import Learned, apply_learned, learn_models, load_learned, save_learned
 
 pytestmark = pytest.mark.usefixtures("quick_evidence")
 
@@ -26,7 +26,7 @@ def test_the_same_log_is_judged_the_same_from_the_file(tmp_path, vectors):
     evidence, learned, counts = learn(data, vectors)
     save_learned(tmp_path / "learned.safetensors", learned)
     restored = load_learned(tmp_path / "learned.safetensors")
-    again = judge(data, restored, counts, vectors, data.interactions.halves())
+    again = apply_learned(data, restored, counts, vectors, data.interactions.halves())
     kinds = ["collaborative", *([] if vectors is None else ["semantic"]), "detector", "fused"]
     assert list(evidence.kinds) == list(again) == kinds
     for kind, result in evidence.kinds.items():
@@ -37,7 +37,7 @@ def test_noise_of_another_log_is_found_by_what_was_learned_here():
     """Another log of users with the same names and wants; its items are counted in the log that was learned from."""
     evidence, learned, counts = learn(grouped_data(0), title_vectors())
     other = grouped_data(1)
-    r = judge(other, learned, counts, title_vectors(), other.interactions.halves())
+    r = apply_learned(other, learned, counts, title_vectors(), other.interactions.halves())
     in_train = other.interactions.in_train
     truth = (other.interactions.masks == 1)[in_train]
     assert not np.isnan(r["fused"][in_train]).any() and np.isnan(r["fused"][~in_train]).all()
@@ -68,5 +68,5 @@ def test_the_catalogue_may_go_on():
     _, learned, counts = learn(data, title_vectors())
     more = np.concatenate([title_vectors(), title_vectors()[1:9]])
     counts = cooccurrence.count(data.interactions, N_ITEMS + 8, data.train.shape[1])
-    r = judge(data, learned, counts, more, data.interactions.halves())
+    r = apply_learned(data, learned, counts, more, data.interactions.halves())
     assert np.isfinite(r["fused"][data.interactions.in_train]).all()

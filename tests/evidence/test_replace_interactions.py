@@ -39,8 +39,8 @@ def test_what_a_replacement_is_chosen_by(seed):
         for other in sorted({other for window in holding for other in window} - {row}):
             share = sum(other in window for window in holding) / len(holding)
             expected.append((int(data.interactions.items[other]), round(share, 5), round(1 - noise[other], 5)))
-        found = zip(context.others[number].tolist(), context.shares[number].tolist(), context.clean[number].tolist())
-        found = sorted((item, round(share, 5), round(clean, 5)) for item, share, clean in found if item)
+        found = zip(context.others[number].tolist(), context.shares[number].tolist(), context.trust[number].tolist())
+        found = sorted((item, round(share, 5), round(trust, 5)) for item, share, trust in found if item)
         assert np.array(found) == pytest.approx(np.array(sorted(expected)), abs=1e-4)
         held = {int(data.interactions.items[other]) for window in holding for other in window}
         assert set(context.banned[number].tolist()) - {0} == held
@@ -49,7 +49,7 @@ def test_what_a_replacement_is_chosen_by(seed):
 def test_the_context_of_a_history_is_the_history():
     histories, noise = np.array([[0, 3, 4, 5]]), np.array([[np.nan, 0.5, 0.25, 0]])
     context = context_of_histories(np.array([7]), histories, noise, np.array([0, 0]), np.array([1, 3]))
-    assert [sorted(zip(*pair)) for pair in zip(context.others.tolist(), context.clean.tolist())] == [
+    assert [sorted(zip(*pair)) for pair in zip(context.others.tolist(), context.trust.tolist())] == [
         [(0, 0), (4, 0.75), (5, 1)],
         [(0, 0), (3, 0.5), (4, 0.75)],
     ]
@@ -61,23 +61,23 @@ def slow_scores(ranker, context, number):
     counts, user = ranker.counts, context.users[number]
     scores = {}
     others = [
-        (item, share, clean)
-        for item, share, clean in zip(*(part[number] for part in (context.others, context.shares, context.clean)))
+        (item, share, trust)
+        for item, share, trust in zip(*(part[number] for part in (context.others, context.shares, context.trust)))
         if item
     ]
     for item in range(1, counts.n_items + 1):
         single = counts.items_of_others(np.array([user]), np.array([item]))[0]
         lift = 0.0
-        for other, share, clean in others:
+        for other, share, trust in others:
             cells = np.array([item, other])
-            lift += share * clean * counts.lift(np.array([user, user]), cells, np.array([0]), np.array([1]))[0]
+            lift += share * trust * counts.lift(np.array([user, user]), cells, np.array([0]), np.array([1]))[0]
         features = [lift, np.log1p(single)]
         if ranker.vectors is not None:
             table = ranker.vectors.astype(np.float32)
             cosines = [table[item] @ table[other] for other, _, _ in others]
-            weights = [share * clean for _, share, clean in others]
+            weights = [share * trust for _, share, trust in others]
             features += [
-                max(cosine * clean for cosine, (_, _, clean) in zip(cosines, others)),
+                max(cosine * trust for cosine, (_, _, trust) in zip(cosines, others)),
                 np.dot(cosines, weights) / sum(weights),
             ]
         scores[item] = float(np.dot(features, ranker.weights))

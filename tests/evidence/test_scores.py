@@ -8,7 +8,7 @@ from conftest import CARS, FRUIT
 from denoise_code.data_set.planting import draw_planted, noise_pools
 from denoise_code.evidence.detection import measure, planted_detection
 from denoise_code.language_model.loading import load_tokenizer
-from denoise_code.language_model.noise_scores import first_token_scores, title_log_likelihoods
+from denoise_code.language_model.noise_scores import first_token_log_probs, title_log_likelihoods
 from denoise_code.language_model.prompt import IGNORED, Prompt
 from denoise_code.training.encoding import FOR_METRICS, Collator, encode
 from denoise_code.training.examples import Example
@@ -30,7 +30,7 @@ def test_batched_loss_equals_single_loss(tiny_models, kind, loss_on):
     assert batch["labels"].shape[1] == batch["logits_to_keep"] < 40 or loss_on == "all"
     out = model(**batch)
     total, count = 0.0, 0
-    scores = first_token_scores(out.logits, extra["answer_length"], extra["candidates"])
+    scores = first_token_log_probs(out.logits, extra["answer_length"], extra["candidates"])
     for row, score in zip(rows, scores):
         logits = model(input_ids=torch.tensor([row["input_ids"]])).logits[0].log_softmax(-1)
         labels = torch.tensor(row["labels"])[1:]

@@ -31,7 +31,7 @@ def test_chao_by_hand():
     missing = 4 * 3 / (2 * 3) - 1
     assert unseen.originals.tolist() == [1, 2, 3, 4] and unseen.share == pytest.approx(missing / (missing + 8))
     assert unseen.n_items_and_stand_ins == 12
-    assert unseen.without_stand_ins(np.array([[1, 8], [9, 12]])).tolist() == [[1, 8], [1, 4]]
+    assert unseen.originals_of(np.array([[1, 8], [9, 12]])).tolist() == [[1, 8], [1, 4]]
     assert unseen.with_stand_ins(np.arange(9) * 10).tolist() == [0, 10, 20, 30, 40, 50, 60, 70, 80, 10, 20, 30, 40]
 
 
@@ -74,9 +74,9 @@ def test_a_stand_in_stands_in_no_window_of_its_original():
     users, histories, _, in_histories = plant_in_histories(data, unseen, 200, np.random.default_rng(0))
     assert (planted.items > 8).any() and (in_histories > 8).any()
     held = [set(data.interactions.items[data.interactions.users == user].tolist()) for user in range(3)]
-    for row, item in zip(planted.rows.tolist(), unseen.without_stand_ins(planted.items).tolist()):
+    for row, item in zip(planted.rows.tolist(), unseen.originals_of(planted.items).tolist()):
         assert item not in held[data.interactions.users[row]]
-    for history, item in zip(histories.tolist(), unseen.without_stand_ins(in_histories).tolist()):
+    for history, item in zip(histories.tolist(), unseen.originals_of(in_histories).tolist()):
         assert item not in history
     of_planted = Collaborative(counts).of_interactions(data, planted)[1]
     assert (of_planted[planted.items > 8][:, [0, 2]] == 0).all()  # nobody has it, nor with anything

@@ -195,7 +195,7 @@ def test_hiding_one_title_of_ten_is_refused(tiny_adapters, monkeypatch, kind, hi
     titles = Titles(load_adapter_tokenizer(adapter), Prompt(), TITLES)
     model = load_model(adapter, base_model, ModelOptions(adapter, base_model, "float32", load_in_8bit=False))
     model.get_output_embeddings().register_forward_hook(lambda module, inputs, logits: logits / 10)
-    scorer = Scorer(model, titles, is_causal=False, load_in_8bit=False, tokens=Counter())
+    scorer = Scorer(model, titles, by_likelihood=False, load_in_8bit=False, tokens=Counter())
     windows = [tuple(range(1, 11)), tuple(range(20, 26))]
     scorer.begin(windows)
 

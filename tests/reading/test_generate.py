@@ -36,7 +36,7 @@ def test_min_percentile_leaves_out_what_no_threshold_uses(tiny_adapters, data, t
     a, b = pd.read_csv(everything / "train.csv"), pd.read_csv(some / "train.csv")
     pilot = json.loads((some / "run.json").read_text())["parts"]["train"]["pilot"]
     probs = np.concatenate(a.noise_prob.map(json.loads).tolist())
-    assert pilot["works"] == 9 and 0.05 < (probs > pilot["threshold"]).mean() < 0.4  # 0.2 were it not of nine of ninety rows
+    assert pilot["stretches"] == 9 and 0.05 < (probs > pilot["threshold"]).mean() < 0.4  # 0.2 were it not of nine of ninety rows
     for x, y in zip(a.itertuples(), b.itertuples()):
         kept = sum(prob > pilot["threshold"] for prob in json.loads(x.noise_items_prob))
         assert x.noise_prob == y.noise_prob and len(json.loads(y.noise_items)) == kept

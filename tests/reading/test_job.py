@@ -154,7 +154,7 @@ def test_a_folder_that_names_former_options_is_the_same_job(tmp_path):
 
 
 def test_batches_hold_whole_stretches_and_are_dealt_by_cost():
-    texts = [Text((1,) * n, start=0, n_history=0, window=4) for n in (4, 9, 2, 4, 17)]
+    texts = [Text((1,) * n, start=0, n_only_read=0, window=4) for n in (4, 9, 2, 4, 17)]
     stretches = [Stretch([], [text], [], 4) for text in texts]
     assert make_batches(stretches, [40, 90, 20, 40, 170], 3) == [[4], [1], [0, 3, 2]]  # 5, 3, and 1 + 1 + 1 windows' worth
     hands = deal([5, 90, 30, 40, 25, 1], 2)
@@ -191,7 +191,7 @@ def test_a_pilot_reads_a_tenth_of_the_tokens(tiny_adapters, data, tmp_path, unit
         assert whole < scored_tokens(one) == scored_tokens(ranks / DENOISED) < 1.13 * whole
         assert csvs(one) == csvs(ranks / DENOISED)
         pilot, of_ranks = (written["parts"][part]["pilot"] for written in both)
-        assert pilot == of_ranks and pilot["works"] == (8 if unit else 9) and pilot["positions"] > 9
+        assert pilot == of_ranks and pilot["stretches"] == (8 if unit else 9) and pilot["positions"] > 9
 
 
 def test_the_threshold_of_a_pilot_is_kept_with_the_job(tiny_adapters, data, tmp_path):

@@ -144,7 +144,7 @@ def test_texts_by_hand():
     assert [stretch.text_number(place) for place in range(11)] == [0, 0, 0, 0, 1, 1, 2, 2, 3, 4, 5]
     (stretch,) = plan_interactions(splits, causal=True, least_history=0.5, windows_a_causal_text=2)
     first, second = stretch.texts
-    assert second == Text(tuple(log[6:11]), start=6, n_history=2, window=4)
+    assert second == Text(tuple(log[6:11]), start=6, n_only_read=2, window=4)
     assert places(stretch) == [(0, 0, 8), (6, 8, 11)] and first.size + second.size == 4
     near = stretch.items_not_to_suggest
     assert near(8) == frozenset(log[5:9]) and near(9) == frozenset(log[6:10]) and near(1) == frozenset(log[:5])
@@ -157,7 +157,7 @@ def test_parts_of_the_job(tmp_path):
     splits["planted"] = (pd.DataFrame({"user_id": ["u"], "train_row": [0]}), [Window(0, (1, 9, 3))])
     by_window = plan_parts(splits, by_interaction=False, causal=False, data_set=tmp_path)
     assert list(by_window) == ["train", "test_5000", "planted"]
-    assert [(text.items, text.n_history) for s in by_window["test_5000"] for text in s.texts] == [((2, 3), 0)]
+    assert [(text.items, text.n_only_read) for s in by_window["test_5000"] for text in s.texts] == [((2, 3), 0)]
     by_interaction = plan_parts(splits, by_interaction=True, causal=False, data_set=tmp_path)
     assert list(by_interaction) == ["interactions", "planted"]
     assert [[i.item for i in s.interactions] for s in by_interaction["interactions"]] == [[1, 2, 3]]
@@ -203,7 +203,7 @@ def test_planted_rows_have_the_history_of_their_place():
         assert planted_histories(planted, told) == [(1, 2, 3), (), (15, 16), (15, 16, 17), ()]
     (stretch,) = plan_rows("planted", [Window(0, (40, 5, 6, 7))], [(1, 2, 3)])
     assert stretch.rows == [PlacedRow("planted", 0, start=3, length=4)] and stretch.window == 4
-    assert stretch.texts == [Text((1, 2, 3, 40, 5, 6, 7), start=0, n_history=3, window=4)]  # its history is read, not scored
+    assert stretch.texts == [Text((1, 2, 3, 40, 5, 6, 7), start=0, n_only_read=3, window=4)]  # its history is read, not scored
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ import train_denoise_model as train
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue
 from denoise_code.data_set.held_out import split_rows
 from denoise_code.language_model.loading import load_base_model, load_tokenizer
-from denoise_code.language_model.noise_scores import first_token_scores
+from denoise_code.language_model.noise_scores import first_token_log_probs
 from denoise_code.language_model.prompt import Prompt
 from denoise_code.training import trainer
 from denoise_code.training.encoding import FOR_METRICS, Collator, encode
@@ -52,7 +52,7 @@ def untrained_auc(folder, model):
     extra = {key: batch.pop(key) for key in FOR_METRICS}
     with torch.no_grad():
         logits = AutoModelForCausalLM.from_pretrained(model)(**batch).logits
-    scores = first_token_scores(logits, extra["answer_length"], extra["candidates"])
+    scores = first_token_log_probs(logits, extra["answer_length"], extra["candidates"])
     return detection_metrics(scores.numpy(), extra["planted"].numpy(), extra["popular"].numpy())["auc"]
 
 
