@@ -18,7 +18,8 @@ from denoise_code.evidence.unseen_items import UnseenItems
 
 MOST_DRAWS = 1000  # before planting gives up
 BINS = 40  # of scores, as many planted ones in each
-KEEP_ORDER = 1e-3  # a small slope, so that r still ranks interactions within one bin
+KEEP_ORDER = 1e-3  # a small slope, so that r still ranks interactions within one bin, and beyond the usual range of a feature
+UNUSUAL = 0.02  # the share of a feature's values, at either end, that count hardly more than the value where this end begins
 THRESHOLDS = 100  # among which the bound looks for the best
 CHOOSING_CONFIDENCE = 0.9999  # in choosing the threshold; with less, chance among the few highest values would choose it
 
@@ -104,10 +105,13 @@ def items_as_popular(counts: Cooccurrence, size: int, rng: np.random.Generator) 
 class LogRatio:
     """r = log(f_planted / f_log) of a score: offset + weights times terms, `polynomial_terms` of features in units of their deviation.
 
-    mean, deviation (F,) of the features; weights (T,) of standardised terms, term_deviation (T,). scores, ratios (B,)
-    ascending: knots of a monotone curve from the regression's sum to the ratio that was counted there, see `counted_ratios`.
+    low, high (F,): the usual range of the features, see `within_range`; mean, deviation (F,) of these then; weights (T,) of standardised
+    terms, term_deviation (T,). scores, ratios (B,) ascending: knots of a monotone curve from the regression's sum to the ratio that was
+    counted there, see `counted_ratios`.
     """
 
+    low: np.ndarray
+    high: np.ndarray
     mean: np.ndarray
     deviation: np.ndarray
     weights: np.ndarray
@@ -121,10 +125,21 @@ class LogRatio:
         shape, result = features.shape[:-1], np.empty(int(np.prod(features.shape[:-1])), dtype=np.float32)
         flat = features.reshape(-1, features.shape[-1])
         for rows in row_chunks(len(flat), 3 * 8 * len(self.weights)):
-            terms = polynomial_terms((flat[rows].astype(np.float64) - self.mean) / self.deviation)
+            usual = within_range(flat[rows].astype(np.float64), self.low, self.high)
+            terms = polynomial_terms((usual - self.mean) / self.deviation)
             score = terms @ (self.weights / self.term_deviation) + self.offset
             result[rows] = np.interp(score, self.scores, self.ratios) + KEEP_ORDER * score
         return result.reshape(shape)
+
+
+def within_range(features: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Features (N, F) of which what lies beyond low or high (F,) is nearly taken off; NaN stays.
+
+    Products of features grow fast where nothing was fitted: three bestsellers of a new user had P(noise) 1 by all evidence, by each kind
+    at most 0.02. Average precision in histories is 0.008 to 0.02 higher so (MovieLens, Toy and Movie log).
+    """
+    usual = np.clip(features, low, high)
+    return usual + KEEP_ORDER * (features - usual)
 
 
 def polynomial_terms(features: np.ndarray) -> np.ndarray:
@@ -150,6 +165,8 @@ def fit_log_ratio(of_planted: np.ndarray, of_log: np.ndarray) -> LogRatio:
 
     x = np.concatenate([of_planted, of_log]).astype(np.float64)
     planted = np.arange(len(x)) < len(of_planted)
+    low, high = np.quantile(x, [UNUSUAL, 1 - UNUSUAL], axis=0)
+    x = within_range(x, low, high)
     mean, deviation = x.mean(0), np.maximum(x.std(0), 1e-9)
     terms = polynomial_terms((x - mean) / deviation)
     term_mean, term_deviation = terms.mean(0), np.maximum(terms.std(0), 1e-9)
@@ -159,7 +176,7 @@ def fit_log_ratio(of_planted: np.ndarray, of_log: np.ndarray) -> LogRatio:
     weights = regression.coef_.ravel()
     offset = regression.intercept_[0] - weights @ (term_mean / term_deviation) + np.log(len(of_log) / len(of_planted))
     scores = terms @ (weights / term_deviation) + offset
-    return LogRatio(mean, deviation, weights, term_deviation, float(offset), *counted_ratios(scores, planted))
+    return LogRatio(low, high, mean, deviation, weights, term_deviation, float(offset), *counted_ratios(scores, planted))
 
 
 def counted_ratios(scores: np.ndarray, planted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -223,3 +223,19 @@ def test_scores_of_a_language_model_are_a_kind(monkeypatch, capsys):
     assert np.isnan(kind.planted[:n_own]).all() and not np.isnan(kind.planted[n_own:]).any()
     without = evidence_by_co_occurrence(data)
     assert without.kinds["collaborative"].train.tobytes() == evidence.kinds["collaborative"].train.tobytes()
+
+
+def test_what_is_far_out_is_judged_as_the_end_of_the_usual_range():
+    """Planted ones have a wider second feature. Its square must not decide far out, where there is nearly nothing to fit it on."""
+    rng = np.random.default_rng(0)
+    planted, log = (
+        np.column_stack([rng.normal(mean, 1, 4000), rng.normal(0, width, 4000)]) for mean, width in ((1, 1.5), (0, 1))
+    )
+    log[:40, 1] += 8
+    ratio = fit_log_ratio(planted, log)
+    assert ratio.high[1] == pytest.approx(np.quantile(np.r_[planted, log][:, 1], 0.98))
+    first = np.array([-1.0, 0.0, 1.0, 2.0])
+    at_the_end, far_out = (ratio.of(np.column_stack([first, np.full(4, second)])) for second in (3.5, 30.0))
+    assert far_out == pytest.approx(at_the_end, abs=0.25)
+    beyond = ratio.of(np.array([[6.0, 1.0], [7.0, 1.0]]))
+    assert 0 < beyond[1] - beyond[0] < 0.1  # hardly more suspicious, but in order

@@ -57,8 +57,8 @@ def test_a_file_that_is_not_ours_is_one_line(tmp_path):
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="cannot be read"):
         load_learned(path)
-    path.write_bytes(whole.replace(rb"\"version\": 2", rb"\"version\": 1"))
-    with pytest.raises(InputError, match="of version 1, this code reads 2"):
+    path.write_bytes(whole.replace(rb"\"version\": 3", rb"\"version\": 2"))
+    with pytest.raises(InputError, match="of version 2, this code reads 3"):
         load_learned(path)
 
 
