@@ -25,10 +25,15 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the root, where denoise_code lies
 
 from denoise_code.common.errors import Parser, input_errors
+from denoise_code.common.files import read_json
 from denoise_code.common.options import at_least, ranged, share
 from denoise_code.data_set.log.csv_source import add_table_options, check_table_options
 
 THRESHOLD = 0.5
+HOW_A_TABLE_IS_READ = (
+    *("separator", "encoding", "quoting", "no_header", "in_order"),
+    *("user_column", "item_column", "time_column", "title_column"),
+)
 WITHOUT_LIKE = {
     "window": 11,
     "noise_share": None,
@@ -58,9 +63,23 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--base_model", help="language model that reads titles (default: SmolLM2-135M-Instruct, which reads English)")
     add("--seed", type=at_least(0), help="seed of all that is drawn (default: 0)")
     args = parser.parse_args(argv)
+    if args.like is not None:
+        read_as_before(parser, args)
     check_table_options(parser, args)
     check_args(parser, args)
     return args
+
+
+def read_as_before(parser: Parser, args: argparse.Namespace) -> None:
+    """What says how a table is read, and is not given, is as it was for the log in --like."""
+    try:
+        before = read_json(args.like / "run.json").get("options", {})
+    except (OSError, ValueError):
+        return  # the folder is refused later
+    names = [name for name in HOW_A_TABLE_IS_READ if name != "time_column" or not args.in_order]
+    for name in names:
+        if getattr(args, name) == parser.get_default(name) and name in before:
+            setattr(args, name, before[name])
 
 
 def check_args(parser: Parser, args: argparse.Namespace) -> None:
@@ -207,7 +226,7 @@ def run_of(args: argparse.Namespace, command: str, judge, log_file, prepared, ed
 
 def say_what_came_out(folder: Path, report) -> None:
     """The figures that a person acts on."""
-    from denoise_code.cleaning.report import describe_rule, verdict
+    from denoise_code.cleaning.report import describe_rule, items_of_one_user, verdict
 
     n_judged = report.n_records - report.status_counts["too_short"]
     print(
@@ -223,7 +242,7 @@ def say_what_came_out(folder: Path, report) -> None:
         print(
             f"self-test: {test.found:.0%} of {test.n_planted:,} planted interactions are flagged, {test.lost:.1%} of the others{right}"
         )
-    print(verdict(test)[1])
+    print("\n".join([verdict(test)[1], *items_of_one_user(report)]))
     print(f"wrote {folder}: scored.csv, cleaned.csv, edits.csv, report.html")
 
 

@@ -119,6 +119,10 @@ def open_judge_like(folder: Path, like: Path, in_order: bool) -> JudgeLike:
     run = read_json(like / RUN)
     if "fingerprints" not in run or "settings" not in run:
         raise InputError(f"--like {like}: its {RUN} is of another kind; expected the folder of a log that ./denoise.sh cleaned")
+    if first := run["options"].get("like"):
+        raise InputError(
+            f"--like {like}: was itself made with --like {first}; name that folder, or add the lines to its log and clean it"
+        )
     if folder.resolve() == like.resolve():
         raise InputError(f"--like {like}: --out names the same folder")
     for name in (*LOG_FILES, LEARNED):

@@ -190,6 +190,11 @@ def verdict(test: SelfTest | None) -> tuple[str, str]:
             "Read each line before you leave it out. In the self-test most of what is flagged was not planted, but the order says "
             "where to look first."
         )
+    if test.right_interval and test.right_interval[0] < 0.5:
+        return "", (
+            "Read each line before you leave it out. In the self-test so few lines are flagged that most of them may be wrong, but the "
+            "order says where to look first."
+        )
     if test.found < 0.5:
         return "good", (
             "The flags are worth trusting, but they are not all. In the self-test most of what is flagged is noise, and most of the "
@@ -236,7 +241,7 @@ def when_not_to_trust(report: CleaningReport) -> str:
         "Noise that belongs together is not found: what somebody else bought over weeks looks like a taste.",
         "An interest that no other user shares looks like noise. Whether it is, only the user knows.",
         *compare_rarity(report.rarity),
-        *items_of_one_user(report.rarity),
+        *items_of_one_user(report),
     ]
     points = "".join(f"<li>{html.escape(limit)}</li>" for limit in limits)
     return f"<h2>When not to trust it</h2><ul>{points}</ul>"
@@ -257,13 +262,22 @@ def compare_rarity(rows: list[RarityRow]) -> list[str]:
     ]
 
 
-def items_of_one_user(rows: list[RarityRow]) -> list[str]:
-    """How much of the log has an item that no other user has."""
-    alone = sum(row.n_lines for row in rows if row.most_users == 1)
+def items_of_one_user(report: CleaningReport) -> list[str]:
+    """How much of the log, and of what is flagged, has an item that no other user has; nothing where there is none."""
+    alone = sum(row.n_lines for row in report.rarity if row.most_users == 1)
     if not alone:
         return []
-    share = percent(alone / sum(row.n_lines for row in rows))
-    return [f"{share} of the judged lines have an item that nobody else has. What belongs there only titles can tell."]
+    flagged_alone, flagged = (
+        sum(row.n_flagged for row in report.rarity if row.most_users == 1 or every) for every in (False, True)
+    )
+    share = percent(alone / sum(row.n_lines for row in report.rarity))
+    of_flagged = f"{flagged_alone:,} of the {flagged:,} flagged ones" if flagged else "none of the flagged ones"
+    reads_titles = any(row.kind == "semantic" for row in report.evidence)
+    unread = "" if reads_titles else ", and titles were not read"
+    return [
+        f"{share} of the judged lines have an item that nobody else has, and so have {of_flagged}. Whether such an item belongs only its "
+        f"title can tell{unread}."
+    ]
 
 
 def describe_users(row: RarityRow) -> str:

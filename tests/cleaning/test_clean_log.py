@@ -306,6 +306,24 @@ def test_lines_are_judged_between_old_and_new_ones(old_and_new, tmp_path):
     )  # its windows are other ones
 
 
+def test_new_lines_are_read_as_the_old_log_was(old_and_new, capsys):
+    """The names of columns and what separates them need not be said again."""
+    old, new = old_and_new
+    named = {"user": "who", "item": "what", "timestamp": "when", "title": "name"}
+    for path in (old, new):
+        pd.read_csv(path).rename(columns=named).to_csv(path, sep=";", index=False)
+    columns = "--separator ; --user_column who --item_column what --time_column when --title_column name".split()
+    run(old, "--language_model", "none", *columns)
+    run(new, "--like", old.with_name("old_cleaned"))
+    assert len((new.with_name("new_cleaned") / "scored.csv").read_text().splitlines()) == len(new.read_text().splitlines())
+    with pytest.raises(SystemExit):  # what is said is taken
+        run(new, "--like", old.with_name("old_cleaned"), "--user_column", "customer")
+    assert "customer" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(old, "--like", new.with_name("new_cleaned"))
+    assert "was itself made with --like" in capsys.readouterr().err
+
+
 def test_a_line_that_the_old_log_has_is_refused(old_and_new, capsys):
     old, new = old_and_new
     run(old, "--language_model", "none")

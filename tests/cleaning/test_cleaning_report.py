@@ -126,9 +126,21 @@ def test_a_self_test_of_few_lines_says_nothing():
 
 
 def test_items_that_nobody_else_has(tmp_path):
-    rows = [RarityRow(1, 1, 600, 2, 0.01), RarityRow(2, 4, 300, 100, 0.3), RarityRow(5, None, 100, 1, 0.05)]
-    assert "60% of the judged lines have an item that nobody else has" in texts(written(tmp_path, replace(REPORT, rarity=rows)))
+    rows = [RarityRow(1, 1, 600, 40, 0.01), RarityRow(2, 4, 300, 10, 0.3), RarityRow(5, None, 100, 1, 0.05)]
+    untitled = texts(written(tmp_path, replace(REPORT, rarity=rows, evidence=[EvidenceRow("collaborative", 0.3, 0.7)])))
+    assert "60% of the judged lines have an item that nobody else has, and so have 40 of the 51 flagged ones" in untitled
+    assert "only its title can tell, and titles were not read" in untitled
+    titled = texts(written(tmp_path, replace(REPORT, rarity=rows, evidence=[EvidenceRow("semantic", 0.3, 0.7)])))
+    assert "only its title can tell." in titled
     assert "nobody else has" not in texts(written(tmp_path, replace(REPORT, rarity=rows[1:])))
+
+
+def test_flags_of_which_half_may_be_wrong_by_chance_are_not_trusted():
+    """18 of 35 flagged ones were planted: the interval goes down to a third."""
+    few = SelfTest(600, 18, 5_400, 17, (0.02, 0.05), (0.001, 0.005), (0.35, 0.67))
+    assert verdict(few)[0] == "" and "most of them may be wrong" in verdict(few)[1]
+    many = replace(few, n_planted_flagged=180, n_others_flagged=60, right_interval=(0.66, 0.83))
+    assert verdict(many)[0] == "good"
 
 
 def test_titles_of_strangers_are_text(tmp_path):
