@@ -271,12 +271,12 @@ def items_of_one_user(report: CleaningReport) -> list[str]:
         sum(row.n_flagged for row in report.rarity if row.most_users == 1 or every) for every in (False, True)
     )
     share = percent(alone / sum(row.n_lines for row in report.rarity))
-    of_flagged = f"{flagged_alone:,} of the {flagged:,} flagged ones" if flagged else "none of the flagged ones"
+    of_flagged = f", and so have {flagged_alone:,} of the {flagged:,} flagged ones" if flagged else ""
     reads_titles = any(row.kind == "semantic" for row in report.evidence)
     unread = "" if reads_titles else ", and titles were not read"
     return [
-        f"{share} of the judged lines have an item that nobody else has, and so have {of_flagged}. Whether such an item belongs only its "
-        f"title can tell{unread}."
+        f"{share} of the judged lines have an item that nobody else has{of_flagged}. Whether such an item belongs only its title can "
+        f"tell{unread}."
     ]
 
 
