@@ -31,6 +31,7 @@ from denoise_code.common.files import write_json
 from denoise_code.common.options import positive, share
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue
 from denoise_code.data_set.folder import files_of_split, output_name
+from denoise_code.data_set.planted_rows import DEFAULT_PLANTED
 from denoise_code.data_set.planting import PLANTED
 from denoise_code.data_set.windows import keep_users, read_scored_windows
 from denoise_code.evidence.options import EvidenceOptions
@@ -82,8 +83,8 @@ def parse_args(argv=None) -> argparse.Namespace:
     add(
         "--planted",
         type=int,
-        default=1000,
-        help="train rows with one planted item each, written as planted.csv; 0: none (default: 1000)",
+        default=DEFAULT_PLANTED,
+        help="train rows with one planted item each, written as planted.csv; 0: none (default: 1000, or as many as there are)",
     )
     add("--base_model", help="language model, the adapter's where there is one (default: that, or the embedded one)")
     add(
@@ -382,9 +383,11 @@ def read_splits(request: Request, catalogue: list[str]) -> dict:
     names = [*rows.denoise_data, *([PLANTED] if rows.planted else [])]
     splits = {}
     for name in names:
-        splits[name] = read_scored_windows(
+        table, windows = read_scored_windows(
             rows.noise_dataset_path, name, catalogue, rows.limit, rows.planted, request.adapter_run
         )
+        if name != PLANTED or windows:  # an adapter may have seen all users
+            splits[name] = table, windows
     if rows.users and splits:
         splits |= keep_users({name: split for name, split in splits.items() if name != PLANTED}, rows.users)
     return splits

@@ -12,17 +12,24 @@ from denoise_code.data_set.held_out import split_rows, split_single_rows
 from denoise_code.data_set.planting import DRAWN, PLANTED_MARK, draw_planted, noise_pools, put_planted
 from denoise_code.data_set.rows import read_windows
 
+DEFAULT_PLANTED = 1000  # where nothing else is asked for, as many as there are up to so many
+
 
 def planted_rows(folder: Path, catalogue: list[str], count: int, adapter_run: dict) -> pd.DataFrame:
     """`count` train rows of users that fine-tuning did not see, one random item put into each, with mask 2 at its place.
 
     adapter_run: run.json of the adapter, {} without one. The items of every other row are drawn by popularity, those of the
-    rest uniformly (column `drawn`). Column `train_row` is the number of the row, counted from 0. Raises InputError where
-    fewer than `count` such rows exist.
+    rest uniformly (column `drawn`). Column `train_row` is the number of the row, counted from 0. Where fewer than `count` such
+    rows exist, DEFAULT_PLANTED gives these, and says so; another count raises InputError.
     """
     path, n_items = find_train_file(folder), len(catalogue) - 1
     table = read_windows(path, n_items)
     unseen = unseen_rows(folder, path, table, adapter_run)  # (n_unseen,) row numbers
+    if count == DEFAULT_PLANTED > len(unseen):
+        print(
+            f"{path}: {len(unseen)} rows are of users that fine-tuning did not see; {len(unseen)} are planted in place of {count}"
+        )
+        count = len(unseen)
     if count > len(unseen):
         raise InputError(
             f"--planted {count}: {path} has {len(unseen)} rows that fine-tuning did not use, nor any other of the same user; "

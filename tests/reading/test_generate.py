@@ -15,7 +15,9 @@ from conftest import DENOISED, FRUIT, ON_THE_CPU, TITLES, TWO_PROCESSES, argumen
 import generate_denoised as generate
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue, read_titles
 from denoise_code.data_set.evidence_files import read_evidence
+from denoise_code.data_set.folder import data_fingerprint
 from denoise_code.data_set.padded_rows import read_split
+from denoise_code.data_set.planted_rows import DEFAULT_PLANTED
 from denoise_code.language_model import loading
 from denoise_code.reading.assembling import NEW_COLUMNS
 from denoise_code.reading.job import describe_job
@@ -236,6 +238,19 @@ def test_folders_of_samples_alone_are_read(data, capsys):
     assert "has no train.csv: reading train_5000.csv" in capsys.readouterr().out
     named = generate.parse_args([*options, "--denoise_data", "train"]).denoise_data
     assert generate.files_to_read(data, named) == ["train"]  # what is asked for by name is not exchanged
+
+
+def test_as_many_rows_are_planted_as_there_are(tiny_adapters, data, tmp_path, capsys):
+    """With the default of --planted; an adapter that saw all users leaves none, and the rows are read all the same."""
+    folder = run(tiny_adapters["llama"], data, "--planted", DEFAULT_PLANTED, "--denoise_data", "test_5000", "--limit", 3)
+    assert len(pd.read_csv(folder / "planted.csv")) == 90 and "90 are planted in place of 1000" in capsys.readouterr().out
+    saw_all = shutil.copytree(tiny_adapters["llama"], tmp_path / "llama_sample90" / "checkpoint-7")
+    record = {"arguments": {"sample": 90, "eval_sample": 0, "seed": 1}, "held_out": "users"}
+    (saw_all / "run.json").write_text(json.dumps(record | {"data_fingerprint": data_fingerprint(data)}))
+    generate.main(arguments(saw_all, data, "--planted", DEFAULT_PLANTED))
+    denoised = data.parent / "Hard_denoise_user0.1_90_7"
+    assert len(pd.read_csv(denoised / "train.csv")) == 90 and not (denoised / "planted.csv").exists()
+    assert "0 are planted in place of 1000" in capsys.readouterr().out
 
 
 def test_bad_rows_and_options(tiny_adapters, data, tmp_path, capsys):
