@@ -212,7 +212,7 @@ def learn_detectors(
     """Detectors [halving][half]: each learned without the users of this half, and judges them.
 
     windows (N, W) items of train rows, 0 where none; halves (2, N): of their users; title_vectors (n_items + 1, D) or None. On a CPU
-    each is learned on one core, as many side by side as PyTorch has threads: a network so small gains nothing from a second core.
+    each is learned on one core, as many side by side as PyTorch has threads.
     """
     others = [halving != half for halving in halves for half in (0, 1)]  # four of (N,) bool: what each learns from
     if torch.cuda.is_available():

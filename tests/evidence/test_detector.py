@@ -181,3 +181,21 @@ def test_halves_are_by_the_keys_of_the_log():
     kinds = [kind_of(data, None, user_keys) for user_keys in (None, keys)]
     said = [kind.features_of_windows(user.repeat(len(windows)), windows).tobytes() for kind in kinds]
     assert said[0] != said[1]
+
+
+def test_detectors_learned_side_by_side_are_those_learned_one_after_another(monkeypatch):
+    windows = windows_of(0, users=40)
+    halves = np.stack([np.resize([0, 1], len(windows)), np.resize([0, 0, 1], len(windows))])
+    arguments = (windows, halves, N_ITEMS, title_vectors(), FEW_STEPS)
+    one_after_another = learn_detectors(*arguments)
+    monkeypatch.setattr(detector, "STEPS_WORTH_A_PROCESS", 0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        side_by_side = learn_detectors(*arguments)
+    finally:
+        torch.set_num_threads(threads)
+    for of_halving, again in zip(one_after_another, side_by_side):
+        for network, other in zip(of_halving, again):
+            assert all(torch.equal(values, other.state_dict()[name]) for name, values in network.state_dict().items())
+            assert torch.equal(network.item_vectors, other.item_vectors)
