@@ -179,8 +179,8 @@ def report_of(args: argparse.Namespace, log_file, prepared, judged, records, edi
     return CleaningReport(
         log=args.log.name,
         n_records=len(records.r),
-        n_users=len(np.unique(prepared.log.users)),
-        n_items=len(np.unique(prepared.log.items)),
+        n_users=len(np.unique(prepared.log.users[prepared.distinct.interaction_of_record])),
+        n_items=len(np.unique(prepared.log.items[prepared.distinct.interaction_of_record])),
         status_counts=records.status_counts(),
         noise_share=judged.noise_share,
         share_bound=judged.interactions.share_bound,
@@ -192,6 +192,7 @@ def report_of(args: argparse.Namespace, log_file, prepared, judged, records, edi
         evidence=evidence_rows(judged.interactions.said),
         drop_share=args.drop,
         is_replaced=args.replace,
+        taught_by=None if args.like is None else str(args.like),
     )
 
 

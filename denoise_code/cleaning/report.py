@@ -94,7 +94,8 @@ class CleaningReport:
     log: name of the log's file. n_records: data lines of it. status_counts {status of scored.csv: lines}. noise_share: what the
     probabilities assume. share_bound: noise at most, holds with `confidence`. threshold: lines above it are flagged;
     drop_share: what --drop asked for, None where the threshold was given. n_flagged: lines flagged. is_replaced: flagged lines
-    have their item exchanged in cleaned.csv; else they are left out. suspects: most suspicious first, up to MOST_SUSPECTS.
+    have their item exchanged in cleaned.csv; else they are left out. taught_by: the folder of --like, which bound and self-test are of;
+    None: the log itself. suspects: most suspicious first, up to MOST_SUSPECTS.
     rarity: rarest items first.
     """
 
@@ -114,6 +115,7 @@ class CleaningReport:
     confidence: float = 0.9
     drop_share: float | None = None
     is_replaced: bool = False
+    taught_by: str | None = None
 
 
 def write_report(path: Path, report: CleaningReport) -> None:
@@ -145,10 +147,11 @@ def headlines(report: CleaningReport) -> list[tuple[str, str]]:
     """(figure, what it is): noise at most, lines flagged, what the self-test says of both kinds of errors."""
     deed = "exchanged" if report.is_replaced else "left out"
     flagged_share = report.n_flagged / max(report.n_records, 1)
+    lines_of_bound = "judged lines" if report.taught_by is None else f"lines of the log in {report.taught_by}"
     figures = [
         (
             f"{percent(report.share_bound)} at most",
-            f"of the judged lines are noise of the kind that is looked for ({report.confidence:.0%} confidence); the probabilities "
+            f"of the {lines_of_bound} are noise of the kind that is looked for ({report.confidence:.0%} confidence); the probabilities "
             f"assume {percent(report.noise_share)} (--noise_share)",
         ),
         (f"{report.n_flagged:,} flagged", f"lines ({percent(flagged_share)}), {describe_rule(report)}; {deed} in cleaned.csv"),
@@ -158,7 +161,7 @@ def headlines(report: CleaningReport) -> list[tuple[str, str]]:
         figures += [
             (
                 f"{percent(test.found)} found",
-                "of the noise that a self-test planted into a copy of this log, at the same threshold",
+                f"of the noise that a self-test planted into a copy of {self_test_log(report)}, at the same threshold",
             ),
             (f"{percent(test.lost)} lost", "of everything else in that copy, flagged with it"),
         ]
@@ -210,15 +213,19 @@ def verdict_box(report: CleaningReport) -> str:
     kind, sentence = verdict(report.self_test)
     parts = [f"<p><b>{html.escape(sentence)}</b></p>"]
     if report.self_test is not None:
-        parts.append(paragraph(describe_self_test(report.self_test)))
+        parts.append(paragraph(describe_self_test(report.self_test, self_test_log(report))))
     return f'<div class="verdict {kind}">{"".join(parts)}</div>'
 
 
-def describe_self_test(test: SelfTest) -> str:
-    """The self-test in words."""
+def self_test_log(report: CleaningReport) -> str:
+    return "this log" if report.taught_by is None else f"the log in {report.taught_by}"
+
+
+def describe_self_test(test: SelfTest, log: str) -> str:
+    """The self-test in words; log: what noise was planted into a copy of."""
     share_planted = test.n_planted / max(test.n_planted + test.n_others, 1)
     text = (
-        f"Self-test: {test.n_planted:,} random items were planted into a copy of this log ({percent(share_planted)} of its lines). "
+        f"Self-test: {test.n_planted:,} random items were planted into a copy of {log} ({percent(share_planted)} of its lines). "
         f"{percent(test.found)}{describe(test.found_interval)} of them are flagged, and "
         f"{percent(test.lost)}{describe(test.lost_interval)} of all other lines."
     )
@@ -299,6 +306,8 @@ def introduce_suspects(report: CleaningReport) -> str:
     )
     if report.n_flagged > shown:
         return f"The first {shown:,} of {report.n_flagged:,}; edits.csv has all. {text}"
+    if report.n_flagged == 0:
+        return f"None is flagged; these come nearest. {text}"
     if report.n_flagged < shown:
         return f"The first {report.n_flagged:,} are flagged, the others come next. {text}"
     return text

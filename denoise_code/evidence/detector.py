@@ -232,13 +232,18 @@ def learn_side_by_side(
     if settings.steps_for(max(map(len, parts))) < STEPS_WORTH_A_PROCESS:
         n_processes = 1
     states = Parallel(n_processes)(
-        delayed(learn_on_one_core)(
-            windows, n_items, title_vectors, settings, seed, "learn detectors" if number % n_processes == 0 else None
-        )
+        delayed(learn_on_one_core)(windows, n_items, title_vectors, settings, seed, progress_of(number, n_processes, len(parts)))
         for number, windows in enumerate(parts)
     )
     table = None if title_vectors is None else torch.from_numpy(title_vectors.astype(np.float32))
     return [Detector.of_state(state, settings).for_catalogue(n_items, table) for state in states]
+
+
+def progress_of(number: int, n_processes: int, count: int) -> str | None:
+    """The name of the bar of detector `number`, from 0, of so many; None for those that are learned beside one that has a bar."""
+    last = min(number + n_processes, count)
+    names = f"detector {number + 1}" if n_processes == 1 else f"detectors {number + 1} to {last}"
+    return f"learn {names} of {count}" if number % n_processes == 0 else None
 
 
 def learn_on_one_core(windows, n_items, title_vectors, settings, seed, show) -> dict[str, np.ndarray]:

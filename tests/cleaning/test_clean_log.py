@@ -286,7 +286,8 @@ def test_new_lines_in_the_context_of_an_old_log(old_and_new, monkeypatch):
     noise = table["noise"] == 1
     assert table.loc[noise, "noise_probability"].mean() > 2.5 * table.loc[~noise, "noise_probability"].mean()
     assert {path.name: path.read_bytes() for path in old.with_name("old_cleaned").iterdir()} == before
-    assert (new.with_name("new_cleaned") / "report.html").exists()
+    page = (new.with_name("new_cleaned") / "report.html").read_text()
+    assert f"{len(given):,} lines of {given['user'].nunique():,} users and {given['item'].nunique():,} items" in page
 
 
 def test_lines_are_judged_between_old_and_new_ones(old_and_new, tmp_path):

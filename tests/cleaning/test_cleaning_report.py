@@ -135,6 +135,12 @@ def test_items_that_nobody_else_has(tmp_path):
     assert "nobody else has" not in texts(written(tmp_path, replace(REPORT, rarity=rows[1:])))
 
 
+def test_what_another_log_taught_is_said_of_that_log(tmp_path):
+    said = texts(written(tmp_path, replace(REPORT, taught_by="old_cleaned", n_flagged=0)))
+    assert "planted into a copy of the log in old_cleaned" in said and "of the lines of the log in old_cleaned are noise" in said
+    assert "None is flagged; these come nearest." in said and "this log" not in said
+
+
 def test_flags_of_which_half_may_be_wrong_by_chance_are_not_trusted():
     """18 of 35 flagged ones were planted: the interval goes down to a third."""
     few = SelfTest(600, 18, 5_400, 17, (0.02, 0.05), (0.001, 0.005), (0.35, 0.67))
