@@ -92,7 +92,7 @@ def draw(levels: list[Level], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     names = list(dict.fromkeys(level.data for level in levels))
-    figure, panels = plt.subplots(1, len(names), figsize=(1.2 + 3.4 * len(names), 3.4), sharey=True, squeeze=False)
+    figure, panels = plt.subplots(1, len(names), figsize=(1.2 + 3.4 * len(names), 3.8), sharex=True, sharey=True, squeeze=False)
     for axes, name in zip(panels[0], names):
         of_data = sorted((level for level in levels if level.data == name), key=lambda level: level.noise)
         kinds = list(dict.fromkeys(row["rows"] for level in of_data for row in level.report if "gap won back" in row))
@@ -108,8 +108,8 @@ def draw(levels: list[Level], path: Path) -> None:
         axes.axhline(100, color="0.8", linewidth=1, linestyle=":")
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("injected noise, %")
-        axes.set_xticks([100 * level.noise for level in of_data])
-        axes.legend(fontsize=7, frameon=False)
+        axes.set_xticks(sorted({100 * level.noise for level in levels}))
+        axes.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0, 0].set_ylabel("share of the gap won back, %")
     figure.tight_layout()
