@@ -30,7 +30,7 @@ from denoise_code.common.errors import InputError, Parser, input_errors
 from denoise_code.common.files import write_json
 from denoise_code.common.options import positive, share
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue
-from denoise_code.data_set.folder import files_of_split, output_name
+from denoise_code.data_set.folder import SPLITS, files_of_split, output_name
 from denoise_code.data_set.planted_rows import DEFAULT_PLANTED
 from denoise_code.data_set.planting import PLANTED
 from denoise_code.data_set.windows import keep_users, read_scored_windows
@@ -63,9 +63,7 @@ BATCH_SIZE_CPU, BATCH_SIZE_GPU, BATCH_SIZE_LARGE_MODEL = (
     1024,
     128,
 )  # the last: on a GPU too, of SMALL_MODEL parameters and more
-
-
-DEFAULT_FILES = ["train", "valid_5000", "test_5000"]
+DEFAULT_FILES = ["train", "valid_5000", "test_5000"]  # of each of SPLITS
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -303,8 +301,8 @@ def files_to_read(data_set: Path, names: list[str]) -> list[str]:
     if names != DEFAULT_FILES:
         return names
     files = []
-    for name in names:
-        candidates = [data_set / f"{name}.csv", *files_of_split(data_set, name.split("_")[0])]
+    for name, split in zip(names, SPLITS):
+        candidates = files_of_split(data_set, split)  # the default one first
         path = next((path for path in candidates if path.exists()), candidates[0])
         if path.stem != name:
             print(f"{data_set.name} has no {name}.csv: reading {path.name}")

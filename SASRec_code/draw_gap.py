@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where denoise_code lies
 from denoise_code.common.errors import InputError, Parser, input_errors
-from denoise_code.common.files import read_json, write_atomically
+from denoise_code.common.files import read_json, save_figure
 from denoise_code.data_set.folder import noisy_name
 
 COLOURS = {"oracle": "#3b6fb6", "random": "0.6", "collaborative": "#e2a43b", "fused": "#d1495b"}
@@ -112,10 +112,7 @@ def draw(levels: list[Level], path: Path) -> None:
         axes.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0, 0].set_ylabel("share of the gap won back, %")
-    figure.tight_layout()
-    with write_atomically(path) as partial:
-        figure.savefig(partial, dpi=160, format="png")
-    plt.close(figure)
+    save_figure(path, figure)
 
 
 if __name__ == "__main__":

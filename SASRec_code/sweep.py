@@ -35,7 +35,7 @@ from options import (
 )
 
 from denoise_code.common.errors import input_errors
-from denoise_code.common.files import write_atomically, write_json
+from denoise_code.common.files import save_figure, write_atomically, write_json
 from denoise_code.common.options import ranged
 
 SHARES, PROBABILITIES = [0.5, 0.7, 0.9], [0.1, 0.2, 0.3, 0.5]  # grids of thresholds for raw and for calibrated evidence
@@ -213,10 +213,7 @@ def draw_gap(path: Path, report: list[dict]) -> None:
     axes.set_ylim(-0.5, len(rows) - 0.5)
     axes.set_xlabel("share of the gap from noisy to clean rows, %")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    with write_atomically(path) as partial:
-        figure.savefig(partial, dpi=160, format="png")
-    plt.close(figure)
+    save_figure(path, figure)
 
 
 if __name__ == "__main__":

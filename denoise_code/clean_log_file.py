@@ -72,8 +72,10 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 def read_as_before(parser: Parser, args: argparse.Namespace) -> None:
     """What says how a table is read, and is not given, is as it was for the log in --like."""
+    from denoise_code.cleaning.folder import RUN
+
     try:
-        before = read_json(args.like / "run.json").get("options", {})
+        before = read_json(args.like / RUN).get("options", {})
     except (OSError, ValueError):
         return  # the folder is refused later
     names = [name for name in HOW_A_TABLE_IS_READ if name != "time_column" or not args.in_order]

@@ -274,9 +274,8 @@ def items_of_one_user(report: CleaningReport) -> list[str]:
     alone = sum(row.n_lines for row in report.rarity if row.most_users == 1)
     if not alone:
         return []
-    flagged_alone, flagged = (
-        sum(row.n_flagged for row in report.rarity if row.most_users == 1 or every) for every in (False, True)
-    )
+    flagged_alone = sum(row.n_flagged for row in report.rarity if row.most_users == 1)
+    flagged = sum(row.n_flagged for row in report.rarity)
     share = percent(alone / sum(row.n_lines for row in report.rarity))
     of_flagged = f", and so have {flagged_alone:,} of the {flagged:,} flagged ones" if flagged else ""
     reads_titles = any(row.kind == "semantic" for row in report.evidence)

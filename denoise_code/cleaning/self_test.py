@@ -41,21 +41,21 @@ def judge_copy(
     rng = np.random.default_rng([seed, 5])
     data, unseen = prepared.data, unseen_items(prepared.data)
     counts = cooccurrence.count(data.interactions, unseen.n_items_and_stand_ins, data.train.shape[1])
-    part = prepared.log.pick(some_users(prepared.log.users, rng))
-    untouched = data_set_of_log(part, window)
+    tested = prepared.log.pick(some_users(prepared.log.users, rng))
+    untouched = data_set_of_log(tested, window)
     n_planted = max(1, round(max(noise_share, LEAST_SHARE) * int(untouched.interactions.in_train.sum())))
     planted, _ = plant(untouched, counts, unseen, n_planted, 0.0, rng)
-    items = part.items.copy()
+    items = tested.items.copy()
     items[planted.rows] = planted.items
-    titles = [*part.titles, *(part.titles[item] for item in unseen.originals)]
-    copy = data_set_of_log(replace(part, items=items, titles=titles), window)
+    titles = [*tested.titles, *(tested.titles[item] for item in unseen.originals)]
+    copy = data_set_of_log(replace(tested, items=items, titles=titles), window)
     r_by_kind = apply_learned(copy, learned, counts, unseen.with_stand_ins(vectors), prepared.halves)
     has_title = unseen.with_stand_ins(prepared.has_title)
     r = judged_by_what_is_known(r_by_kind, items, has_title, reads_titles=vectors is not None)
     is_planted = np.zeros(len(items), dtype=bool)
     is_planted[planted.rows] = True
     judged = ~np.isnan(r)
-    return JudgedCopy(r[judged], is_planted[judged], part.users[judged])
+    return JudgedCopy(r[judged], is_planted[judged], tested.users[judged])
 
 
 def some_users(users: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -93,6 +93,16 @@ def save_arrays(path: Path, **arrays) -> None:
         np.savez(file, **arrays)
 
 
+def save_figure(path: Path, figure) -> None:
+    """A figure of matplotlib as PNG, whole or absent; it is closed."""
+    from matplotlib import pyplot
+
+    figure.tight_layout()
+    with write_atomically(path) as partial:
+        figure.savefig(partial, dpi=160, format="png")
+    pyplot.close(figure)
+
+
 def save_tensors(path: Path, tensors: dict, metadata: dict[str, str] | None = None) -> None:
     """A safetensors file of numpy arrays, whole or absent, which others may read, too."""
     import numpy as np

@@ -228,11 +228,11 @@ def build_data_set(train: Rows, evaluated: dict[str, Rows], n_items: int) -> Dat
     interactions = interactions_of_table(stacked, table, first_rows, windows)
     disagrees = stacked.is_seen & (interactions.items[windows] != stacked.items)  # (N, W)
     bounds = np.cumsum([len(rows.users) for rows in files])
-    parts = [slice(end - len(rows.users), end) for end, rows in zip(bounds, files)]
+    rows_of_files = [slice(end - len(rows.users), end) for end, rows in zip(bounds, files)]
     return DataSet(
         interactions=interactions,
-        train=windows[parts[0]],
-        evaluated={file: evaluated_rows(stacked, windows, part) for file, part in zip(evaluated, parts[1:])},
+        train=windows[rows_of_files[0]],
+        evaluated={file: evaluated_rows(stacked, windows, rows) for file, rows in zip(evaluated, rows_of_files[1:])},
         n_items=n_items,
         disagreements=int(disagrees.sum()),
     )

@@ -107,9 +107,9 @@ class Detector(nn.Module):
     @torch.no_grad()
     def forget_items_but(self, learned_from: Tensor) -> None:
         """Free vectors of all items but these (K,) become zeros: random ones of items that were never seen would be noise."""
-        others = torch.ones(len(self.free_vectors.weight), 1, device=learned_from.device)
-        others[learned_from] = 0
-        self.free_vectors.weight.masked_fill_(others.bool(), 0)
+        is_unlearned = torch.ones(len(self.free_vectors.weight), dtype=torch.bool, device=learned_from.device)
+        is_unlearned[learned_from] = False
+        self.free_vectors.weight[is_unlearned] = 0
 
     @torch.no_grad()
     def finish(self) -> "Detector":
@@ -214,26 +214,28 @@ def learn_detectors(
     windows (N, W) items of train rows, 0 where none; halves (2, N): of their users; title_vectors (n_items + 1, D) or None. On a CPU
     each is learned on one core, as many side by side as PyTorch has threads.
     """
-    others = [halving != half for halving in halves for half in (0, 1)]  # four of (N,) bool: what each learns from
+    learned_from = [halving != half for halving in halves for half in (0, 1)]  # four of (N,) bool
     if torch.cuda.is_available():
-        detectors = [learn_detector(windows[rows], n_items, title_vectors, settings, seed, "cuda") for rows in others]
+        detectors = [learn_detector(windows[rows], n_items, title_vectors, settings, seed, "cuda") for rows in learned_from]
     else:
-        detectors = learn_side_by_side([windows[rows] for rows in others], n_items, title_vectors, settings, seed)
+        detectors = learn_side_by_side([windows[rows] for rows in learned_from], n_items, title_vectors, settings, seed)
     return [detectors[:2], detectors[2:]]
 
 
 def learn_side_by_side(
-    parts: Sequence[np.ndarray], n_items: int, title_vectors: np.ndarray | None, settings: DetectorSettings, seed: int
+    windows_of_each: Sequence[np.ndarray], n_items: int, title_vectors: np.ndarray | None, settings: DetectorSettings, seed: int
 ) -> list[Detector]:
     """A detector from each of these windows (N, W), each by a process of one thread where that is worth starting processes."""
     from joblib import Parallel, delayed
 
-    n_processes = min(len(parts), torch.get_num_threads())
-    if settings.steps_for(max(map(len, parts))) < STEPS_WORTH_A_PROCESS:
+    n_processes = min(len(windows_of_each), torch.get_num_threads())
+    if settings.steps_for(max(map(len, windows_of_each))) < STEPS_WORTH_A_PROCESS:
         n_processes = 1
     states = Parallel(n_processes)(
-        delayed(learn_on_one_core)(windows, n_items, title_vectors, settings, seed, progress_of(number, n_processes, len(parts)))
-        for number, windows in enumerate(parts)
+        delayed(learn_on_one_core)(
+            windows, n_items, title_vectors, settings, seed, progress_of(number, n_processes, len(windows_of_each))
+        )
+        for number, windows in enumerate(windows_of_each)
     )
     table = None if title_vectors is None else torch.from_numpy(title_vectors.astype(np.float32))
     return [Detector.of_state(state, settings).for_catalogue(n_items, table) for state in states]
