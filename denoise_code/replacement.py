@@ -15,7 +15,7 @@ from denoise_code.data_set.interactions import DataSet
 from denoise_code.evidence import cooccurrence
 from denoise_code.evidence.calibration import items_in_windows
 from denoise_code.evidence.cooccurrence import Cooccurrence
-from denoise_code.evidence.features import TrainWindows, row_chunks
+from denoise_code.evidence.features import CHUNK_BYTES, TrainWindows, row_chunks
 
 NEIGHBOURS, CANDIDATES = 50, 50  # of an item, of a place, by each kind
 # Items that a replacement is chosen by: all of the windows of 11 that hold an interaction; of longer ones the nearest.
@@ -109,18 +109,20 @@ def neighbours_by_counts(counts: Cooccurrence) -> sparse.csr_array:
 
 def neighbours_by_titles(vectors: np.ndarray) -> sparse.csr_array:
     """The same with the cosine of title vectors (n_items + 1, D)."""
+    import torch
+
     count, most = len(vectors), min(NEIGHBOURS, len(vectors) - 2)
-    table, rows, columns, values = vectors.astype(np.float32), [], [], []
-    for start in range(1, count, 1024):
-        chunk = np.arange(start, min(start + 1024, count))
-        similar = table[chunk] @ table.T
-        similar[np.arange(len(chunk)), chunk] = similar[:, 0] = -np.inf
-        top = np.argpartition(-similar, most - 1, axis=1)[:, :most]
-        rows.append(np.repeat(chunk, most))
-        columns.append(top.ravel())
-        values.append(np.take_along_axis(similar, top, 1).ravel())
-    entries = np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))
-    return sparse.csr_array(entries, shape=(count, count))
+    table, values, columns = torch.from_numpy(vectors.astype(np.float32)), [], []
+    for part in row_chunks(count, 4 * count, CHUNK_BYTES // 2):
+        similar = table[part] @ table.T
+        similar[:, 0] = -torch.inf
+        similar[:, part].fill_diagonal_(-torch.inf)  # an item is no neighbour of itself
+        nearest = similar.topk(most, sorted=False)
+        values.append(nearest.values)
+        columns.append(nearest.indices)
+    of_items = torch.cat(values)[1:], torch.cat(columns)[1:]  # (n_items, most); item 0 is padding
+    values, columns = (array.numpy().ravel() for array in of_items)
+    return sparse.csr_array((values, (np.repeat(np.arange(1, count), most), columns)), shape=(count, count))
 
 
 def rank_in_group(groups: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from denoise_code.data_set.folder import noisy_name
 
 ARRAYS, RECORD = "evidence.safetensors", "evidence.json"
 FUSED = "fused"  # the kind that joins all others
-VERSION = 4  # of both files and of what they are made by: others are made anew
+VERSION = 5  # of both files and of what they are made by: others are made anew
 KEYS_OF_RECORD = (
     "version", "kinds", "files", "rows", "catalogue", "noise_share", "share_bound", "features", "coefficients", "replacements",
     "detection", "sources", "options",

@@ -163,7 +163,7 @@ def learn_detector(
     positions = rows[rows != 0]
     pools = (positions.unique(), positions)
     steps = settings.steps_for(len(rows))
-    optimiser = torch.optim.AdamW(detector.parameters(), settings.learning_rate, weight_decay=0.01)
+    optimiser = torch.optim.AdamW(detector.parameters(), settings.learning_rate, weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.learning_rate, max(steps, 2))
     detector.train()
     batches = shuffled_batches(len(rows), settings.batch_size, rng)

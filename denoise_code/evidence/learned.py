@@ -20,7 +20,7 @@ from denoise_code.evidence.detector import Detector, DetectorSettings, detector_
 from denoise_code.evidence.features import FeatureKind, Planted
 from denoise_code.evidence.title_similarity import Semantic, TitleMap, learn_title_maps
 
-VERSION = 3  # of the file
+VERSION = 4  # of the file
 ARRAYS_OF_LOG_RATIO = tuple(column.name for column in fields(LogRatio))
 
 

@@ -183,6 +183,22 @@ def test_neighbours_by_counts_by_hand():
             assert table[a, b] == pytest.approx(max(lift, 0), abs=1e-5)
 
 
+def test_neighbours_by_titles_against_all_pairs(monkeypatch):
+    """In chunks of a few rows; an item is no neighbour of itself, nor is padding."""
+    monkeypatch.setattr(replacement, "NEIGHBOURS", 4)
+    monkeypatch.setattr(replacement, "CHUNK_BYTES", 2 * 4 * 31 * 7)  # seven rows
+    vectors = np.random.default_rng(0).normal(size=(31, 8)).astype(np.float32)
+    vectors[0] = 0
+    table = replacement.neighbours_by_titles(vectors).toarray()
+    similar = vectors @ vectors.T
+    for item in range(1, 31):
+        others = [other for other in range(1, 31) if other != item]
+        nearest = sorted(others, key=lambda other: -similar[item, other])[:4]
+        assert np.flatnonzero(table[item]).tolist() == sorted(nearest)
+        np.testing.assert_allclose(table[item, nearest], similar[item, nearest], rtol=1e-5)
+    assert not table[0].any()
+
+
 def test_too_few_rows_to_replace_from():
     few = grouped_data(users=1)
     with pytest.raises(replacement.NothingToReplaceFrom):
