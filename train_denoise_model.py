@@ -9,6 +9,8 @@ Writes  save_denoise_model/<dataset_name>/batch<B>_sample<N>_epoch<E>/checkpoint
 
     python train_denoise_model.py --dataset_name ML100K_noise_user0.1 --sample 512 --batch_size 16 --num_epochs 1
     CUDA_VISIBLE_DEVICES=0,1,2,3 accelerate launch train_denoise_model.py --dataset_name "Movie_noise_user0.0" --sample 5000
+
+These train SmolLM2-135M, which comes along. The paper trains Llama: --base_model meta-llama/Meta-Llama-3-8B
 """
 
 import argparse

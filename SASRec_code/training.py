@@ -19,6 +19,7 @@ from recommenders.gru4rec import GRU4Rec
 from recommenders.sasrec import SASRec
 from torch import Tensor
 
+from denoise_code.common import dropout
 from denoise_code.common.errors import InputError
 from denoise_code.common.files import peak_resident_gib, write_atomically
 
@@ -194,7 +195,7 @@ class Trainer:
 @cache
 def own_code() -> bytes:
     """The files that a trained model depends on, as they are when first asked for."""
-    files = [*(ROOT / "recommenders").glob("*.py"), ROOT / "training.py", ROOT / "ranking.py"]
+    files = [*(ROOT / "recommenders").glob("*.py"), ROOT / "training.py", ROOT / "ranking.py", Path(dropout.__file__)]
     return b"".join(file.read_bytes() for file in sorted(files))
 
 

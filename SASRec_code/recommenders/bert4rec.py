@@ -2,8 +2,10 @@
 
 import torch
 import torch.nn.functional as F
-from recommenders.base import Attention, Dropout, Recommender, initialise
+from recommenders.base import Attention, Recommender, initialise
 from torch import Tensor, nn
+
+from denoise_code.common.dropout import Dropout
 
 MASKED = 0.2  # share of the items in training (the paper's for MovieLens; 0.4 and 0.6 for sparser data)
 LAST_ONLY = 0.2  # share of the windows in which the last item alone is masked, as in ranking

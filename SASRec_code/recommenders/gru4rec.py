@@ -1,8 +1,10 @@
 """GRU4Rec (Hidasi et al., ICLR 2016): a recurrent network reads the history item by item."""
 
 import torch
-from recommenders.base import Dropout, Recommender, initialise
+from recommenders.base import Recommender, initialise
 from torch import Tensor, nn
+
+from denoise_code.common.dropout import Dropout
 
 
 class GRU4Rec(Recommender):

@@ -2,8 +2,10 @@
 
 import torch
 import torch.nn.functional as F
-from recommenders.base import Attention, Dropout, Recommender, initialise
+from recommenders.base import Attention, Recommender, initialise
 from torch import Tensor, nn
+
+from denoise_code.common.dropout import Dropout
 
 
 class Block(nn.Module):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from denoise_code.common.dropout import Dropout
 from denoise_code.evidence.features import WindowKind
 
 STEPS_WORTH_A_PROCESS = 200  # of learning; starting one takes some seconds
@@ -72,6 +73,7 @@ class Detector(nn.Module):
             batch_first=True,
             norm_first=True,
         )
+        layer.dropout = layer.dropout1 = layer.dropout2 = Dropout(settings.dropout)
         self.encoder = nn.TransformerEncoder(layer, settings.layers, nn.LayerNorm(settings.width), enable_nested_tensor=False)
         self.output = nn.Linear(settings.width, 1)
 

@@ -17,9 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SASRec_code"))
 from options import TrainingOptions
 from ranking import metrics, rank_targets
-from recommenders.base import Dropout
 from recommenders.sasrec import SASRec
 from training import train_epoch
+
+from denoise_code.common.dropout import Dropout
 
 EVAL_ROWS = 4794
 

@@ -7,7 +7,7 @@ from made_up_logs import N_ITEMS, grouped_data, nothing_unseen, title_vectors
 from denoise_code.common.errors import InputError
 from denoise_code.evidence import cooccurrence, fit
 from denoise_code.evidence.detection import auc
-from denoise_code.evidence.learned import Learned, apply_learned, learn_models, load_learned, save_learned
+from denoise_code.evidence.learned import VERSION, Learned, apply_learned, learn_models, load_learned, save_learned
 
 pytestmark = pytest.mark.usefixtures("quick_evidence")
 
@@ -57,8 +57,8 @@ def test_a_file_that_is_not_ours_is_one_line(tmp_path):
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="cannot be read"):
         load_learned(path)
-    path.write_bytes(whole.replace(rb"\"version\": 3", rb"\"version\": 2"))
-    with pytest.raises(InputError, match="of version 2, this code reads 3"):
+    path.write_bytes(whole.replace(rf"\"version\": {VERSION}".encode(), rb"\"version\": 2"))
+    with pytest.raises(InputError, match=f"of version 2, this code reads {VERSION}"):
         load_learned(path)
 
 

@@ -70,7 +70,7 @@ def test_losses_against_a_loop():
 
 
 def test_dropout_keeps_the_share_and_the_mean():
-    from recommenders.base import Dropout
+    from denoise_code.common.dropout import Dropout
 
     torch.manual_seed(0)
     for rate in (0.1, 0.5, 0.9):
