@@ -30,7 +30,7 @@ from denoise_code.common.errors import InputError, Parser, input_errors
 from denoise_code.common.files import write_json
 from denoise_code.common.options import positive, share
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue
-from denoise_code.data_set.folder import SPLITS, files_of_split, output_name
+from denoise_code.data_set.folder import SPLITS, file_of_split, output_name
 from denoise_code.data_set.planted_rows import DEFAULT_PLANTED
 from denoise_code.data_set.planting import PLANTED
 from denoise_code.data_set.windows import keep_users, read_scored_windows
@@ -302,11 +302,11 @@ def files_to_read(data_set: Path, names: list[str]) -> list[str]:
         return names
     files = []
     for name, split in zip(names, SPLITS):
-        candidates = files_of_split(data_set, split)  # the default one first
-        path = next((path for path in candidates if path.exists()), candidates[0])
-        if path.stem != name:
-            print(f"{data_set.name} has no {name}.csv: reading {path.name}")
-        files.append(path.stem)
+        path = file_of_split([data_set], split)
+        file = path.stem if path else name
+        if file != name:
+            print(f"{data_set.name} has no {name}.csv: reading {file}.csv")
+        files.append(file)
     return files
 
 

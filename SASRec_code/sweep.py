@@ -180,7 +180,7 @@ def write_results(folder: Path, records: list[dict], result: dict) -> None:
         columns = ("model", "rows", "HR@20", "NDCG@20", *COMPARISONS)
         file.write_text(table(result["report"], columns), encoding="utf-8")
     if any("gap won back" in row for row in result["report"]):
-        draw_gap(folder / "gap.png", result["report"])
+        draw_arms(folder / "gap.png", result["report"])
 
 
 def print_results(folder: Path, result: dict) -> None:
@@ -192,7 +192,7 @@ def print_results(folder: Path, result: dict) -> None:
     print(table(result["report"], columns) + f"wrote {folder}")
 
 
-def draw_gap(path: Path, report: list[dict]) -> None:
+def draw_arms(path: Path, report: list[dict]) -> None:
     """Share of the gap between noisy and clean that each arm wins back, with its interval."""
     import matplotlib
 

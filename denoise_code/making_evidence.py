@@ -25,7 +25,7 @@ from denoise_code.data_set.evidence_files import (
     read_record_with_arrays,
     write_evidence,
 )
-from denoise_code.data_set.folder import SPLITS, files_of_split
+from denoise_code.data_set.folder import SPLITS, file_of_split
 from denoise_code.data_set.interactions import DataSet, Rows, build_data_set
 from denoise_code.data_set.padded_rows import Split, read_split, read_vectors, resize
 from denoise_code.data_set.planting import BY_POPULARITY, PLANTED_MARK
@@ -146,8 +146,7 @@ def read_rows(folder: Path, data_set: Path) -> RowsOfFolder:
     titles = read_titles(data_set)
     splits = {}
     for split in SPLITS:
-        candidates = [*files_of_split(folder, split), *files_of_split(data_set, split)]
-        path = next((candidate for candidate in candidates if candidate.exists()), None)
+        path = file_of_split([folder, data_set], split)
         if path is None and split == "train":
             raise NoEvidence(f"{data_set} has no train.csv")
         if path is not None:

@@ -4,7 +4,7 @@ import numpy as np
 
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_titles
 from denoise_code.data_set.evidence_files import VERSION, StoredEvidence, fingerprint_of_rows, write_evidence
-from denoise_code.data_set.folder import files_of_split
+from denoise_code.data_set.folder import file_of_split
 from denoise_code.data_set.interactions import build_data_set
 from denoise_code.data_set.padded_rows import Split, read_split
 from denoise_code.evidence.detection import detection_row
@@ -33,7 +33,7 @@ def write_evidence_by_hand(folder, noisy=None, kinds=KINDS) -> None:
     titles = read_titles(noisy or folder)
     n_items, splits = len(titles) - 1, {}
     for name in ("train", "valid", "test"):
-        path = next(path for path in files_of_split(noisy or folder, name) if path.exists())
+        path = file_of_split([noisy or folder], name)
         splits["train" if name == "train" else path.stem] = read_split(path, titles, None, "ignored")
     evaluated = {file: split for file, split in splits.items() if file != "train"}
     data = build_data_set(as_rows(splits["train"]), {file: as_rows(split) for file, split in evaluated.items()}, n_items)

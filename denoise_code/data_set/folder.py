@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -14,12 +15,10 @@ from denoise_code.data_set.rows import read_windows
 
 def find_train_file(folder: Path) -> Path:
     """train.csv, or the largest of the samples where a folder carries only samples."""
-    if (folder / "train.csv").exists():
-        return folder / "train.csv"
-    samples = sorted(folder.glob("train_*.csv"), key=lambda path: path.stat().st_size)
-    if not samples:
+    path = file_of_split([folder], "train")
+    if path is None:
         raise InputError(f"{folder}: no train.csv")
-    return samples[-1]
+    return path
 
 
 def data_fingerprint(folder: Path, table: pd.DataFrame | None = None) -> str:
@@ -59,21 +58,24 @@ def find_split(root: Path, dataset: str, split: str, denoised: bool) -> Path:
     A data set named like a denoised one falls back to the noisy folder that it stems from, unless the columns of
     denoising are asked for.
     """
-    noisy = noisy_name(dataset)
-    for name in (dataset,) if denoised or noisy == dataset else (dataset, noisy):
-        for path in files_of_split(root / name, split):
-            if path.exists():
-                return path
+    path = file_of_split([root / dataset] if denoised else [root / dataset, root / noisy_name(dataset)], split)
+    if path is not None:
+        return path
     names = sorted(path.name for path in root.glob("*") if path.is_dir() and (path / "id2name4Rec.json").exists())
     raise InputError(f"--dataset {dataset}: no {split}.csv in {root / dataset}; there are: {', '.join(names) or 'none'}")
 
 
-def files_of_split(folder: Path, split: str) -> list[Path]:
-    """Where a split may lie, the best first: the whole of train, the 5,000-row sample of others, then the largest sample."""
-    whole = folder / f"{split}.csv"
-    samples = sorted(folder.glob(f"{split}_*.csv"), key=lambda path: path.stat().st_size)
-    first = [whole] if split == "train" else [folder / f"{split}_5000.csv", whole]
-    return [*first, *reversed(samples)]
+def file_of_split(folders: Iterable[Path], split: str) -> Path | None:
+    """The file of a split in the first of the folders that has one: the whole of train, the 5,000-row sample of others, else the
+    largest sample. None where there is none."""
+    for folder in folders:
+        whole = folder / f"{split}.csv"
+        samples = sorted(folder.glob(f"{split}_*.csv"), key=lambda path: path.stat().st_size)
+        first = [whole] if split == "train" else [folder / f"{split}_5000.csv", whole]
+        for path in (*first, *reversed(samples)):
+            if path.exists():
+                return path
+    return None
 
 
 def noisy_name(dataset: str) -> str:
