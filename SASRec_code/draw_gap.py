@@ -109,9 +109,10 @@ def draw(levels: list[Level], path: Path) -> None:
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("injected noise, %")
         axes.set_xticks(sorted({100 * level.noise for level in levels}))
-        axes.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0, 0].set_ylabel("share of the gap won back, %")
+    lines = {kind: line for axes in panels[0] for line, kind in zip(*axes.get_legend_handles_labels())}
+    figure.legend(lines.values(), lines.keys(), fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=4)
     save_figure(path, figure)
 
 

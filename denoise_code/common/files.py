@@ -99,7 +99,7 @@ def save_figure(path: Path, figure) -> None:
 
     figure.tight_layout()
     with write_atomically(path) as partial:
-        figure.savefig(partial, dpi=160, format="png")
+        figure.savefig(partial, dpi=160, format="png", bbox_inches="tight")
     pyplot.close(figure)
 
 
