@@ -112,17 +112,18 @@ def neighbours_by_titles(vectors: np.ndarray) -> sparse.csr_array:
     import torch
 
     count, most = len(vectors), min(NEIGHBOURS, len(vectors) - 2)
-    table, values, columns = torch.from_numpy(vectors.astype(np.float32)), [], []
-    for part in row_chunks(count, 4 * count, CHUNK_BYTES // 2):
-        similar = table[part] @ table.T
+    table = torch.from_numpy(vectors.astype(np.float32))  # (n_items + 1, D)
+    cosines, neighbours = [], []
+    for items in row_chunks(count, 4 * count, CHUNK_BYTES // 2):
+        similar = table[items] @ table.T  # (items of the chunk, n_items + 1)
         similar[:, 0] = -torch.inf
-        similar[:, part].fill_diagonal_(-torch.inf)  # an item is no neighbour of itself
+        similar[:, items].fill_diagonal_(-torch.inf)  # an item is no neighbour of itself
         nearest = similar.topk(most, sorted=False)
-        values.append(nearest.values)
-        columns.append(nearest.indices)
-    of_items = torch.cat(values)[1:], torch.cat(columns)[1:]  # (n_items, most); item 0 is padding
-    values, columns = (array.numpy().ravel() for array in of_items)
-    return sparse.csr_array((values, (np.repeat(np.arange(1, count), most), columns)), shape=(count, count))
+        cosines.append(nearest.values)
+        neighbours.append(nearest.indices)
+    cosines, neighbours = torch.cat(cosines)[1:], torch.cat(neighbours)[1:]  # (n_items, most); item 0 is padding
+    rows = np.repeat(np.arange(1, count), most)
+    return sparse.csr_array((cosines.numpy().ravel(), (rows, neighbours.numpy().ravel())), shape=(count, count))
 
 
 def rank_in_group(groups: np.ndarray) -> np.ndarray:

@@ -73,6 +73,7 @@ class Detector(nn.Module):
             batch_first=True,
             norm_first=True,
         )
+        # All but the attention's: nn.Dropout takes a fifth of a step on a CPU.
         layer.dropout = layer.dropout1 = layer.dropout2 = Dropout(settings.dropout)
         self.encoder = nn.TransformerEncoder(layer, settings.layers, nn.LayerNorm(settings.width), enable_nested_tensor=False)
         self.output = nn.Linear(settings.width, 1)
@@ -225,19 +226,23 @@ def learn_detectors(
 
 
 def learn_side_by_side(
-    windows_of_each: Sequence[np.ndarray], n_items: int, title_vectors: np.ndarray | None, settings: DetectorSettings, seed: int
+    windows_of_detectors: Sequence[np.ndarray],
+    n_items: int,
+    title_vectors: np.ndarray | None,
+    settings: DetectorSettings,
+    seed: int,
 ) -> list[Detector]:
     """A detector from each of these windows (N, W), each by a process of one thread where that is worth starting processes."""
     from joblib import Parallel, delayed
 
-    n_processes = min(len(windows_of_each), torch.get_num_threads())
-    if settings.steps_for(max(map(len, windows_of_each))) < STEPS_WORTH_A_PROCESS:
+    n_processes = min(len(windows_of_detectors), torch.get_num_threads())
+    if settings.steps_for(max(map(len, windows_of_detectors))) < STEPS_WORTH_A_PROCESS:
         n_processes = 1
     states = Parallel(n_processes)(
         delayed(learn_on_one_core)(
-            windows, n_items, title_vectors, settings, seed, progress_of(number, n_processes, len(windows_of_each))
+            windows, n_items, title_vectors, settings, seed, progress_of(number, n_processes, len(windows_of_detectors))
         )
-        for number, windows in enumerate(windows_of_each)
+        for number, windows in enumerate(windows_of_detectors)
     )
     table = None if title_vectors is None else torch.from_numpy(title_vectors.astype(np.float32))
     return [Detector.of_state(state, settings).for_catalogue(n_items, table) for state in states]
