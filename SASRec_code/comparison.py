@@ -15,6 +15,12 @@ from denoise_code.common.statistics import interval
 AT_RANDOM = " at random places"  # what the name of a control ends with
 METRICS_OF_TABLES = ("HR@10", "HR@20", "NDCG@10", "NDCG@20")
 COMPARISONS = ("difference", "to random places", "gap won back")  # columns that compare a row with others
+COLOURS = {
+    "oracle": "#3b6fb6",
+    "random": "0.6",
+    "collaborative": "#e2a43b",
+    "fused": "#d1495b",
+}  # of the first word that a name holds
 DRAWN_AT_ONCE = 2**22  # draws x users of a block of the bootstrap: 32 MB, twice
 
 
@@ -65,6 +71,11 @@ def summarise(per_seed: list[dict[str, float]]) -> dict[str, dict[str, float]]:
         std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
         summary[metric] = {"mean": float(np.mean(values)), "std": std}
     return summary
+
+
+def colour_of(rows: str) -> str:
+    """The colour in figures of rows with this name."""
+    return next((colour for word, colour in COLOURS.items() if word in rows), "0.3")
 
 
 class Differences:

@@ -18,8 +18,6 @@ from denoise_code.common.errors import InputError, Parser, input_errors
 from denoise_code.common.files import read_json, save_figure
 from denoise_code.data_set.folder import noisy_name
 
-COLOURS = {"oracle": "#3b6fb6", "random": "0.6", "collaborative": "#e2a43b", "fused": "#d1495b"}
-
 
 @dataclass(frozen=True)
 class Level:
@@ -90,6 +88,7 @@ def draw(levels: list[Level], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from comparison import colour_of
 
     names = list(dict.fromkeys(level.data for level in levels))
     figure, panels = plt.subplots(1, len(names), figsize=(1.2 + 3.4 * len(names), 3.8), sharex=True, sharey=True, squeeze=False)
@@ -100,7 +99,7 @@ def draw(levels: list[Level], path: Path) -> None:
             points = [(level.noise, row["gap won back"]) for level in of_data for row in level.report if row["rows"] == kind]
             shift = 0.4 * (number - (len(kinds) - 1) / 2)  # so that intervals stand side by side
             places = [100 * noise + shift for noise, _ in points]
-            colour = next((colour for word, colour in COLOURS.items() if word in kind), "0.3")
+            colour = colour_of(kind)
             axes.plot(places, [100 * share["mean"] for _, share in points], "o-", color=colour, label=kind, markersize=4)
             for place, (_, share) in zip(places, points):
                 axes.plot([place, place], [100 * end for end in share["interval_95"]], color=colour, linewidth=1)

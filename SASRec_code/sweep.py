@@ -184,11 +184,11 @@ def write_results(folder: Path, records: list[dict], result: dict) -> None:
 
 
 def print_results(folder: Path, result: dict) -> None:
-    from comparison import table
+    from comparison import COMPARISONS, table
 
     for model, setting_of_arm in result["chosen"].items():
         print(f"{model}, chosen on valid:", *(f"{arm}: {setting}" for arm, setting in setting_of_arm.items()), sep="\n  ")
-    columns = ("model", "rows", "NDCG@20", "difference", "gap won back")
+    columns = ("model", "rows", "NDCG@20", *COMPARISONS)
     print(table(result["report"], columns) + f"wrote {folder}")
 
 
@@ -198,13 +198,14 @@ def draw_arms(path: Path, report: list[dict]) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from comparison import colour_of
 
     rows = [row for row in reversed(report) if "gap won back" in row]
     figure, axes = plt.subplots(figsize=(6.4, 0.9 + 0.3 * len(rows)))
     for height, row in enumerate(rows):
         share = row["gap won back"]
         mean, (low, high) = share["mean"], share["interval_95"]
-        colour = "0.6" if "random" in row["rows"] else "#d1495b" if "oracle" not in row["rows"] else "#3b6fb6"
+        colour = colour_of(row["rows"])
         axes.plot([100 * low, 100 * high], [height, height], color=colour, linewidth=2)
         axes.plot(100 * mean, height, "o", color=colour)
     axes.axvline(0, color="0.8", linewidth=1)

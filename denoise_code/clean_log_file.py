@@ -164,7 +164,7 @@ def report_of(args: argparse.Namespace, log_file, prepared, judged, records, edi
     """All that report.html says. copy: the judged copy of the self-test, or None."""
     import numpy as np
 
-    from denoise_code.cleaning.figures import evidence_rows, most_suspicious, rarity_rows
+    from denoise_code.cleaning.figures import evidence_rows, most_suspicious, rarity_rows, threshold_rows
     from denoise_code.cleaning.report import CleaningReport
     from denoise_code.cleaning.self_test import self_test_figures
     from denoise_code.data_set.evidence_files import noise_probability
@@ -190,6 +190,7 @@ def report_of(args: argparse.Namespace, log_file, prepared, judged, records, edi
         n_flagged=int(edits.flagged.sum()),
         suspects=most_suspicious(prepared, records, edits.flagged, log_file.location),
         self_test=self_test,
+        thresholds=[] if copy is None else threshold_rows(records, copy, judged.noise_share),
         rarity=rarity_rows(prepared, records, edits.flagged, users_of_item),
         evidence=evidence_rows(judged.interactions.said),
         drop_share=args.drop,
@@ -223,6 +224,7 @@ def run_of(args: argparse.Namespace, command: str, judge, log_file, prepared, ed
         "share_bound": report.share_bound,
         "threshold": report.threshold,
         "self_test": report.self_test and asdict(report.self_test),
+        "thresholds": [asdict(row) for row in report.thresholds],
         "rarity": [asdict(row) for row in report.rarity],
     }
 

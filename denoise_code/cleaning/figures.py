@@ -2,10 +2,13 @@
 
 import numpy as np
 
-from denoise_code.cleaning.records import JudgedRecords, PreparedLog
-from denoise_code.cleaning.report import MOST_SUSPECTS, EvidenceRow, RarityRow
+from denoise_code.cleaning.records import JudgedRecords, PreparedLog, flag_above
+from denoise_code.cleaning.report import MOST_SUSPECTS, EvidenceRow, RarityRow, ThresholdRow
+from denoise_code.cleaning.self_test import JudgedCopy
 from denoise_code.common.suspects import AROUND, Item, SuspiciousInteraction
+from denoise_code.data_set.evidence_files import noise_probability
 
+THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 RARITY = ((1, 1), (2, 4), (5, 19), (20, None))  # users who have an item: from, to
 
 
@@ -24,6 +27,18 @@ def rarity_rows(prepared: PreparedLog, judged: JudgedRecords, flagged: np.ndarra
         is_in_group = (users >= least) & (users <= (np.inf if most is None else most)) & ~np.isnan(judged.probability)
         mean = float(judged.probability[is_in_group].mean()) if is_in_group.any() else None
         rows.append(RarityRow(least, most, int(is_in_group.sum()), int(flagged[is_in_group].sum()), mean))
+    return rows
+
+
+def threshold_rows(judged: JudgedRecords, copy: JudgedCopy, noise_share: float) -> list[ThresholdRow]:
+    """What each of THRESHOLDS flags in the log and in the copy of the self-test."""
+    of_copy = noise_probability(copy.r, noise_share)
+    rows = []
+    for threshold in THRESHOLDS:
+        flagged = of_copy > threshold
+        right = float(copy.planted[flagged].mean()) if flagged.any() else None
+        found = float(flagged[copy.planted].mean()) if copy.planted.any() else 0.0
+        rows.append(ThresholdRow(threshold, int(flag_above(judged, threshold).sum()), found, right))
     return rows
 
 

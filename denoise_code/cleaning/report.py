@@ -62,6 +62,19 @@ class SelfTest:
 
 
 @dataclass(frozen=True)
+class ThresholdRow:
+    """What another --threshold would flag: n_flagged lines of the log; of the self-test's planted noise the share `found`.
+
+    right: the share of planted ones in what it flags of the self-test's copy; None where that is nothing.
+    """
+
+    threshold: float
+    n_flagged: int
+    found: float
+    right: float | None
+
+
+@dataclass(frozen=True)
 class RarityRow:
     """Judged lines whose item `least_users` to `most_users` users have (None: or more).
 
@@ -110,6 +123,7 @@ class CleaningReport:
     n_flagged: int
     suspects: list[SuspiciousInteraction]
     self_test: SelfTest | None = None
+    thresholds: list[ThresholdRow] = field(default_factory=list)
     rarity: list[RarityRow] = field(default_factory=list)
     evidence: list[EvidenceRow] = field(default_factory=list)
     confidence: float = 0.9
@@ -132,6 +146,7 @@ def sections(report: CleaningReport) -> list[str]:
         ),
         cards(headlines(report)),
         verdict_box(report),
+        *threshold_section(report),
         when_not_to_trust(report),
         suspects.suspects_section("The most suspicious lines", introduce_suspects(report), report.suspects),
         *rarity_section(report.rarity),
@@ -240,6 +255,23 @@ def describe_self_test(test: SelfTest, log: str) -> str:
 def describe(interval: tuple[float, float] | None) -> str:
     """` (26% to 30%)`; nothing where there is none."""
     return "" if interval is None else f" ({percent(interval[0])} to {percent(interval[1])})"
+
+
+def threshold_section(report: CleaningReport) -> list[str]:
+    if not report.thresholds:
+        return []
+    cells = [
+        [f"{row.threshold:g}", row.n_flagged, percent(row.found), None if row.right is None else percent(row.right)]
+        for row in report.thresholds
+    ]
+    return [
+        "<h2>Which threshold?</h2>",
+        paragraph(
+            "What each --threshold flags, and what the self-test says of it. A lower one finds more, and errs more. The same command with "
+            "another threshold learns nothing anew."
+        ),
+        table(["threshold", "lines flagged", "planted noise found", "of the flagged, planted"], cells),
+    ]
 
 
 def when_not_to_trust(report: CleaningReport) -> str:

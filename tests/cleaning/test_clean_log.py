@@ -92,7 +92,7 @@ def test_noise_has_a_higher_probability(log):
 def test_a_second_run_learns_nothing(log, monkeypatch):
     out = log.with_name("log_cleaned")
     run(log, "--language_model", "none")
-    first = contents(out)
+    first, before = contents(out), contents(out, ["run.json"])
 
     def learns(*_):
         raise AssertionError("something is learned again")
@@ -105,6 +105,10 @@ def test_a_second_run_learns_nothing(log, monkeypatch):
         assert contents(out) == first
         run(log, "--language_model", "none", "--threshold", 0.9)
         assert contents(out)["scored.csv"] == first["scored.csv"] and contents(out)["cleaned.csv"] != first["cleaned.csv"]
+        high, promised = (json.loads(content["run.json"]) for content in (contents(out, ["run.json"]), before))
+        row = next(row for row in promised["thresholds"] if row["threshold"] == 0.9)
+        assert row["n_flagged"] == high["counts"]["flagged"] > 0
+        assert row["found"] == high["self_test"]["n_planted_flagged"] / high["self_test"]["n_planted"]
     with monkeypatch.context() as patch:  # another share: replacements anew, r is kept
         patch.setattr("denoise_code.cleaning.records.judge_interactions", learns)
         run(log, "--language_model", "none", "--noise_share", 0.2)

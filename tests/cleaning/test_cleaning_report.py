@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from denoise_code.cleaning.report import CleaningReport, EvidenceRow, RarityRow, SelfTest, verdict, write_report
+from denoise_code.cleaning.report import CleaningReport, EvidenceRow, RarityRow, SelfTest, ThresholdRow, verdict, write_report
 from denoise_code.common.page import percent, table
 from denoise_code.common.suspects import OPEN, Item, SuspiciousInteraction, suspects_section
 
@@ -67,10 +67,11 @@ REPORT = CleaningReport(
     n_flagged=420,
     suspects=[suspect(before=[Item("K3", "Oldest"), Item("K4", "Older")], after=[Item("K5", "Newer")])],
     self_test=SelfTest(2_000, 560, 18_000, 360, (0.26, 0.3), (0.018, 0.022), (0.58, 0.63)),
+    thresholds=[ThresholdRow(0.2, 1_400, 0.45, 0.32), ThresholdRow(0.9, 0, 0.0, None)],
     rarity=[RarityRow(1, 1, 0, 0, None), RarityRow(2, 4, 1_000, 60, 0.21), RarityRow(20, None, 8_000, 40, 0.031)],
     evidence=[EvidenceRow("collaborative", 0.321, 0.64), EvidenceRow("fused", 0.168, None)],
 )
-EMPTY = replace(REPORT, status_counts={}, n_flagged=0, suspects=[], self_test=None, rarity=[], evidence=[])
+EMPTY = replace(REPORT, status_counts={}, n_flagged=0, suspects=[], self_test=None, thresholds=[], rarity=[], evidence=[])
 
 
 def written(tmp_path, report):
@@ -95,6 +96,7 @@ def test_the_figures_are_those_given(tmp_path):
     assert "So 61% (58% to 63%) of what is flagged was planted" in said
     assert "fewer than 5 users have, 6.0% are flagged; of those whose item 20 or more users have, 0.5%" in said
     assert "1 user0––2 to 4 users1,0006.0%0.21020 or more users8,0000.5%0.031" in said
+    assert "0.21,40045%32%0.900%–" in said
     assert "collaborative32%0.640fused17%–" in said and "not judged, the user's only line77" in said
     assert "line 7, user anna0.90OldestOlderOdd onefits:Better oneNewer" in said and "The first 1 of 420" in said
 
