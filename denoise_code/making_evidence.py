@@ -171,7 +171,7 @@ def fingerprint_of_sources(folder: Path, rows: RowsOfFolder, seed: int) -> str:
     content += [fingerprint_of_files(files), sorted(rows.keys_of_users.items())]
     for file, split in rows.splits.items():
         columns = slice(None) if file == "train" else slice(None, -1)  # no target has a part in it
-        cells = [array[:, columns] for array in (split.mask, split.clean, split.places, split.noise_prob) if array is not None]
+        cells = [array[:, columns] for array in (split.mask, split.places, split.noise_prob) if array is not None]
         times = [] if split.times is None else [split.times]
         content += [file, row_fingerprint(file, split), *(fingerprint_of_array(array) for array in cells + times)]
     return fingerprint_of_json(content)
@@ -208,7 +208,7 @@ def as_rows(split: Split) -> Rows:
     """The columns of a file as the table of interactions takes them."""
     lengths = (split.items != 0).sum(1)
     first_place = None if split.places is None else split.places[:, -1] - lengths + 1
-    return Rows(split.users.astype(str), split.items, split.mask, split.clean, split.times, first_place)
+    return Rows(split.users.astype(str), split.items, split.mask, split.times, first_place)
 
 
 def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet) -> GivenScores | None:

@@ -82,7 +82,7 @@ def items_in_windows(data: DataSet, rows: np.ndarray) -> np.ndarray:
     around = rows[:, None] + np.arange(1 - width, width)
     inside = np.clip(around, 0, len(table) - 1)
     earlier, later = np.minimum(inside, rows[:, None]), np.maximum(inside, rows[:, None])
-    together = (inside == around) & (table.users[earlier] == table.users[later]) & (table.places[later] <= table.reach[earlier])
+    together = (inside == around) & table.in_one_window(earlier, later)
     return np.where(together, table.items[inside], 0)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from made_up_logs import GROUPS, N_ITEMS, grouped_data, nothing_unseen, rows_of, some_windows, title_vectors
+from made_up_logs import GROUPS, N_ITEMS, grouped_data, is_noise, nothing_unseen, rows_of, some_windows, title_vectors
 
 from denoise_code.data_set.evidence_files import noise_probability
 from denoise_code.data_set.interactions import build_data_set
@@ -150,7 +150,7 @@ def test_every_kind_finds_noise_and_means_it(learned):
     assert list(evidence.kinds) == ["collaborative", "semantic", "detector", "fused"]
     table = data.interactions
     checked = table.in_train & ~evidence.log_to_fit
-    truth, test = table.masks[checked] == 1, data.evaluated["test"]
+    truth, test = is_noise(data)[checked], data.evaluated["test"]
     held = test.histories != 0
     for name, kind in evidence.kinds.items():
         assert (np.isnan(kind.train) == ~table.in_train).all() and (np.isnan(kind.histories["test"]) == ~held).all()
@@ -185,12 +185,13 @@ def test_a_kind_that_judges_no_single_windows_is_named(capsys):
 
 
 def test_no_target_and_no_truth_reaches_evidence(learned):
-    """Byte for byte, whatever the targets of valid and test rows, the masks and the items before noise are."""
+    """Byte for byte, whatever the targets of valid and test rows and the masks are."""
     data, evidence = learned
     for change in ({"change_targets": True}, {"change_truth": True}):
         changed = grouped_data(**change)
-        assert (changed.interactions.masks != data.interactions.masks).any() or change == {"change_targets": True}
-        assert (changed.evaluated["test"].targets != data.evaluated["test"].targets).all() or "change_truth" in change
+        of_targets = (changed.interactions.items != data.interactions.items).any()  # of those that nothing else holds
+        masks = [part.evaluated["test"].history_masks for part in (changed, data)]
+        assert (of_targets, (masks[0] != masks[1]).any()) == ("change_targets" in change, "change_truth" in change)
         again = evidence_of(changed)
         for name, kind in evidence.kinds.items():
             assert kind.train.tobytes() == again.kinds[name].train.tobytes(), (name, change)
@@ -206,7 +207,7 @@ def test_scores_of_a_language_model_are_a_kind(monkeypatch, capsys):
     rng = np.random.default_rng(0)
     rows = rng.permutation(np.flatnonzero(data.interactions.in_train))[:600]
     planted = Planted(rows, rng.integers(1, N_ITEMS + 1, 600))
-    noise = data.interactions.masks == 1
+    noise = is_noise(data, seed=1)
     train = np.where(data.interactions.in_train, rng.normal(noise * 1.0), np.nan).astype(np.float32)
     train[rows[:50]] = np.nan  # read by nobody
     test = data.evaluated["test"]
