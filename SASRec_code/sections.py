@@ -7,6 +7,7 @@ from comparison import METRICS_OF_TABLES, sentence
 from findings import Findings, least_suspicious_noise, most_suspicious, threshold_rows
 
 from denoise_code.common import page, suspects
+from denoise_code.data_set.evidence_files import BOUND_CONFIDENCE
 
 MOST_MISSED = 24  # that are shown
 KINDS = (
@@ -43,7 +44,10 @@ def headlines(findings: Findings, threshold: float) -> list[tuple[str, str]]:
     prob, noise = findings.prob[findings.scored], findings.is_injected[findings.scored]
     flagged = prob > threshold
     lines = [
-        (f"{page.percent(bound)} at most", "of the interactions are noise of the kind that is looked for (90% confidence)"),
+        (
+            f"{page.percent(bound)} at most",
+            f"of the interactions are noise of the kind that is looked for ({BOUND_CONFIDENCE:.0%} confidence)",
+        ),
         (page.percent(flagged.mean()), f"of {len(prob):,} history places have a probability above {threshold}"),
     ]
     if noise.any():
@@ -104,7 +108,8 @@ def noise_at_most(findings: Findings) -> list[str]:
     context = record["detection"]["auc_context"]
     rows = [[kind, record["share_bound"][kind], context[kind]["auc"] if kind in context else None] for kind in record["kinds"]]
     return [
-        "<h2>How much noise there can be</h2><p>The largest share of noise that each kind of evidence allows, with 90% confidence. "
+        "<h2>How much noise there can be</h2><p>The largest share of noise that each kind of evidence allows, with "
+        f"{BOUND_CONFIDENCE:.0%} confidence. "
         f"Probabilities take a share of {record['noise_share']:.3f}. {KINDS} {CONTEXT}</p>",
         page.table(["evidence", "noise at most", "auc_context"], rows),
     ]

@@ -55,7 +55,7 @@ class JudgedInteractions:
         return self.said["share_bound"][FUSED]
 
 
-def share_taken(judged: "JudgedInteractions", options: EvidenceOptions) -> float:
+def share_taken(judged: JudgedInteractions, options: EvidenceOptions) -> float:
     """The share of noise that probabilities and replacements take: what was asked for, else MOST_SHARE or the bound, if lower."""
     return min(MOST_SHARE, judged.share_bound) if options.noise_share is None else options.noise_share
 
@@ -94,7 +94,7 @@ class Replacements:
 
 def least_probability(data: DataSet, replace_all: bool) -> float:
     """P(noise) from which on a place gets a replacement: 0 where the places are few."""
-    n_places = int(data.interactions.in_train.sum()) + sum(int((part.histories != 0).sum()) for part in data.evaluated.values())
+    n_places = int(data.interactions.in_train.sum()) + sum(int((rows.histories != 0).sum()) for rows in data.evaluated.values())
     return 0.0 if replace_all or n_places <= REPLACED_AT_MOST else LEAST_PROBABILITY
 
 

@@ -18,6 +18,7 @@ from denoise_code.common.files import fingerprint_of_files, fingerprint_of_json,
 from denoise_code.common.text_table import text_table
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_titles
 from denoise_code.data_set.evidence_files import (
+    BOUND_CONFIDENCE,
     VERSION,
     StoredEvidence,
     fingerprint_of_rows,
@@ -87,7 +88,8 @@ def make_evidence(folder: Path, data_set: Path, options: EvidenceOptions) -> dic
         if is_judged:
             judged = judged_before(read_evidence(folder))
         else:
-            judged = judge_interactions(data, vectors, given_scores(folder, rows, data), halves, options.seed)
+            scores = given_scores(folder, rows, data, np.random.default_rng([options.seed, 5]))
+            judged = judge_interactions(data, vectors, scores, halves, options.seed)
         # 3. One replacement for each
         share = share_taken(judged, options)
         replacements = replace_what_is_noise(data, judged, vectors, halves, share, options)
@@ -160,8 +162,21 @@ def read_user_keys(folder: Path) -> dict[str, str]:
     path = folder / "users.csv"
     if not path.exists():
         return {}
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    remedy = "write it as data/README.md says, or remove it: then the names in the rows count"
+    table = read_columns(path, ["user_id", "key"], remedy)
     return dict(zip(table["user_id"], table["key"]))
+
+
+def read_columns(path: Path, names: list[str], remedy: str) -> pd.DataFrame:
+    """These columns of a CSV file, as text. InputError, with what to do, where it cannot be read or lacks one of them."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {' '.join(str(error).split())}; {remedy}") from None
+    missing = [name for name in names if name not in table.columns]
+    if missing:
+        raise InputError(f"{path}: no column {missing[0]!r}, found {', '.join(table.columns)}; {remedy}")
+    return table[names]
 
 
 def fingerprint_of_sources(folder: Path, rows: RowsOfFolder, seed: int) -> str:
@@ -171,7 +186,7 @@ def fingerprint_of_sources(folder: Path, rows: RowsOfFolder, seed: int) -> str:
     content += [fingerprint_of_files(files), sorted(rows.keys_of_users.items())]
     for file, split in rows.splits.items():
         columns = slice(None) if file == "train" else slice(None, -1)  # no target has a part in it
-        cells = [array[:, columns] for array in (split.mask, split.clean, split.places, split.noise_prob) if array is not None]
+        cells = [array[:, columns] for array in (split.mask, split.places, split.noise_prob) if array is not None]
         times = [] if split.times is None else [split.times]
         content += [file, row_fingerprint(file, split), *(fingerprint_of_array(array) for array in cells + times)]
     return fingerprint_of_json(content)
@@ -208,10 +223,10 @@ def as_rows(split: Split) -> Rows:
     """The columns of a file as the table of interactions takes them."""
     lengths = (split.items != 0).sum(1)
     first_place = None if split.places is None else split.places[:, -1] - lengths + 1
-    return Rows(split.users.astype(str), split.items, split.mask, split.clean, split.times, first_place)
+    return Rows(split.users.astype(str), split.items, split.mask, split.times, first_place)
 
 
-def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet) -> GivenScores | None:
+def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet, rng: np.random.Generator) -> GivenScores | None:
     """What a language model said of all rows and of planted windows, as log-odds; None, and why, where that is not all there.
 
     Too few planted windows to fit on are a reason, too. Planted windows are of users that fine-tuning never saw, the log's
@@ -226,7 +241,7 @@ def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet) -> GivenScores
         print(f"no evidence of the kind llm: the language model did not read {', '.join(unread)}")
         return None
     planted = resize(read_split(path, rows.titles, maxlen=None, columns="needed"), data.train.shape[1])
-    train_row = pd.read_csv(path, usecols=["train_row"])["train_row"].to_numpy()  # (M,)
+    train_row, drawn = read_how_planted(path)
     row, column = np.nonzero(planted.mask == PLANTED_MARK)
     train = rows.splits["train"]
     if len(row) != len(train_row):
@@ -236,20 +251,34 @@ def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet) -> GivenScores
     if not has_row.all() or (differs.sum(1) != 1).any() or not differs[row, column].all():
         print(f"no evidence of the kind llm: {path} was made from other train rows than {train.path}")
         return None
-    by_popularity = planted.drawn == BY_POPULARITY
+    by_popularity = drawn == BY_POPULARITY
     n_uniform = int((~by_popularity).sum())
     if n_uniform < LEAST_PLANTED:
         print(
             f"no evidence of the kind llm: {path} has {n_uniform} uniformly planted windows, {LEAST_PLANTED} are needed (--planted)"
         )
         return None
+    of_cells = log_odds(train.noise_prob)
     return GivenScores(
-        train=mean_by_interaction(data, log_odds(train.noise_prob)),
+        train=mean_by_interaction(data, of_cells),
+        one_window=one_cell_of_interactions(data, of_cells, rng),
         histories={file: log_odds(split.noise_prob[:, :-1]) for file, split in rows.evaluated.items()},
         planted=Planted(data.train[train_row, column], planted.items[row, column]),
         planted_scores=log_odds(planted.noise_prob[row, column]),
         by_popularity=by_popularity,
     )
+
+
+def read_how_planted(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Of the rows of planted.csv: the number (M,) int64 of the train row that each was made from, and how its item was drawn (M,) str."""
+    remedy = "without it evidence is made without the kind llm; without run.json generate_denoised.py reads all anew"
+    table = read_columns(path, ["train_row", "drawn"], remedy)
+    numbers = pd.to_numeric(table["train_row"], errors="coerce")
+    bad = np.flatnonzero(~(numbers.ge(0) & numbers.mod(1).eq(0)).to_numpy())
+    if len(bad):
+        text = table["train_row"].iat[bad[0]]
+        raise InputError(f"{path} row {bad[0] + 1}: train_row is {text!r}, expected a whole number from 0 on; {remedy}")
+    return numbers.to_numpy(np.int64), table["drawn"].to_numpy()
 
 
 def log_odds(log_prob: np.ndarray) -> np.ndarray:
@@ -266,6 +295,14 @@ def mean_by_interaction(data: DataSet, of_cells: np.ndarray) -> np.ndarray:
     counts = np.bincount(rows, minlength=len(data.interactions))
     with np.errstate(invalid="ignore"):
         return sums / counts
+
+
+def one_cell_of_interactions(data: DataSet, of_cells: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(n,) of cells (N, W) of train rows that of one scored cell of each interaction, drawn at random; NaN where none was scored."""
+    cells = rng.permutation(np.flatnonzero((data.train >= 0) & ~np.isnan(of_cells)))
+    values = np.full(len(data.interactions), np.nan)
+    values[data.train.ravel()[cells]] = of_cells.ravel()[cells]  # the last cell of an interaction stays
+    return values
 
 
 def stored_form(data: DataSet, judged: JudgedInteractions, replacements: Replacements, record: dict) -> StoredEvidence:
@@ -298,6 +335,6 @@ def print_evidence(record: dict) -> None:
     if injected:
         print(f"AUC and average precision: of the injected noise in the histories of {injected['file']}.csv")
     print(
-        f"share of noise taken: {record['noise_share']:.3f} (--noise_share); bounds hold with 90 % confidence; "
-        f"{record['seconds']:.0f} s, peak memory {record['peak_memory_gib']:.1f} GiB"
+        f"share of noise taken: {record['noise_share']:.3f} (--noise_share); bounds hold with {BOUND_CONFIDENCE:.0%} "
+        f"confidence; {record['seconds']:.0f} s, peak memory {record['peak_memory_gib']:.1f} GiB"
     )

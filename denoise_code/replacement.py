@@ -108,7 +108,7 @@ def neighbours_by_counts(counts: Cooccurrence) -> sparse.csr_array:
 
 
 def neighbours_by_titles(vectors: np.ndarray) -> sparse.csr_array:
-    """The same with the cosine of title vectors (n_items + 1, D)."""
+    """(n_items + 1, n_items + 1) float32: cosines of title vectors (n_items + 1, D), the highest of each row."""
     import torch
 
     count, most = len(vectors), min(NEIGHBOURS, len(vectors) - 2)
@@ -165,9 +165,9 @@ class Ranker:
             nearest[(nearest[:, :, None] == context.banned[:, None, :]).any(2)] = 0
             kept = (nearest == 0).argsort(1, kind="stable")[:, :CANDIDATES]
             parts.append(np.take_along_axis(nearest, kept, 1))
-        both = np.sort(np.concatenate(parts, axis=1), axis=1)
-        both[:, 1:][both[:, 1:] == both[:, :-1]] = 0  # found by both kinds
-        return both
+        candidates = np.sort(np.concatenate(parts, axis=1), axis=1)
+        candidates[:, 1:][candidates[:, 1:] == candidates[:, :-1]] = 0  # found by both kinds
+        return candidates
 
     def features(self, context: Context, candidates: np.ndarray) -> np.ndarray:
         """(F, C, K) of candidates (F, C)."""
@@ -196,9 +196,9 @@ class Ranker:
         """(F, C) int32 candidates, the best first, ties by id, then 0."""
         parts = [np.zeros((0, CANDIDATES * len(self.neighbours)), dtype=np.int32)]
         for rows in row_chunks(len(context), 1, AT_ONCE):
-            some = context.part(rows)
-            candidates = self.candidates(some)
-            scores = np.where(candidates != 0, self.features(some, candidates) @ self.weights, -np.inf)
+            asked = context.part(rows)
+            candidates = self.candidates(asked)
+            scores = np.where(candidates != 0, self.features(asked, candidates) @ self.weights, -np.inf)
             order = np.lexsort((candidates, -scores), axis=1)
             parts.append(np.take_along_axis(candidates, order, 1).astype(np.int32))
         return np.concatenate(parts)
@@ -248,8 +248,8 @@ def fit_weights(ranker: Ranker, context: Context, right_items: np.ndarray) -> tu
         candidates = ranker.candidates(context.part(rows))
         right = candidates == right_items[rows, None]
         found = right.any(1)
-        some = context.part(np.arange(len(context))[rows][found])
-        parts.append((ranker.features(some, candidates[found]), candidates[found] != 0, right[found]))
+        context_of_found = context.part(np.arange(len(context))[rows][found])
+        parts.append((ranker.features(context_of_found, candidates[found]), candidates[found] != 0, right[found]))
     features, listed, right = (np.concatenate(arrays) for arrays in zip(*parts))
     if not len(right):
         raise NothingToReplaceFrom(f"none of {len(context)} held-out items is a neighbour of the items beside it; too few rows")
@@ -310,7 +310,7 @@ def replace_in_histories(data: DataSet, file: str, ranker: Ranker, p_noise: np.n
         ranker.rank(context_of_histories(evaluated.users, evaluated.histories, p_noise, rows[part], places[part]))
         for part in row_chunks(len(rows), 1, AT_ONCE)
     ]
-    if ranked and width > 1:
+    if ranked:
         low = rows * width
         choose_in_turn(
             np.concatenate(ranked), p_noise[rows, places], (low + places).tolist(), low.tolist(), (low + width).tolist(), received

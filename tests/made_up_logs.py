@@ -6,15 +6,21 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import save_file
 
-from denoise_code.data_set.interactions import build_data_set, rows_from_lists
+from denoise_code.data_set.interactions import Rows, build_data_set
+from denoise_code.data_set.padded_rows import pad
 from denoise_code.evidence.unseen_items import UnseenItems
 
 
-def rows_of(rows, starts=None, masks=None, true_items=None, width=None):
-    """Rows from (user, time, items)."""
+def rows_of(rows, starts=None, masks=None, width=None):
+    """Rows from (user, time, items); the last `width` items of each, by default those of the longest."""
     users, times, items = zip(*rows) if rows else ((), (), ())
-    masks = masks or [[0] * len(window) for window in items]
-    return rows_from_lists(users, list(items), masks, times, starts, true_items, width)
+    lengths = np.array([len(window) for window in items], dtype=np.int64)
+    width = width or lengths.max()
+    masks = masks or [[0] * length for length in lengths]
+    if starts is not None:
+        starts = np.array(starts, dtype=np.int64) + np.maximum(lengths - width, 0)
+    cells = (pad(lists, width, 0, np.int64) for lists in (list(items), masks))
+    return Rows(np.array(users).astype(str), *cells, np.array(times, dtype=np.float64), starts)
 
 
 def sliding(logs, width, split_at=None):
@@ -71,22 +77,26 @@ def grouped_logs(seed, users=150, noise=0.15, length=20):
 
 
 def grouped_data(seed=0, change_targets=False, change_truth=False, **options):
-    """A data set of `grouped_logs`: train rows and, later, test rows; all targets, or all masks and true items, exchanged where asked."""
+    """A data set of `grouped_logs`: train rows and, later, test rows; all targets, or all masks, exchanged where asked."""
     logs, masks = grouped_logs(seed, **options)
     rows, starts = sliding(logs, WIDTH)
     marks, _ = sliding(masks, WIDTH)
     parts = []
     for chosen, chosen_starts in split_by_time_with_masks(rows, [mark for _, _, mark in marks], starts):
         chosen_rows, chosen_marks = [row for row, _ in chosen], [mark for _, mark in chosen]
-        true_items = [items for _, _, items in chosen_rows]
         if parts and change_targets:
             chosen_rows = [(user, time, [*items[:-1], 1 + items[-1] % N_ITEMS]) for user, time, items in chosen_rows]
-            true_items = [items for _, _, items in chosen_rows]
         if change_truth:
             chosen_marks = [[1 - mark for mark in window] for window in chosen_marks]
-            true_items = [[*(1 + item % N_ITEMS for item in items[:-1]), items[-1]] for items in true_items]
-        parts.append(rows_of(chosen_rows, chosen_starts, masks=chosen_marks, true_items=true_items, width=WIDTH))
+        parts.append(rows_of(chosen_rows, chosen_starts, masks=chosen_marks, width=WIDTH))
     return build_data_set(parts[0], {"test": parts[1]}, N_ITEMS)
+
+
+def is_noise(data, seed=0, **options):
+    """(n,) bool: the noise among the interactions of `grouped_data`, which does not hold it."""
+    _, masks = grouped_logs(seed, **options)
+    table = data.interactions
+    return np.array([masks[name][place] == 1 for name, place in zip(table.user_names[table.users], table.places)])
 
 
 def split_by_time_with_masks(rows, marks, starts):

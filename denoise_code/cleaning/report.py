@@ -10,6 +10,7 @@ from pathlib import Path
 from denoise_code.common import suspects
 from denoise_code.common.page import cards, details, page, percent, table, write_page
 from denoise_code.common.suspects import SuspiciousInteraction
+from denoise_code.data_set.evidence_files import BOUND_CONFIDENCE
 
 MOST_SUSPECTS = 500
 LEAST_PLANTED = 50  # in the self-test; fewer say nothing
@@ -126,7 +127,7 @@ class CleaningReport:
     thresholds: list[ThresholdRow] = field(default_factory=list)
     rarity: list[RarityRow] = field(default_factory=list)
     evidence: list[EvidenceRow] = field(default_factory=list)
-    confidence: float = 0.9
+    confidence: float = BOUND_CONFIDENCE
     drop_share: float | None = None
     is_replaced: bool = False
     taught_by: str | None = None

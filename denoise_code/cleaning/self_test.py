@@ -44,7 +44,7 @@ def judge_copy(
     tested = prepared.log.pick(some_users(prepared.log.users, rng))
     untouched = data_set_of_log(tested, window)
     n_planted = max(1, round(max(noise_share, LEAST_SHARE) * int(untouched.interactions.in_train.sum())))
-    planted, _ = plant(untouched, counts, unseen, n_planted, 0.0, rng)
+    planted = plant(untouched, counts, unseen, n_planted, 0.0, rng)
     items = tested.items.copy()
     items[planted.rows] = planted.items
     titles = [*tested.titles, *(tested.titles[item] for item in unseen.originals)]

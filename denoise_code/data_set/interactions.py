@@ -3,7 +3,8 @@
 An interaction is (user, place in the user's sequence, item). A window is a run of rows of the table, so that an interaction has one
 row number in all windows that hold it. Three rules keep the table from telling what must not be known:
 
-- The last cell of a valid or test row is the true item, whatever later histories hold in its place. It is no evidence.
+- The last cell of a valid or test row is the true item, whatever later histories hold in its place. It is no evidence, and the table
+  holds it only where nothing else holds its interaction.
 - Only train windows teach: `Interactions.reach` says which places, and which pairs of places, a train window holds.
 - The history of a valid or test row stands with the row (`EvaluatedRows.histories`), not with the interactions.
 """
@@ -21,64 +22,25 @@ GAP = 1  # empty places between parts of a user's sequence whose distance is not
 
 @dataclass(frozen=True)
 class Rows:
-    """One file of windows. N rows of at most W items, oldest first, the last one is the target; left-padded with 0.
+    """One file of windows. N rows of 2 to W items, oldest first, the last one is the target; left-padded with 0.
 
-    users (N,) str; items, masks, true_items (N, W) int64; times (N,) float64 of the targets, any unit, NaN where not known;
-    starts (N,) int64: the place of a row's first item in its user's sequence, or None where the file does not tell.
+    users (N,) str; items (N, W) int64, the target of a valid or test row being the true item; masks (N, W) int64: for evaluation only;
+    times (N,) float64 of the targets, any unit, NaN where not known; starts (N,) int64: the place of a row's first item in its user's
+    sequence, or None where the file does not tell.
     """
 
     users: np.ndarray
     items: np.ndarray
     masks: np.ndarray
-    true_items: np.ndarray
     times: np.ndarray
     starts: np.ndarray | None = None
-
-
-def rows_from_lists(
-    users: Sequence,
-    items: list[list[int]],
-    masks: list[list[int]],
-    times: Sequence,
-    starts: Sequence[int] | None = None,
-    true_items: list[list[int]] | None = None,
-    width: int | None = None,
-) -> Rows:
-    """The columns of a file as arrays. width: only the last so many items of each row; by default those of the longest row.
-
-    true_items None: the items as they are, where nothing tells what stood there before noise.
-    """
-    width = width or max(map(len, items))
-    lengths = np.array([len(window) for window in items], dtype=np.int64)
-    if starts is not None:
-        starts = np.asarray(starts, dtype=np.int64) + np.maximum(lengths - width, 0)
-    padded_items = pad_left(items, width)
-    return Rows(
-        users=np.asarray(users).astype(str),
-        items=padded_items,
-        masks=pad_left(masks, width),
-        true_items=padded_items if true_items is None else pad_left(true_items, width),
-        times=np.array([np.nan if time is None else float(time) for time in times], dtype=np.float64),
-        starts=starts,
-    )
-
-
-def pad_left(lists: list[list[int]], width: int) -> np.ndarray:
-    """(N, width) int64: the last `width` numbers of each list at the right, 0 before them."""
-    lengths = np.minimum([len(numbers) for numbers in lists], width)
-    filled = np.arange(width) >= width - lengths[:, None]  # (N, width)
-    padded = np.zeros((len(lists), width), dtype=np.int64)
-    kept = (number for numbers in lists for number in numbers[-width:])
-    padded[filled] = np.fromiter(kept, dtype=np.int64, count=int(lengths.sum()))
-    return padded
 
 
 @dataclass(frozen=True)
 class Interactions:
     """n interactions, sorted by user and place.
 
-    users (n,) int64: codes 0..U-1, `user_names` (U,) str are the file's; places (n,) int64; items, masks, true_items (n,) int64;
-    times (n,) float64: of targets those of their rows, of others that of the next known one of the user, else NaN.
+    users (n,) int64: codes 0..U-1, `user_names` (U,) str are the file's; places, items (n,) int64.
     reach (n,) int64: places p <= q of a user are in one train window just where q <= reach at p. It is the last place of the train
     windows that start at p or before, -1 where there is none: with train windows of places 0-2 and 1-3 it is 2, 3, 3, 3.
     """
@@ -86,9 +48,6 @@ class Interactions:
     users: np.ndarray
     places: np.ndarray
     items: np.ndarray
-    masks: np.ndarray
-    true_items: np.ndarray
-    times: np.ndarray
     reach: np.ndarray
     user_names: np.ndarray
 
@@ -99,6 +58,10 @@ class Interactions:
     def in_train(self) -> np.ndarray:
         """(n,) bool: whether a train window holds the interaction. Nothing but these may be learned from."""
         return self.places <= self.reach
+
+    def in_one_window(self, earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
+        """Whether one train window holds both of two rows of the table, the later one standing at the same place or behind; any shape."""
+        return (self.users[earlier] == self.users[later]) & (self.places[later] <= self.reach[earlier])
 
     def halves(self, keys: Sequence[str] | None = None) -> np.ndarray:
         """(2, U): the users are halved twice, independently; 0 or 1 for each user.
@@ -122,16 +85,13 @@ def train_pairs(users: np.ndarray, places: np.ndarray, reach: np.ndarray, lag: i
 class EvaluatedRows:
     """The N rows of a file of valid or test rows. H = W - 1.
 
-    users (N,) int64 codes; rows (N, W) int64 row numbers of the table, -1 left of a row's first; histories (N, H) int64 items, 0 left
-    of the first; targets (N,) int64, the true items; history_masks, history_true_items (N, H) int64: for evaluation only.
+    users (N,) int64 codes; histories (N, H) int64 items, 0 left of the first; history_masks (N, H) int64: for evaluation only. No target
+    stands here: nothing that judges a history may see it.
     """
 
     users: np.ndarray
-    rows: np.ndarray
     histories: np.ndarray
-    targets: np.ndarray
     history_masks: np.ndarray
-    history_true_items: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -158,7 +118,7 @@ class DataSet:
 class StackedRows:
     """The N rows of all files, one file below the other, those of train first. Padded on the left to one width W.
 
-    users (N,) int64: codes of user_names (U,) str; items, masks, true_items (N, W) int64; times (N,) float64; is_train (N,) bool;
+    users (N,) int64: codes of user_names (U,) str; items, masks (N, W) int64; times (N,) float64; is_train (N,) bool;
     lengths (N,) int64: items of each; starts (N,) int64: the place of the first one in the user's sequence; order (N,) int64: row
     numbers in the order in which rows count where they disagree.
     """
@@ -167,7 +127,6 @@ class StackedRows:
     user_names: np.ndarray
     items: np.ndarray
     masks: np.ndarray
-    true_items: np.ndarray
     times: np.ndarray
     is_train: np.ndarray
     lengths: np.ndarray
@@ -201,19 +160,6 @@ class StackedRows:
         return self.users[:, None] * self.n_places + first_places[:, None] + np.arange(self.width)
 
 
-@dataclass(frozen=True)
-class TableCells:
-    """The cell that each of the n interactions of the table is taken from, by user and place.
-
-    keys (n,) int64, ascending: see `StackedRows.n_places`; cells (n,) int64: row * W + column; from_target (n,) bool: the cell is a
-    target.
-    """
-
-    keys: np.ndarray
-    cells: np.ndarray
-    from_target: np.ndarray
-
-
 def build_data_set(train: Rows, evaluated: dict[str, Rows], n_items: int) -> DataSet:
     """The table of all interactions of these files, and their rows as windows over it.
 
@@ -222,17 +168,17 @@ def build_data_set(train: Rows, evaluated: dict[str, Rows], n_items: int) -> Dat
     """
     files = [train, *evaluated.values()]
     stacked = stack_rows(files)
-    table = choose_cells(stacked)
-    first_rows = np.searchsorted(table.keys, stacked.users * stacked.n_places + stacked.starts)  # (N,) rows of the table
+    keys, cells = choose_cells(stacked)
+    first_rows = np.searchsorted(keys, stacked.users * stacked.n_places + stacked.starts)  # (N,) rows of the table
     windows = windows_of_rows(stacked, first_rows)  # (N, W)
-    interactions = interactions_of_table(stacked, table, first_rows, windows)
+    interactions = interactions_of_cells(stacked, keys, cells, first_rows)
     disagrees = stacked.is_seen & (interactions.items[windows] != stacked.items)  # (N, W)
     bounds = np.cumsum([len(rows.users) for rows in files])
     rows_of_files = [slice(end - len(rows.users), end) for end, rows in zip(bounds, files)]
     return DataSet(
         interactions=interactions,
         train=windows[rows_of_files[0]],
-        evaluated={file: evaluated_rows(stacked, windows, rows) for file, rows in zip(evaluated, rows_of_files[1:])},
+        evaluated={file: evaluated_rows(stacked, rows) for file, rows in zip(evaluated, rows_of_files[1:])},
         n_items=n_items,
         disagreements=int(disagrees.sum()),
     )
@@ -241,9 +187,7 @@ def build_data_set(train: Rows, evaluated: dict[str, Rows], n_items: int) -> Dat
 def stack_rows(files: list[Rows]) -> StackedRows:
     """The rows of all files, train first. Starts are found where one file does not tell them."""
     width = max(rows.items.shape[1] for rows in files)
-    items, masks, true_items = (
-        np.concatenate([widen(getattr(rows, name), width) for rows in files]) for name in ("items", "masks", "true_items")
-    )  # (N, W) each
+    items, masks = (np.concatenate([widen(getattr(rows, name), width) for rows in files]) for name in ("items", "masks"))
     user_names, users = np.unique(np.concatenate([rows.users for rows in files]), return_inverse=True)
     times = np.concatenate([rows.times for rows in files])
     is_train = np.arange(len(users)) < len(files[0].users)
@@ -253,16 +197,19 @@ def stack_rows(files: list[Rows]) -> StackedRows:
         starts = find_starts(users, items, lengths, is_train, times, order)
     else:
         starts = np.concatenate([rows.starts for rows in files])
-    return StackedRows(users, user_names, items, masks, true_items, times, is_train, lengths, starts, order)
+    return StackedRows(users, user_names, items, masks, times, is_train, lengths, starts, order)
 
 
-def choose_cells(stacked: StackedRows) -> TableCells:
-    """For each interaction the cell that counts: the first, in `StackedRows.order`, of those that hold it; targets come last."""
+def choose_cells(stacked: StackedRows) -> tuple[np.ndarray, np.ndarray]:
+    """Keys (n,) int64 of the interactions, ascending, and the cell (n,) int64 that counts of those that hold one, row * W + column.
+
+    It is the first by `StackedRows.order`; targets come last. Keys: see `StackedRows.n_places`.
+    """
     row, column = np.nonzero(stacked.is_seen[stacked.order])
     seen_cells = stacked.order[row] * stacked.width + column
     cells = np.concatenate([seen_cells, np.flatnonzero(stacked.is_target)])  # (C,) in the order in which they count
     keys, first = np.unique(stacked.keys_of_cells().ravel()[cells], return_index=True)  # first: of the cells that share a key
-    return TableCells(keys, cells[first], first >= len(seen_cells))
+    return keys, cells[first]
 
 
 def windows_of_rows(stacked: StackedRows, first_rows: np.ndarray) -> np.ndarray:
@@ -272,33 +219,22 @@ def windows_of_rows(stacked: StackedRows, first_rows: np.ndarray) -> np.ndarray:
     return np.where(stacked.items != 0, rows, NO_ROW)
 
 
-def interactions_of_table(stacked: StackedRows, table: TableCells, first_rows: np.ndarray, windows: np.ndarray) -> Interactions:
-    """The table. first_rows (N,), windows (N, W): row numbers of the table. A target is the true item, and no noise."""
-    users, places = np.divmod(table.keys, stacked.n_places)
-    items, masks, true_items = (cells.ravel()[table.cells] for cells in (stacked.items, stacked.masks, stacked.true_items))
+def interactions_of_cells(stacked: StackedRows, keys: np.ndarray, cells: np.ndarray, first_rows: np.ndarray) -> Interactions:
+    """The table of keys, cells (n,): see `choose_cells`. first_rows (N,): the row of the table that each row begins with."""
+    users, places = np.divmod(keys, stacked.n_places)
     last_places = stacked.starts + stacked.lengths - 1  # (N,)
     return Interactions(
         users=users,
         places=places,
-        items=np.where(table.from_target, true_items, items),
-        masks=np.where(table.from_target, 0, masks),
-        true_items=true_items,
-        times=times_of_interactions(users, windows[:, -1], stacked.times),
+        items=stacked.items.ravel()[cells],
         reach=furthest_ends(users, first_rows[stacked.is_train], last_places[stacked.is_train]),
         user_names=stacked.user_names,
     )
 
 
-def evaluated_rows(stacked: StackedRows, windows: np.ndarray, part: slice) -> EvaluatedRows:
-    """The rows of one file of valid or test rows: part of all N."""
-    return EvaluatedRows(
-        users=stacked.users[part],
-        rows=windows[part],
-        histories=stacked.items[part, :-1],
-        targets=stacked.true_items[part, -1],
-        history_masks=stacked.masks[part, :-1],
-        history_true_items=stacked.true_items[part, :-1],
-    )
+def evaluated_rows(stacked: StackedRows, of_file: slice) -> EvaluatedRows:
+    """The rows of one file of valid or test rows, of all N."""
+    return EvaluatedRows(stacked.users[of_file], stacked.items[of_file, :-1], stacked.masks[of_file, :-1])
 
 
 def widen(cells: np.ndarray, width: int) -> np.ndarray:
@@ -322,20 +258,6 @@ def furthest_ends(users: np.ndarray, first_rows: np.ndarray, last_places: np.nda
     np.maximum.at(ends, first_rows, last_places)
     step = int(last_places.max(initial=0)) + 2  # above any place, so that what one user reaches is not the next one's
     return np.maximum.accumulate(ends + users * step) - users * step
-
-
-def times_of_interactions(users: np.ndarray, target_rows: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Times (n,) of interactions: of targets those of their rows, before them that of the user's next target, else NaN."""
-    result = np.full(len(users), np.nan)
-    known = ~np.isnan(times)
-    result[target_rows[known]] = times[known]
-    next_known = np.where(np.isnan(result), len(users), np.arange(len(users)))
-    next_known = np.minimum.accumulate(next_known[::-1])[::-1]  # (n,) the row of the next known time, n where there is none
-    inside = next_known < len(users)
-    same_user = np.zeros(len(users), dtype=bool)
-    same_user[inside] = users[next_known[inside]] == users[inside]
-    result[same_user] = result[next_known[same_user]]
-    return result
 
 
 # ---------------------------------------------------------------- files that do not tell where a row starts

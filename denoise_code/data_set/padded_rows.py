@@ -22,7 +22,7 @@ class Split:
     (N, W) is NaN where nothing was scored. suspects, suggestions (N, K) are item ids, 0 where there is none;
     suspect_prob (N, K) is -inf there. The last four are None for rows that were not denoised. places (N, W): which of its
     user's interactions a position is, counted from 0; None for released rows, which do not tell. times (N,) float64 of the
-    targets, NaN where not known. drawn (N,): how the item of a planted row was drawn.
+    targets, NaN where not known.
     """
 
     path: Path
@@ -36,7 +36,6 @@ class Split:
     suggestions: np.ndarray | None = None
     places: np.ndarray | None = None
     times: np.ndarray | None = None
-    drawn: np.ndarray | None = None
 
     @property
     def editable(self) -> np.ndarray:
@@ -125,12 +124,11 @@ def read_split(path: Path, titles: list[str], maxlen: int | None, columns: str) 
         *(pad(rows, width, 0, np.int64) for rows in (items, mask, true_items)),
         places=read_places(path, table, items, width) if "start" in table else None,
         times=pd.to_numeric(table["timestamp"], errors="coerce").to_numpy(np.float64) if "timestamp" in table else None,
-        drawn=table["drawn"].to_numpy() if "drawn" in table else None,
     )
     return read_denoised(split, table, items, len(titles) - 1) if denoised else split
 
 
-READ_COLUMNS = {"user_id", "item_ids", "mask", "replaced_item_titles", "timestamp", "start", "true_item_ids", "drawn"}
+READ_COLUMNS = {"user_id", "item_ids", "mask", "replaced_item_titles", "timestamp", "start", "true_item_ids"}
 
 
 def read_table(path: Path, columns: str) -> pd.DataFrame:

@@ -7,10 +7,12 @@ and Noto 2008), and pi is at most min over t of P_log(r > t) / P_planted(r > t) 
 P(noise) is computed from r in `denoise_code.data_set.evidence_files.noise_probability`, as stage 3 needs it too.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from denoise_code.data_set.evidence_files import BOUND_CONFIDENCE
 from denoise_code.data_set.interactions import DataSet
 from denoise_code.evidence.cooccurrence import Cooccurrence
 from denoise_code.evidence.features import Planted, row_chunks
@@ -30,8 +32,8 @@ class CannotPlant(ValueError):
 
 def plant(
     data: DataSet, counts: Cooccurrence, unseen: UnseenItems, count: int, popular_share: float, rng: np.random.Generator
-) -> tuple[Planted, np.ndarray]:
-    """`count` planted interactions, and (count,) bool: whether the item was drawn by popularity.
+) -> Planted:
+    """`count` planted interactions.
 
     Interactions are uniform over those of train, each drawn once while there are enough. Items are uniform over the catalogue and what is
     unseen of it or, a share of them, as popular as the interactions of train; never one that a train window of the interaction holds.
@@ -42,16 +44,26 @@ def plant(
         raise CannotPlant(f"{len(train_rows)} train interactions and {data.n_items} items")
     rows = np.concatenate([rng.permutation(train_rows) for _ in range(-(-count // len(train_rows)))])[:count]
     by_popularity = rng.random(count) < popular_share
-    taken = items_in_windows(data, rows)  # (count, 2 W - 1)
-    items, clash = np.zeros(count, dtype=np.int64), np.ones(count, dtype=bool)
+
+    def draw(asked: np.ndarray) -> np.ndarray:
+        popular = by_popularity[asked]
+        items = np.zeros(len(asked), dtype=np.int64)
+        items[~popular] = unseen.draw(int((~popular).sum()), rng)
+        items[popular] = items_as_popular(counts, int(popular.sum()), rng)
+        return items
+
+    return Planted(rows, draw_others(draw, unseen, items_in_windows(data, rows)))
+
+
+def draw_others(draw: Callable[[np.ndarray], np.ndarray], unseen: UnseenItems, taken: np.ndarray) -> np.ndarray:
+    """(M,) an item for each row of taken (M, T), none of its items: draw(numbers of rows) until no drawn item is one."""
+    items, clashing = np.zeros(len(taken), dtype=np.int64), np.arange(len(taken))
     for _ in range(MOST_DRAWS):
-        popular, uniform = np.flatnonzero(clash & by_popularity), np.flatnonzero(clash & ~by_popularity)
-        items[uniform] = unseen.draw(len(uniform), rng)
-        items[popular] = items_as_popular(counts, len(popular), rng)
-        clash[clash] = (unseen.originals_of(items[clash])[:, None] == taken[clash]).any(1)
-        if not clash.any():
-            return Planted(rows, items), by_popularity
-    raise CannotPlant(f"the windows of {clash.sum()} interactions hold nearly all of the {data.n_items} items")
+        items[clashing] = draw(clashing)
+        clashing = clashing[(unseen.originals_of(items[clashing])[:, None] == taken[clashing]).any(1)]
+        if not len(clashing):
+            return items
+    raise CannotPlant(f"the windows of {len(clashing)} interactions hold nearly all of the {unseen.n_items} items")
 
 
 def plant_in_histories(
@@ -64,16 +76,10 @@ def plant_in_histories(
     """
     table = data.interactions
     rows = data.train[rng.permutation(len(data.train))[:count]]
-    rows = rows[(rows >= 0).sum(1) > 1]  # a window of one item has no history
     histories = np.where(rows >= 0, table.items[rows], 0)[:, :-1]
     places = histories.shape[1] - 1 - (rng.random(len(rows)) * (histories != 0).sum(1)).astype(int)
-    items, clash = np.zeros(len(rows), dtype=np.int64), np.ones(len(rows), dtype=bool)
-    for _ in range(MOST_DRAWS):
-        items[clash] = unseen.draw(int(clash.sum()), rng)
-        clash[clash] = (unseen.originals_of(items[clash])[:, None] == histories[clash]).any(1)
-        if not clash.any():
-            return table.users[rows[:, -1]], histories, places, items
-    raise CannotPlant(f"{clash.sum()} histories hold nearly all of the {data.n_items} items")
+    items = draw_others(lambda asked: unseen.draw(len(asked), rng), unseen, taken=histories)
+    return table.users[rows[:, -1]], histories, places, items
 
 
 def items_in_windows(data: DataSet, rows: np.ndarray) -> np.ndarray:
@@ -82,7 +88,7 @@ def items_in_windows(data: DataSet, rows: np.ndarray) -> np.ndarray:
     around = rows[:, None] + np.arange(1 - width, width)
     inside = np.clip(around, 0, len(table) - 1)
     earlier, later = np.minimum(inside, rows[:, None]), np.maximum(inside, rows[:, None])
-    together = (inside == around) & (table.users[earlier] == table.users[later]) & (table.places[later] <= table.reach[earlier])
+    together = (inside == around) & table.in_one_window(earlier, later)
     return np.where(together, table.items[inside], 0)
 
 
@@ -155,7 +161,8 @@ def polynomial_terms(features: np.ndarray) -> np.ndarray:
 def term_names(columns: tuple[str, ...]) -> list[str]:
     """Names of `polynomial_terms`."""
     first, second = np.triu_indices(len(columns))
-    return [*columns, *(f"{columns[one]} x {columns[other]}" for one, other in zip(first.tolist(), second.tolist()))]
+    products = (f"{columns[first_column]} x {columns[second_column]}" for first_column, second_column in zip(first, second))
+    return [*columns, *products]
 
 
 def fit_log_ratio(of_planted: np.ndarray, of_log: np.ndarray) -> LogRatio:
@@ -198,8 +205,11 @@ def counted_ratios(scores: np.ndarray, planted: np.ndarray) -> tuple[np.ndarray,
     return means, IsotonicRegression().fit_transform(np.arange(len(ratios)), ratios, sample_weight=size[filled])
 
 
-def share_bound(r_of_log: np.ndarray, r_of_planted: np.ndarray, rng: np.random.Generator, confidence: float = 0.9) -> float:
-    """The largest share of noise that (L,) and (M,) values of r allow, nothing being fitted on them.
+def share_bound(r_of_log: np.ndarray, r_of_planted: np.ndarray, rng: np.random.Generator) -> float:
+    """The largest share of noise that (L,) and (M,) values of r allow, nothing being fitted on them, with BOUND_CONFIDENCE.
+
+    What stands in the log and what was planted must be seen alike, an interaction in all its windows or in one: means over windows
+    spread less than single ones, and what was planted would seem rarer in the log than it is.
 
     The threshold is chosen on one half of each; the other half says P_log(r > t) at most and P_planted(r > t) at least, each by Clopper and
     Pearson's exact bound. So one threshold is tested, and no correction for many is needed.
@@ -209,7 +219,7 @@ def share_bound(r_of_log: np.ndarray, r_of_planted: np.ndarray, rng: np.random.G
     )
     thresholds = np.quantile(choose_planted, np.linspace(0, 1, THRESHOLDS, endpoint=False))
     best = np.argmin(ratio_bound(choose_log, choose_planted, thresholds, CHOOSING_CONFIDENCE))
-    return float(min(1, ratio_bound(check_log, check_planted, thresholds[best : best + 1], confidence)[0]))
+    return float(min(1, ratio_bound(check_log, check_planted, thresholds[best : best + 1], BOUND_CONFIDENCE)[0]))
 
 
 def ratio_bound(r_of_log: np.ndarray, r_of_planted: np.ndarray, thresholds: np.ndarray, confidence: float) -> np.ndarray:

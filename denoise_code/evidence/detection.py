@@ -2,7 +2,8 @@
 
 import numpy as np
 
-ROWS_AT_ONCE = 50_000  # windows whose pairs of places are compared at once
+from denoise_code.evidence.features import row_chunks
+
 PERCENTILES = (0.5, 0.6, 0.7, 0.8, 0.9)  # at which precision and recall are reported
 
 
@@ -11,10 +12,9 @@ def planted_detection(truths: list, scores: list, popular) -> dict[str, float] |
 
     Such noise is as popular as what stands beside it, so a score that does not read the window has an auc_context of 0.5.
     """
-    of = [
+    uniform, context = (
         detection(*([row for row, flag in zip(rows, popular) if flag == drawn] for rows in (truths, scores))) for drawn in (0, 1)
-    ]
-    uniform, context = of
+    )
     return uniform and uniform | ({"auc_context": context["auc"]} if context else {})
 
 
@@ -29,13 +29,13 @@ def detection(truths: list, scores: list) -> dict[str, float | None] | None:
     truth, score = (np.concatenate(values) if len(values) else np.array([]) for values in (truths, scores))
     if not 0 < truth.sum() < len(truth):
         return None
-    mixed = [(t, s) for t, s in zip(truths, scores) if 0 < sum(t) < len(t)]
+    mixed = [(window, of_window) for window, of_window in zip(truths, scores) if 0 < sum(window) < len(window)]
     return {
         "share_noise": float(truth.mean()),
         "auc": float(roc_auc_score(truth, score)),
         "auc_window": float(np.mean(window_aucs(mixed))) if mixed else None,
         "average_precision": float(average_precision_score(truth, score)),
-        "top1": float(np.mean([t[np.argmax(s)] for t, s in mixed])) if mixed else None,
+        "top1": float(np.mean([window[np.argmax(of_window)] for window, of_window in mixed])) if mixed else None,
     }
 
 
@@ -43,16 +43,16 @@ def flagging(truths: list, scores: list) -> dict[str, dict[str, float]]:
     """Precision, recall and F1 of flagging what lies above each of PERCENTILES of the scores."""
     from sklearn.metrics import precision_recall_fscore_support
 
-    truth, score, at = np.concatenate(truths), np.concatenate(scores), {}
+    truth, score, by_percentile = np.concatenate(truths), np.concatenate(scores), {}
     for percentile in PERCENTILES:
         flagged = score > np.quantile(score, percentile)
         values = precision_recall_fscore_support(truth, flagged, average="binary", zero_division=0.0)[:3]
-        at[str(percentile)] = dict(zip(("precision", "recall", "f1"), map(float, values)))
-    return at
+        by_percentile[str(percentile)] = dict(zip(("precision", "recall", "f1"), map(float, values)))
+    return by_percentile
 
 
 def window_aucs(windows: list[tuple]) -> np.ndarray:
-    """The AUC of each of some windows (truth, scores) with both kinds, by the rank-sum; those of one length at once."""
+    """The AUC (M,) of M windows (truth, scores) with both kinds, by the rank-sum; those of one length at once."""
     from scipy.stats import rankdata
 
     aucs = []
@@ -64,11 +64,11 @@ def window_aucs(windows: list[tuple]) -> np.ndarray:
     return np.concatenate(aucs)
 
 
-def measure(masks, noise_probs: list[list[float]], mark: int) -> dict | None:
+def detection_of_mask(masks, noise_probs: list[list[float]], mark: int) -> dict | None:
     """How well noise_prob tells the items that `mask` marks so from all others; None where none is marked."""
     truths = [[int(value == mark) for value in mask[: len(probs)]] for mask, probs in zip(masks, noise_probs)]
-    found = detection(truths, noise_probs)
-    return found and found | {"at_percentile": flagging(truths, noise_probs)}
+    figures = detection(truths, noise_probs)
+    return figures and figures | {"at_percentile": flagging(truths, noise_probs)}
 
 
 def expected_calibration_error(truth: np.ndarray, prob: np.ndarray, bins: int = 10) -> float:
@@ -106,17 +106,21 @@ def detection_row(truth: np.ndarray, score: np.ndarray, scored: np.ndarray) -> d
 def within_windows(truth: np.ndarray, score: np.ndarray, scored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """AUC and average precision (M,) of each window of (N, W) that holds both kinds; M may be 0."""
     mixed = np.flatnonzero(truth.any(1) & (scored & ~truth).any(1))
-    parts = np.array_split(mixed, len(mixed) // ROWS_AT_ONCE + 1)
-    auc, ap = zip(*(of_windows(truth[rows], score[rows], scored[rows]) for rows in parts))
-    return np.concatenate(auc), np.concatenate(ap)
+    aucs, precisions = np.zeros(len(mixed)), np.zeros(len(mixed))
+    for part in row_chunks(len(mixed), 20 * score.shape[1] ** 2):
+        rows = mixed[part]
+        aucs[part], precisions[part] = auc_and_ap_of_windows(truth[rows], score[rows], scored[rows])
+    return aucs, precisions
 
 
-def of_windows(truth: np.ndarray, score: np.ndarray, scored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same of windows (M, W) that all hold both."""
-    one, other, both = score[:, :, None], score[:, None, :], scored[:, :, None] & scored[:, None, :]  # (M, W, W)
+def auc_and_ap_of_windows(truth: np.ndarray, score: np.ndarray, scored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """AUC and average precision (M,) of windows (M, W) that all hold both kinds."""
+    score_of_row, score_of_column = score[:, :, None], score[:, None, :]
+    both = scored[:, :, None] & scored[:, None, :]  # (M, W, W)
     pairs = both & truth[:, :, None] & ~truth[:, None, :]
-    auc = (((one > other) + (one == other) / 2) * pairs).sum((1, 2)) / pairs.sum((1, 2))
-    reached = both & (other >= one)
+    won = (score_of_row > score_of_column) + (score_of_row == score_of_column) / 2
+    auc = (won * pairs).sum((1, 2)) / pairs.sum((1, 2))
+    reached = both & (score_of_column >= score_of_row)
     precision = (reached & truth[:, None, :]).sum(2) / np.maximum(reached.sum(2), 1)
     return auc, (precision * truth).sum(1) / truth.sum(1)
 

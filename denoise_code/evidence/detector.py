@@ -88,7 +88,7 @@ class Detector(nn.Module):
         return detector.eval()
 
     def for_catalogue(self, n_items: int, title_vectors: Tensor | None) -> "Detector":
-        """The same for a catalogue that goes on behind the items it was learned from: new items have a free vector of zeros."""
+        """This detector for a catalogue that goes on behind the items it was learned from: new items have a free vector of zeros."""
         state = self.state_dict()
         known = state["free_vectors.weight"]
         state["free_vectors.weight"] = nn.functional.pad(known, (0, 0, 0, n_items + 1 - len(known)))

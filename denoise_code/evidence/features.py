@@ -48,7 +48,7 @@ class FeatureKind(Protocol):
         """
 
     def of_histories(self, data: DataSet, file: str) -> np.ndarray:
-        """The same of the histories of a file of `data.evaluated`."""
+        """(N, H, F) float32 of the histories of a file of `data.evaluated`, NaN left of a history's first item."""
 
 
 # ---------------------------------------------------------------- train windows by their first rows
@@ -90,12 +90,8 @@ def user_chunks(users: np.ndarray, bytes_a_row: int, chunk_bytes: int = CHUNK_BY
     ends = np.flatnonzero(np.r_[users[1:] != users[:-1], True]) + 1
     most, start = max(1, chunk_bytes // bytes_a_row), 0
     while start < len(users):
-        fitting = np.searchsorted(ends, start + most, side="right") - 1
-        stop = (
-            int(ends[fitting])
-            if fitting >= 0 and ends[fitting] > start
-            else int(ends[np.searchsorted(ends, start, side="right")])
-        )
+        first, fitting = np.searchsorted(ends, [start, start + most], side="right") - [0, 1]  # numbers of users
+        stop = int(ends[max(first, fitting)])
         yield slice(start, stop)
         start = stop
 
@@ -139,11 +135,11 @@ class PairKind:
         for rows in user_chunks(table.users, 20 * 8 * windows.width, self.chunk_bytes):
             inside = slice(*np.searchsorted(sorted_rows, [rows.start, rows.stop]))
             chunk = PairChunk(self, data, windows, rows)
-            of_log[rows] = chunk.pooled_features()
+            of_log[rows], window_sums = chunk.pooled_features()
             chosen = by_row[inside]
             for part in row_chunks(len(chosen), 40 * 8 * windows.width, self.chunk_bytes):
-                some = chosen[part]
-                of_planted[some] = chunk.planted_features(planted.rows[some], planted.items[some])
+                fitting = chosen[part]
+                of_planted[fitting] = chunk.planted_features(planted.rows[fitting], planted.items[fitting], window_sums)
             bar.update(rows.stop - rows.start)
         bar.close()
         return of_log, of_planted
@@ -202,7 +198,7 @@ class PairChunk:
     """
 
     def __init__(self, kind: PairKind, data: DataSet, windows: TrainWindows, rows: slice):
-        table = data.interactions
+        self.table = table = data.interactions
         self.kind, self.windows, self.start, self.width = kind, windows, rows.start, windows.width
         self.users, self.items = table.users[rows], table.items[rows]
         self.places, self.reach = table.places[rows], table.reach[rows]
@@ -224,18 +220,18 @@ class PairChunk:
         earlier = np.concatenate([np.zeros(0, dtype=np.int64), *first])
         return earlier, earlier + np.repeat(np.arange(1, len(counts) + 1), counts)
 
-    def pooled_features(self) -> np.ndarray:
-        """(rows, F): means over the windows that hold each row, NaN where none does."""
+    def pooled_features(self) -> tuple[np.ndarray, np.ndarray]:
+        """(rows, F): means over the windows that hold each row, NaN where none does; (w,) sums of all ordered pairs of each window."""
         columns = len(self.kind.columns)
         sums, held_by = np.zeros((self.n_rows, columns)), np.zeros(self.n_rows)
-        self.window_sums = np.zeros(len(self.first))  # (w,) of all ordered pairs, for `planted_features`
+        window_sums = np.zeros(len(self.first))
         for part in row_chunks(len(self.first), 12 * 8 * self.width, self.kind.chunk_bytes):
             first, last = self.first[part, None], self.last[part, None]
             rows = first + np.arange(self.width)  # (w, W)
             held = rows <= last
             rows = np.where(held, rows, last)
             own = np.where(held, self.after.sums[rows, last - rows] + self.before.sums[rows, rows - first], 0)
-            self.window_sums[part] = own.sum(1)
+            window_sums[part] = own.sum(1)
             values = list(means_in_windows(own, held))
             if self.kind.with_largest:
                 largest = np.maximum(self.after.largest[rows, last - rows], self.before.largest[rows, rows - first])
@@ -248,10 +244,13 @@ class PairChunk:
         with np.errstate(invalid="ignore"):
             pooled = sums / held_by[:, None]
         pooled[:, columns - alone.shape[1] :] = np.where(held_by[:, None] > 0, alone, np.nan)
-        return pooled
+        return pooled, window_sums
 
-    def planted_features(self, table_rows: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """(M, F): means over the windows that hold these rows (M,) of the table, items (M,) standing there. After `pooled_features`."""
+    def planted_features(self, table_rows: np.ndarray, items: np.ndarray, window_sums: np.ndarray) -> np.ndarray:
+        """(M, F): means over the windows that hold these rows (M,) of the table, items (M,) standing there.
+
+        window_sums (w,): of `pooled_features`.
+        """
         rows, count = table_rows - self.start, len(items)
         owner, window = self.windows.holding(table_rows)
         window -= self.window_slice.start
@@ -260,7 +259,7 @@ class PairChunk:
         length = to_end + to_start + 1
         own = after.sums[owner, to_end] + before.sums[owner, to_start]
         own_clean = self.after.sums[rows[owner], to_end] + self.before.sums[rows[owner], to_start]
-        others_twice = self.window_sums[window] - 2 * own_clean  # what the others say of each other is as it was
+        others_twice = window_sums[window] - 2 * own_clean  # what the others say of each other is as it was
         values = [own / np.maximum(length - 1, 1), others_twice / np.maximum((length - 1) * (length - 2), 1)]
         if self.kind.with_largest:
             largest = np.maximum(after.largest[owner, to_end], before.largest[owner, to_start])
@@ -278,9 +277,7 @@ class PairChunk:
             other = rows[:, None] + sign * np.arange(1, self.width)  # (M, W - 1)
             inside = np.clip(other, 0, self.n_rows - 1)
             earlier, later = (rows[:, None], inside) if sign == 1 else (inside, rows[:, None])
-            together = (
-                (other == inside) & (self.users[earlier] == self.users[later]) & (self.places[later] <= self.reach[earlier])
-            )
+            together = (other == inside) & self.table.in_one_window(earlier + self.start, later + self.start)
             number, lag = np.nonzero(together)
             values = self.kind.pair_values(users, all_items, cells[number], inside[together])
             parts.append(running(len(rows), self.width, number, lag + 1, values, self.kind.with_largest))

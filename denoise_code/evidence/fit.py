@@ -1,6 +1,6 @@
 """All kinds of evidence for a data set: features, planted interactions, one regression a kind, r of everything. Knows nothing of files."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,6 +22,8 @@ class KindOfEvidence:
 
     train (n,) float32 of the interactions of the table, NaN where no train window holds one; histories {file: (N, H) float32}, NaN where
     a history has no item; planted (M,) float32; columns: the features that are weighed; share_bound: the largest share of noise.
+    train_as_planted (n,) float32: what planted ones are compared with. A language model reads a planted interaction in one window, so
+    here it is r of one window of each; for kinds without its scores `train` itself.
     log_ratio is fitted on means over windows, as train interactions are judged, in_histories on single histories, as those of valid and
     test rows are.
     """
@@ -31,6 +33,7 @@ class KindOfEvidence:
     in_histories: LogRatio
     share_bound: float
     train: np.ndarray
+    train_as_planted: np.ndarray
     histories: dict[str, np.ndarray]
     planted: np.ndarray
 
@@ -66,14 +69,16 @@ class Evidence:
 
 @dataclass(frozen=True)
 class GivenScores:
-    """What a language model said, as log-odds. train (n,): means over the rows that it read, NaN where it read none; histories
-    {file: (N, H)}; planted: interactions with a planted item, planted_scores (M,), by_popularity (M,) bool."""
+    """What a language model said, as log-odds. train (n,): means over the rows that it read, NaN where it read none; one_window (n,): of
+    one of these rows, drawn at random; histories {file: (N, H)}; planted: interactions with a planted item, each read in one row,
+    planted_scores (M,), by_popularity (M,) bool."""
 
     train: np.ndarray
+    one_window: np.ndarray
     histories: dict[str, np.ndarray]
     planted: Planted
     planted_scores: np.ndarray
-    by_popularity: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    by_popularity: np.ndarray
 
 
 def learn_evidence(
@@ -103,26 +108,28 @@ def learn_evidence(
     weighed_by = {name: [name] for name in kinds} | {FUSED: to_fuse}  # {kind: the kinds whose features it weighs}
     fitted = {}
     for kind, weighed in weighed_by.items():
+        of_kind = planted.given if kind == "llm" else ~planted.given
         fitted[kind] = fit_kind(
             columns=tuple(column for name in weighed for column in kinds[name].columns),
             of_log=np.concatenate([features[name][0] for name in weighed], axis=1),
             of_planted=np.concatenate([features[name][1] for name in weighed], axis=1),
             histories={file: np.concatenate([of_histories[name][file] for name in weighed], axis=2) for file in data.evaluated},
             contrast=joined_contrast([contrasts[name] for name in weighed]),
-            planted=planted,
-            usable=planted.given if kind == "llm" else ~planted.given,
+            to_fit=planted.to_fit & of_kind,
+            to_bound=planted.to_bound & of_kind,
             log_to_fit=log_to_fit,
             rng=np.random.default_rng([seed, 3]),
+            of_log_as_planted=llm.one_window[:, None] if kind == "llm" else None,
         )
     if llm is not None:
-        fitted[FUSED] = fuse_with_language_model(fitted[FUSED], features["llm"], of_histories["llm"], planted, log_to_fit, seed)
+        fitted[FUSED] = fuse_with_language_model(fitted[FUSED], llm, features["llm"][1][:, 0], planted, log_to_fit, seed)
     return Evidence(fitted, counts, planted, log_to_fit)
 
 
 def fuse_with_language_model(
     fused: KindOfEvidence,
-    scores: tuple[np.ndarray, np.ndarray],
-    scores_of_histories: dict[str, np.ndarray],
+    llm: GivenScores,
+    scores_of_planted: np.ndarray,
     planted: PlantedSplit,
     log_to_fit: np.ndarray,
     seed: int,
@@ -130,21 +137,19 @@ def fuse_with_language_model(
     """r of `fused` and the language model's score as two features of one more regression.
 
     A language model reads few planted windows, hundreds where the other kinds have thousands: a regression over all features would
-    learn less from these than it loses. scores: (n, 1) of the log, (M, 1) of planted; scores_of_histories {file: (N, H, 1)}.
+    learn less from these than it loses. scores_of_planted (M,): NaN where it read none.
     """
-    of_log, of_planted = scores
     return fit_kind(
         columns=("all other evidence", "noise_prob"),
-        of_log=np.concatenate([fused.train[:, None], of_log], axis=1),
-        of_planted=np.concatenate([fused.planted[:, None], of_planted], axis=1),
-        histories={
-            file: np.concatenate([r[:, :, None], scores_of_histories[file]], axis=2) for file, r in fused.histories.items()
-        },
+        of_log=np.stack([fused.train, llm.train], axis=1),
+        of_planted=np.stack([fused.planted, scores_of_planted], axis=1),
+        histories={file: np.stack([r, llm.histories[file]], axis=2) for file, r in fused.histories.items()},
         contrast=None,
-        planted=planted,
-        usable=planted.given,
+        to_fit=planted.to_fit & planted.given,
+        to_bound=planted.to_bound & planted.given,
         log_to_fit=log_to_fit,
         rng=np.random.default_rng([seed, 3]),
+        of_log_as_planted=np.stack([fused.train, llm.one_window], axis=1),
     )
 
 
@@ -160,17 +165,16 @@ def draw_planted_interactions(
     data: DataSet, counts, unseen: UnseenItems, llm: GivenScores | None, rng: np.random.Generator
 ) -> PlantedSplit:
     """Our own planted interactions, then those that a language model read; of the uniform ones half to fit on, the rest for the bound."""
-    uniform, _ = plant(data, counts, unseen, PLANTED_TO_FIT + PLANTED_TO_BOUND, 0.0, rng)
-    popular, _ = plant(data, counts, unseen, PLANTED_BY_POPULARITY, 1.0, rng)
+    uniform = plant(data, counts, unseen, PLANTED_TO_FIT + PLANTED_TO_BOUND, 0.0, rng)
+    popular = plant(data, counts, unseen, PLANTED_BY_POPULARITY, 1.0, rng)
     parts = [uniform, popular, *([] if llm is None else [llm.planted])]
     planted = Planted(np.concatenate([part.rows for part in parts]), np.concatenate([part.items for part in parts]))
     by_popularity = np.repeat([False, True], [len(uniform), len(popular)])
     to_fit = np.arange(len(by_popularity)) < PLANTED_TO_FIT
     given = np.arange(len(planted)) >= len(by_popularity)
     if llm is not None:
-        drawn = llm.by_popularity if len(llm.by_popularity) else np.zeros(len(llm.planted), dtype=bool)
         half = rng.permutation(len(llm.planted)) < len(llm.planted) / 2
-        by_popularity, to_fit = np.r_[by_popularity, drawn], np.r_[to_fit, half & ~drawn]
+        by_popularity, to_fit = np.r_[by_popularity, llm.by_popularity], np.r_[to_fit, half & ~llm.by_popularity]
     return PlantedSplit(planted, by_popularity, given, to_fit, to_bound=~to_fit & ~by_popularity)
 
 
@@ -220,21 +224,36 @@ def joined_contrast(contrasts: list) -> tuple[np.ndarray, np.ndarray] | None:
     return tuple(np.concatenate(parts, axis=1) for parts in zip(*contrasts))
 
 
-def fit_kind(columns, of_log, of_planted, histories, contrast, planted: PlantedSplit, usable, log_to_fit, rng) -> KindOfEvidence:
-    """of_log (n, F), of_planted (M, F), histories {file: (N, H, F)}; usable (M,) bool: planted interactions of this kind.
+def fit_kind(
+    columns: tuple[str, ...],
+    of_log: np.ndarray,
+    of_planted: np.ndarray,
+    histories: dict[str, np.ndarray],
+    contrast: tuple[np.ndarray, np.ndarray] | None,
+    to_fit: np.ndarray,
+    to_bound: np.ndarray,
+    log_to_fit: np.ndarray,
+    rng: np.random.Generator,
+    of_log_as_planted: np.ndarray | None = None,
+) -> KindOfEvidence:
+    """The regression of one kind, r of everything by it, and its bound on the share of noise.
 
+    of_log (n, F), of_planted (M, F), histories {file: (N, H, F)}; to_fit, to_bound (M,) bool of planted interactions, log_to_fit (n,) bool.
     contrast: two of (R, F), planted in single histories and as they are. Without it histories are judged as train interactions are.
+    of_log_as_planted (n, F): of the log's interactions where they are read as planted ones are; None where of_log is of this kind.
     """
-    log_ratio = fit_log_ratio(of_planted[usable & planted.to_fit], finite_rows(of_log[log_to_fit]))
+    log_ratio = fit_log_ratio(of_planted[to_fit], finite_rows(of_log[log_to_fit]))
     in_histories = log_ratio if contrast is None else fit_log_ratio(*contrast)
     train, r_of_planted = log_ratio.of(of_log), log_ratio.of(of_planted)
-    unfitted = train[~log_to_fit]
+    train_as_planted = train if of_log_as_planted is None else log_ratio.of(of_log_as_planted)
+    unfitted = train_as_planted[~log_to_fit]
     return KindOfEvidence(
         columns=columns,
         log_ratio=log_ratio,
         in_histories=in_histories,
-        share_bound=share_bound(unfitted[~np.isnan(unfitted)], r_of_planted[usable & planted.to_bound], rng),
+        share_bound=share_bound(unfitted[~np.isnan(unfitted)], r_of_planted[to_bound], rng),
         train=train,
+        train_as_planted=train_as_planted,
         histories={file: in_histories.of(values) for file, values in histories.items()},
         planted=r_of_planted,
     )

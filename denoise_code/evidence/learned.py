@@ -50,17 +50,12 @@ class Models:
         return kinds | {"detector": detector_kind(detectors, halves)}
 
 
-def learn_models(
-    data: DataSet, vectors: np.ndarray | None, halves: np.ndarray, seed: int = 0, settings: DetectorSettings | None = None
-) -> Models:
-    """From the train windows. vectors (n_items + 1, D) of titles, padding zero, or None; halves (2, U) of the users.
-
-    settings None: the default ones.
-    """
+def learn_models(data: DataSet, vectors: np.ndarray | None, halves: np.ndarray, seed: int = 0) -> Models:
+    """From the train windows. vectors (n_items + 1, D) of titles, padding zero, or None; halves (2, U) of the users."""
     windows = data.train_items  # (N, W)
     of_windows = halves[:, data.interactions.users[data.train[:, -1]]]  # (2, N)
     title_maps = None if vectors is None else learn_title_maps(vectors, windows, of_windows[0], seed)
-    detectors = learn_detectors(windows, of_windows, data.n_items, vectors, settings or detector.DetectorSettings(), seed)
+    detectors = learn_detectors(windows, of_windows, data.n_items, vectors, detector.DetectorSettings(), seed)
     return Models(title_maps, detectors)
 
 

@@ -14,7 +14,7 @@ from denoise_code.common.errors import InputError
 from denoise_code.common.files import read_json, write_atomically, write_json
 from denoise_code.common.text_table import text_table
 from denoise_code.data_set.planting import BY_POPULARITY, INJECTED, PLANTED, PLANTED_MARK
-from denoise_code.evidence.detection import measure, planted_detection
+from denoise_code.evidence.detection import detection_of_mask, planted_detection
 from denoise_code.language_model.title_vectors import save_with_record
 from denoise_code.reading.grounding import Grounder
 from denoise_code.reading.job import Job
@@ -98,7 +98,7 @@ def ground_texts(records: list[Record], grounder: Grounder) -> float | None:
 def detection_figures(split: str, table: pd.DataFrame, noise_probs: list[list[float]]) -> dict | None:
     """How well noise_prob tells injected noise, or what was planted; None where there is none."""
     if split != PLANTED:
-        return measure(table["mask"], noise_probs, INJECTED)
+        return detection_of_mask(table["mask"], noise_probs, INJECTED)
     is_planted = [[int(value == PLANTED_MARK) for value in mask] for mask in table["mask"]]
     return planted_detection(is_planted, noise_probs, table["drawn"] == BY_POPULARITY)
 

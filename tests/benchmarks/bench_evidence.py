@@ -46,7 +46,7 @@ def synthetic_rows(n_windows: int, width: int) -> Rows:
     items = np.concatenate([logs[:, start : start + width] for start in range(WINDOWS_PER_USER)])
     users = np.tile(np.arange(n_users), WINDOWS_PER_USER).astype(str)
     starts = np.repeat(np.arange(WINDOWS_PER_USER), n_users)
-    return Rows(users, items, np.zeros_like(items), items, starts.astype(np.float64), starts)
+    return Rows(users, items, np.zeros_like(items), starts.astype(np.float64), starts)
 
 
 def random_vectors() -> np.ndarray:

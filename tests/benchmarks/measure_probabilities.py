@@ -40,12 +40,15 @@ def measure(folder: Path) -> list[list[str]]:
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
     evidence = read_evidence(folder)
-    data = data_set_of(read_rows(folder, folder.parent / noisy_name(folder.name)))
+    rows_of_folder = read_rows(folder, folder.parent / noisy_name(folder.name))
+    data = data_set_of(rows_of_folder)
+    is_injected = np.zeros(len(data.interactions), dtype=bool)
+    is_injected[data.train[data.train >= 0]] = rows_of_folder.splits["train"].mask[data.train >= 0] == INJECTED
     fitted = draw_log(data, np.random.default_rng([0, 2]))  # as `learn_evidence` draws it
     rows = []
     for kind, r in evidence.train.items():
         judged = data.interactions.in_train & ~fitted & ~np.isnan(r)
-        truth, values = data.interactions.masks[judged] == INJECTED, r[judged]
+        truth, values = is_injected[judged], r[judged]
         share = float(truth.mean())
         row = [folder.name, kind, f"{share:.3f}", f"{evidence.record['share_bound'][kind]:.3f}"]
         if truth.any():

@@ -4,37 +4,35 @@ import numpy as np
 import pytest
 from made_up_logs import random_logs, rows_of, sliding, split_by_time
 
-from denoise_code.data_set.interactions import build_data_set, place_windows, rows_from_lists, train_pairs
+from denoise_code.data_set.interactions import build_data_set, place_windows, train_pairs
 
 
 def contents(data):
     """What a table holds, by names."""
     table = data.interactions
-    columns = (table.user_names[table.users], table.places, table.items, table.masks, table.true_items, table.reach)
+    columns = (table.user_names[table.users], table.places, table.items, table.reach)
     return list(zip(*(column.tolist() for column in columns)))
 
 
 def test_the_table_and_its_windows_by_hand():
     train = rows_of([("b", 3, [1, 2, 3]), ("a", 5, [7, 8])], starts=[0, 0])
-    test = rows_of([("b", 4, [2, 9, 4])], starts=[1], masks=[[0, 1, 1]], true_items=[[2, 3, 5]])
+    test = rows_of([("b", 4, [2, 9, 5])], starts=[1], masks=[[0, 1, 0]])
     data = build_data_set(train, {"test": test}, 10)
-    # a: places 0, 1. b: places 0..3; at place 2 the train row has 3 and the test row 9; the target is the true item 5.
+    # a: places 0, 1. b: places 0..3; at place 2 the train row has 3 and the test row 9; nothing else holds the target.
     assert contents(data) == [
-        ("a", 0, 7, 0, 7, 1),
-        ("a", 1, 8, 0, 8, 1),
-        ("b", 0, 1, 0, 1, 2),
-        ("b", 1, 2, 0, 2, 2),
-        ("b", 2, 3, 0, 3, 2),
-        ("b", 3, 5, 0, 5, 2),
+        ("a", 0, 7, 1),
+        ("a", 1, 8, 1),
+        ("b", 0, 1, 2),
+        ("b", 1, 2, 2),
+        ("b", 2, 3, 2),
+        ("b", 3, 5, 2),
     ]
     assert data.train.tolist() == [[2, 3, 4], [-1, 0, 1]]
     assert data.train_items.tolist() == [[1, 2, 3], [0, 7, 8]]
     rows = data.evaluated["test"]
-    assert rows.rows.tolist() == [[3, 4, 5]] and rows.histories.tolist() == [[2, 9]] and rows.targets.tolist() == [5]
-    assert rows.history_masks.tolist() == [[0, 1]] and rows.history_true_items.tolist() == [[2, 3]]
+    assert rows.histories.tolist() == [[2, 9]] and rows.history_masks.tolist() == [[0, 1]]
     assert data.disagreements == 1
     assert data.interactions.in_train.tolist() == [True] * 5 + [False]
-    assert data.interactions.times.tolist() == [5, 5, 3, 3, 3, 4]
 
 
 def test_a_longer_row_keeps_its_last_items():
@@ -57,6 +55,9 @@ def test_pairs_by_lags_are_those_of_the_train_windows(seed):
         held = [row for row in window if row >= 0]
         expected |= {(a, b) for a in held for b in held if a < b}
     table = data.interactions
+    earlier, later = np.triu_indices(len(table), 1)
+    together = table.in_one_window(earlier, later)
+    assert set(zip(earlier[together].tolist(), later[together].tolist())) == expected
     found = [(row, row + lag) for lag in range(1, 8) for row in train_pairs(table.users, table.places, table.reach, lag).tolist()]
     assert len(found) == len(set(found)) and set(found) == expected
     assert table.in_train.tolist() == [row in set(data.train.ravel().tolist()) for row in range(len(table))]
@@ -78,7 +79,7 @@ def test_rows_without_starts_make_the_same_table_in_any_order(seed):
         )
         assert contents(found) == contents(given)
         assert (found.train == given.train[train_order]).all()
-        assert (found.evaluated["test"].rows == given.evaluated["test"].rows[test_order]).all()
+        assert (found.evaluated["test"].histories == given.evaluated["test"].histories[test_order]).all()
         assert found.disagreements == 0
 
 
@@ -145,9 +146,10 @@ def test_targets_of_evaluated_rows_place_nothing(with_starts):
             )
         )
     one, other = built
-    for name in ("users", "places", "reach", "times"):
+    for name in ("users", "places", "reach"):
         assert (getattr(one.interactions, name) == getattr(other.interactions, name)).all()
-    assert (one.train == other.train).all() and (one.evaluated["test"].rows == other.evaluated["test"].rows).all()
+    assert (one.train == other.train).all()
+    assert (one.evaluated["test"].histories == other.evaluated["test"].histories).all()
     changed = one.interactions.items != other.interactions.items
     assert changed.any() and not (changed & one.interactions.in_train).any()
 
@@ -162,7 +164,7 @@ def test_released_rows_agree(released):
         table = pd.read_csv(released / f"{name}.csv", dtype=str, keep_default_na=False)
         items = [json.loads(cell) for cell in table["item_ids"]]
         masks = [json.loads(cell) for cell in table["mask"]]
-        return rows_from_lists(table["user_id"].tolist(), items, masks, table["timestamp"].tolist())
+        return rows_of(list(zip(table["user_id"], table["timestamp"], items)), masks=masks)
 
     train, test = read("train_5000"), read("test_5000")
     data = build_data_set(train, {"valid": read("valid_5000"), "test": test}, 11_758)

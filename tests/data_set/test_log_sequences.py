@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from made_up_logs import rows_of
 
-from denoise_code.data_set.interactions import build_data_set, rows_from_lists
+from denoise_code.data_set.interactions import build_data_set
 from denoise_code.data_set.log.log import Log
 from denoise_code.data_set.log.sequences import data_set_of_log, distinct_interactions, places_of, window_bounds
 
@@ -51,11 +52,11 @@ def test_windows_of_a_log_are_those_of_its_rows(seed, window):
     places = places_of(log.users)
     lists = [log.items[head : tail + 1].tolist() for head, tail in zip(first, last)]
     users = [f"{log.users[head]:05}" for head in first]
-    rows = rows_from_lists(users, lists, [[0] * len(items) for items in lists], log.times[last], places[first])
+    rows = rows_of(list(zip(users, log.times[last], lists)), places[first])
     expected = build_data_set(rows, {}, len(log.titles) - 1)
     in_windows = np.bincount(log.users)[log.users] > 1
     assert in_windows.sum() < len(in_windows)  # some users have one interaction
-    for name in ("places", "items", "reach", "true_items"):
+    for name in ("places", "items", "reach"):
         assert (getattr(data.interactions, name)[in_windows] == getattr(expected.interactions, name)).all(), name
     assert (data.interactions.in_train == in_windows).all()
     assert data.train.shape == expected.train.shape

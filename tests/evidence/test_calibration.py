@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from made_up_logs import GROUPS, N_ITEMS, grouped_data, nothing_unseen, rows_of, some_windows, title_vectors
+from made_up_logs import GROUPS, N_ITEMS, grouped_data, is_noise, nothing_unseen, rows_of, some_windows, title_vectors
 
 from denoise_code.data_set.evidence_files import noise_probability
 from denoise_code.data_set.interactions import build_data_set
-from denoise_code.evidence import fit
+from denoise_code.evidence import figures, fit
 from denoise_code.evidence.calibration import (
     CannotPlant,
     fit_log_ratio,
@@ -18,8 +18,9 @@ from denoise_code.evidence.calibration import (
     term_names,
 )
 from denoise_code.evidence.cooccurrence import Collaborative, count
-from denoise_code.evidence.detection import brier_score, expected_calibration_error, precision_and_recall
+from denoise_code.evidence.detection import auc, bootstrap_aucs, brier_score, expected_calibration_error, precision_and_recall
 from denoise_code.evidence.features import Planted, WindowKind
+from denoise_code.evidence.figures import aucs_of_planted
 from denoise_code.evidence.learned import Models
 from denoise_code.evidence.title_similarity import learn_title_maps
 
@@ -58,8 +59,7 @@ def learned():
 def test_planted_interactions_stand_in_no_window_of_theirs():
     data = some_windows(0, n_items=40)
     counts = count(data.interactions, 40, 5)
-    planted, by_popularity = plant(data, counts, nothing_unseen(40), 500, 0.5, np.random.default_rng(0))
-    assert 200 < by_popularity.sum() < 300
+    planted = plant(data, counts, nothing_unseen(40), 500, 0.5, np.random.default_rng(0))
     for row, item in zip(planted.rows.tolist(), planted.items.tolist()):
         held = {other for window in data.train.tolist() if row in window for other in window if other >= 0}
         assert held and item not in data.interactions.items[sorted(held)].tolist()
@@ -72,7 +72,7 @@ def test_items_by_popularity_are_as_popular_as_the_rest():
     logs = [(f"u{user}", 0, (1 + 300 * rng.random(2) ** 2).astype(int).tolist()) for user in range(4000)]
     data = build_data_set(rows_of(logs, starts=[0] * len(logs)), {}, 300)
     counts = count(data.interactions, 300, 2)
-    popular, uniform = (plant(data, counts, nothing_unseen(300), 4000, share, rng)[0].items for share in (1.0, 0.0))
+    popular, uniform = (plant(data, counts, nothing_unseen(300), 4000, share, rng).items for share in (1.0, 0.0))
     of_log = counts.item_counts[data.interactions.items].mean()
     assert counts.item_counts[popular].mean() == pytest.approx(of_log, rel=0.15)  # a little less: not what the window holds
     assert counts.item_counts[uniform].mean() < of_log / 2
@@ -130,6 +130,20 @@ def test_the_bound_holds_and_is_near(share):
     assert np.median(bounds) < share + 0.03
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_bound_holds_where_the_log_has_means_over_windows(seed):
+    """A planted interaction has the score of one window. Means over ten spread less, and with these the bounds were 0.06 to 0.18."""
+    rng = np.random.default_rng(seed)
+    noise = rng.random(20_000) < 0.2
+    scores = rng.normal(noise * 1.5, 0.7)[:, None] + rng.normal(size=(20_000, 10))
+    planted = rng.normal(1.5, np.hypot(0.7, 1), (1000, 1))
+    to_fit, log_to_fit = np.arange(1000) < 500, np.arange(20_000) < 10_000
+    means, one_window = scores.mean(1, keepdims=True), scores[:, :1]
+    kind = fit.fit_kind(("score",), means, planted, {}, None, to_fit, ~to_fit, log_to_fit, rng, of_log_as_planted=one_window)
+    assert 0.2 < kind.share_bound < 0.5
+    assert share_bound(kind.train[~log_to_fit], kind.planted[~to_fit], rng) < 0.2
+
+
 def test_bound_of_shares_by_hand():
     """Clopper and Pearson at 5 % each: of 0 in 100 at most 1 - 0.05^(1/100), of 100 in 100 at least 0.05^(1/100)."""
     edge = 0.05 ** (1 / 100)
@@ -150,7 +164,7 @@ def test_every_kind_finds_noise_and_means_it(learned):
     assert list(evidence.kinds) == ["collaborative", "semantic", "detector", "fused"]
     table = data.interactions
     checked = table.in_train & ~evidence.log_to_fit
-    truth, test = table.masks[checked] == 1, data.evaluated["test"]
+    truth, test = is_noise(data)[checked], data.evaluated["test"]
     held = test.histories != 0
     for name, kind in evidence.kinds.items():
         assert (np.isnan(kind.train) == ~table.in_train).all() and (np.isnan(kind.histories["test"]) == ~held).all()
@@ -160,6 +174,24 @@ def test_every_kind_finds_noise_and_means_it(learned):
         assert expected_calibration_error(truth, noise_probability(kind.train[checked], truth.mean())) < 0.04, name
         assert truth.mean() <= kind.share_bound < 0.5, name
     assert len(evidence.kinds["fused"].columns) == 7
+
+
+def test_an_interval_is_of_a_part_of_a_long_log(learned, monkeypatch):
+    """The AUC is of all."""
+    data, evidence = learned
+    whole = aucs_of_planted(data, evidence, by_popularity=False)["fused"]
+    drawn = []
+
+    def bootstrap(users, truth, scores):
+        drawn.append((~truth).sum())
+        return bootstrap_aucs(users, truth, scores, draws=100)
+
+    monkeypatch.setattr(figures, "bootstrap_aucs", bootstrap)
+    monkeypatch.setattr(figures, "BOOTSTRAPPED_AT_MOST", 300)
+    part = aucs_of_planted(data, evidence, by_popularity=False)["fused"]
+    assert set(drawn) == {300} and part["auc"] == whole["auc"]
+    widths = [high - low for low, high in (part["interval_95"], whole["interval_95"])]
+    assert widths[0] > widths[1] and part["interval_95"][0] < whole["auc"] < part["interval_95"][1]
 
 
 class OfTheLogAlone(Collaborative):
@@ -185,12 +217,13 @@ def test_a_kind_that_judges_no_single_windows_is_named(capsys):
 
 
 def test_no_target_and_no_truth_reaches_evidence(learned):
-    """Byte for byte, whatever the targets of valid and test rows, the masks and the items before noise are."""
+    """Byte for byte, whatever the targets of valid and test rows and the masks are."""
     data, evidence = learned
     for change in ({"change_targets": True}, {"change_truth": True}):
         changed = grouped_data(**change)
-        assert (changed.interactions.masks != data.interactions.masks).any() or change == {"change_targets": True}
-        assert (changed.evaluated["test"].targets != data.evaluated["test"].targets).all() or "change_truth" in change
+        of_targets = (changed.interactions.items != data.interactions.items).any()  # of those that nothing else holds
+        masks = [part.evaluated["test"].history_masks for part in (changed, data)]
+        assert (of_targets, (masks[0] != masks[1]).any()) == ("change_targets" in change, "change_truth" in change)
         again = evidence_of(changed)
         for name, kind in evidence.kinds.items():
             assert kind.train.tobytes() == again.kinds[name].train.tobytes(), (name, change)
@@ -206,12 +239,16 @@ def test_scores_of_a_language_model_are_a_kind(monkeypatch, capsys):
     rng = np.random.default_rng(0)
     rows = rng.permutation(np.flatnonzero(data.interactions.in_train))[:600]
     planted = Planted(rows, rng.integers(1, N_ITEMS + 1, 600))
-    noise = data.interactions.masks == 1
-    train = np.where(data.interactions.in_train, rng.normal(noise * 1.0), np.nan).astype(np.float32)
-    train[rows[:50]] = np.nan  # read by nobody
+    noise = is_noise(data, seed=1)
+    cells = rng.normal(noise * 1.5, 0.7)[:, None] + rng.normal(size=(len(noise), 5))  # of five windows each
+    cells[~data.interactions.in_train] = np.nan
+    cells[rows[:50]] = np.nan  # read by nobody
+    train, one_window = cells.mean(1), cells[:, 0]
     test = data.evaluated["test"]
-    in_test = np.where(test.histories != 0, rng.normal(test.history_masks * 1.0), np.nan).astype(np.float32)
-    scores = fit.GivenScores(train, {"test": in_test}, planted, rng.normal(1.0, 1, 600))
+    in_test = np.where(test.histories != 0, rng.normal(test.history_masks * 1.5, np.hypot(1, 0.7)), np.nan)
+    scores = fit.GivenScores(
+        train, one_window, {"test": in_test}, planted, rng.normal(1.5, np.hypot(1, 0.7), 600), np.zeros(600, dtype=bool)
+    )
     evidence = evidence_by_co_occurrence(data, scores)
     assert list(evidence.kinds) == ["collaborative", "llm", "fused"]
     assert "no features of single windows" not in capsys.readouterr().out  # `fused` takes its r, not its features
@@ -221,6 +258,16 @@ def test_scores_of_a_language_model_are_a_kind(monkeypatch, capsys):
     assert (np.isnan(evidence.kinds["fused"].train) == np.isnan(train)).all()
     n_own = len(kind.planted) - 600
     assert np.isnan(kind.planted[:n_own]).all() and not np.isnan(kind.planted[n_own:]).any()
+    # Bound and AUC compare one window of each interaction with the one window that a planted one was read in.
+    assert (kind.train_as_planted == kind.log_ratio.of(one_window[:, None])).sum() == (~np.isnan(train)).sum()
+    assert evidence.kinds["collaborative"].train_as_planted is evidence.kinds["collaborative"].train
+    unfitted = data.interactions.in_train & ~evidence.log_to_fit & ~np.isnan(train)
+    of_bound = evidence.planted.given & evidence.planted.to_bound
+    for name in ("llm", "fused"):
+        kind = evidence.kinds[name]
+        assert kind.share_bound > noise[unfitted].mean(), name
+        r = np.r_[kind.planted[of_bound], kind.train_as_planted[unfitted]]
+        assert aucs_of_planted(data, evidence, False)[name]["auc"] == auc(np.arange(len(r)) < of_bound.sum(), r)
     without = evidence_by_co_occurrence(data)
     assert without.kinds["collaborative"].train.tobytes() == evidence.kinds["collaborative"].train.tobytes()
 

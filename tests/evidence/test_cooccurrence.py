@@ -107,7 +107,7 @@ def test_collaborative_features_are_means_over_windows(seed, chunk_bytes):
     counts = count(data.interactions, N_ITEMS, 5)
     kind = Collaborative(counts)
     kind.chunk_bytes = chunk_bytes
-    planted, _ = plant(data, counts, nothing_unseen(N_ITEMS), 30, 0.5, np.random.default_rng(seed))
+    planted = plant(data, counts, nothing_unseen(N_ITEMS), 30, 0.5, np.random.default_rng(seed))
     of_log, of_planted = kind.of_interactions(data, planted)
     assert of_log.dtype == of_planted.dtype == np.float32
     for row in range(len(data.interactions)):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import rows as rows_of_stage_3
-from made_up_logs import N_ITEMS, title_vectors, write_grouped_folder, write_title_vectors
+from made_up_logs import N_ITEMS, some_windows, title_vectors, write_grouped_folder, write_title_vectors
 from options import RowsOptions
 from safetensors.numpy import save_file
 
@@ -299,3 +299,37 @@ def test_few_planted_windows_calibrate_no_language_model(tmp_path, capsys):
 def test_log_odds_by_hand():
     assert making_evidence.log_odds(np.log(np.array([0.5, 0.9, 0.001]))) == pytest.approx(np.log([1, 9, 0.001 / 0.999]))
     assert np.isfinite(making_evidence.log_odds(np.array([0.0, -1e-30, -700.0]))).all()
+
+
+def test_one_cell_of_each_interaction():
+    """Any of those that were scored, and none where none was."""
+    data, rng = some_windows(0), np.random.default_rng(0)
+    of_cells = np.where(rng.random(data.train.shape) < 0.4, np.nan, rng.random(data.train.shape))
+    drawn = np.stack([making_evidence.one_cell_of_interactions(data, of_cells, rng) for _ in range(100)])
+    for row in range(len(data.interactions)):
+        scored = of_cells[(data.train == row) & ~np.isnan(of_cells)].tolist()
+        assert set(drawn[:, row].tolist()) == set(scored) if scored else np.isnan(drawn[:, row]).all()
+
+
+def rewrite(path, change):
+    change(pd.read_csv(path, dtype=str)).to_csv(path, index=False)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("planted.csv", lambda table: table.drop(columns="drawn"), "no column 'drawn', found .*; without it evidence is made"),
+        ("planted.csv", lambda table: table.drop(columns="train_row"), "no column 'train_row', found .*; without it evidence"),
+        ("planted.csv", lambda table: table.assign(train_row="x"), " row 1: train_row is 'x', expected a whole number from 0 on"),
+        ("users.csv", lambda table: table.drop(columns="key"), "no column 'key', found user_id; write it as data/README.md says"),
+    ],
+    ids=["drawn", "train_row", "no number", "key"],
+)
+def test_a_file_that_lacks_a_column_is_named(tmp_path, file, change, message):
+    folder, data_set = write_folders(tmp_path)
+    write_scores(folder, data_set)
+    pd.DataFrame({"user_id": ["u0", "u1"], "key": ["a", "b"]}).to_csv(data_set / "users.csv", index=False)
+    path = (folder if file == "planted.csv" else data_set) / file
+    rewrite(path, change)
+    with pytest.raises(InputError, match=f"{path}:? ?{message}"):
+        make_evidence(folder, data_set, EvidenceOptions())

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from made_up_logs import GROUPS, grouped_data, some_windows, title_vectors
+from made_up_logs import GROUPS, grouped_data, is_noise, some_windows, title_vectors
 
 from denoise_code import replacement
 from denoise_code.evidence import cooccurrence
@@ -140,12 +140,13 @@ def test_noise_beside_an_interaction_counts_less():
     """With all others certain noise but those of one group the replacement is of that group."""
     data = grouped_data(users=120, noise=0.4)
     table = data.interactions
-    true_noise = np.where(table.in_train, table.masks * 1.0, np.nan)
+    noise = is_noise(data, users=120, noise=0.4)
+    true_noise = np.where(table.in_train, noise * 1.0, np.nan)
     ranker = fitted(data).ranker
     told, untold = (replacement.replace_interactions(data, ranker, noise) for noise in (true_noise, true_noise * 0))
-    replaced = table.in_train & (table.masks == 1)
+    replaced = table.in_train & noise
     groups = (table.items - 1) % GROUPS
-    own = np.array([np.bincount(groups[(table.users == user) & (table.masks == 0)]).argmax() for user in range(120)])
+    own = np.array([np.bincount(groups[(table.users == user) & ~noise]).argmax() for user in range(120)])
     right = [((received - 1) % GROUPS == own[table.users])[replaced].mean() for received in (told, untold)]
     assert right[0] > right[1] > 0.5
 

@@ -6,7 +6,7 @@ import torch
 from conftest import CARS, FRUIT
 
 from denoise_code.data_set.planting import draw_planted, noise_pools
-from denoise_code.evidence.detection import measure, planted_detection
+from denoise_code.evidence.detection import detection_of_mask, planted_detection, within_windows
 from denoise_code.language_model.loading import load_tokenizer
 from denoise_code.language_model.noise_scores import first_token_log_probs, title_log_likelihoods
 from denoise_code.language_model.prompt import IGNORED, Prompt
@@ -73,25 +73,43 @@ def test_popularity_alone_tells_nothing_of_the_context():
         planted = draw_planted(window.tolist(), list(pools.values())[number % 2], rng)
         truths.append([int(place in planted) for place in range(10)])
         scores.append([-counts[planted.get(place, item)] for place, item in enumerate(window)])
-    found = planted_detection(truths, scores, np.arange(len(windows)) % 2)
-    assert found["auc"] > 0.7 and found["auc_context"] == pytest.approx(0.5, abs=0.03)
+    figures = planted_detection(truths, scores, np.arange(len(windows)) % 2)
+    assert figures["auc"] > 0.7 and figures["auc_context"] == pytest.approx(0.5, abs=0.03)
 
 
 def test_measure_by_hand():
     masks = [[0, 1, 0], [1, 0, 1]]  # the last item of the second row was not scored
-    found = measure(masks, [[0.1, 0.9, 0.5], [0.6, 0.2]], 1)
+    found = detection_of_mask(masks, [[0.1, 0.9, 0.5], [0.6, 0.2]], 1)
     assert found["auc"] == 1.0 and found["auc_window"] == 1.0 and found["share_noise"] == 0.4
     # above the median (0.5): 0.9 and 0.6, both injected
     assert found["at_percentile"]["0.5"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0}
-    assert measure([[0, 0]], [[1.0, 2.0]], 1) is None
-    assert measure([], [], 1) is None
-    assert measure([[0, 2], [1, 2]], [[1.0, 2.0], [5.0, 3.0]], 2)["auc"] == 0.5
-    assert measure([[0, 3], [1, 3]], [[1.0, 2.0], [5.0, 3.0]], 3)["auc"] == 0.5
+    assert detection_of_mask([[0, 0]], [[1.0, 2.0]], 1) is None
+    assert detection_of_mask([], [], 1) is None
+    assert detection_of_mask([[0, 2], [1, 2]], [[1.0, 2.0], [5.0, 3.0]], 2)["auc"] == 0.5
+    assert detection_of_mask([[0, 3], [1, 3]], [[1.0, 2.0], [5.0, 3.0]], 3)["auc"] == 0.5
 
 
 def test_no_figure_where_no_window_holds_both_kinds():
     """Histories of one item, as windows of two items have: an AUC over all positions there is, one within windows there is not."""
-    found = measure([[1], [0], [0]], [[-1.0], [-3.0], [-0.5]], 1)  # the noise lies between the two others
+    found = detection_of_mask([[1], [0], [0]], [[-1.0], [-3.0], [-0.5]], 1)  # the noise lies between the two others
     assert found["auc"] == 0.5 and found["average_precision"] == 0.5 and found["share_noise"] == pytest.approx(1 / 3)
     assert found["auc_window"] is None and found["top1"] is None
     assert found["at_percentile"]["0.5"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0}
+
+
+def test_figures_within_long_windows_take_little_memory():
+    """Pairs of places grow with the square of the length: 5,000 windows of 200 places would take 2 GiB at once."""
+    import tracemalloc
+
+    rng = np.random.default_rng(0)
+    truth, score = rng.random((600, 200)) < 0.1, rng.random((600, 200))
+    scored = np.ones_like(truth)
+    scored[:, :20] = truth[:, :20] = False
+    tracemalloc.start()
+    in_chunks = within_windows(*(np.tile(cells, (4, 1)) for cells in (truth, score, scored)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 400 * 2**20
+    of_first = within_windows(truth, score, scored)
+    assert all(np.array_equal(figures, np.tile(first, 4)) for figures, first in zip(in_chunks, of_first))
+    assert [len(figures) for figures in within_windows(truth & False, score, scored)] == [0, 0]

@@ -55,12 +55,12 @@ def test_planted_items_are_had_by_others_as_often_as_those_of_the_log():
     data = sparse_data()
     unseen = unseen_items(data)
     counts = count(data.interactions, unseen.n_items_and_stand_ins, 8)
-    planted, _ = plant(data, counts, unseen, 3000, 0.0, np.random.default_rng(0))
+    planted = plant(data, counts, unseen, 3000, 0.0, np.random.default_rng(0))
     of_planted = counts.items_of_others(data.interactions.users[planted.rows], planted.items)
     of_log = counts.items_of_others(data.interactions.users, data.interactions.items)
     for others in range(4):
         assert (of_planted == others).mean() == pytest.approx((of_log == others).mean(), abs=0.03), others
-    popular, _ = plant(data, counts, unseen, 3000, 1.0, np.random.default_rng(0))
+    popular = plant(data, counts, unseen, 3000, 1.0, np.random.default_rng(0))
     of_popular = counts.items_of_others(data.interactions.users[popular.rows], popular.items)
     assert of_popular.mean() == pytest.approx(of_log.mean(), rel=0.05)
 
@@ -70,7 +70,7 @@ def test_a_stand_in_stands_in_no_window_of_its_original():
     unseen = unseen_items(data)
     assert unseen.originals.tolist() == [3, 4, 5, 6, 7, 8] and unseen.share > 0.5
     counts = count(data.interactions, unseen.n_items_and_stand_ins, 4)
-    planted, _ = plant(data, counts, unseen, 200, 0.5, np.random.default_rng(0))
+    planted = plant(data, counts, unseen, 200, 0.5, np.random.default_rng(0))
     users, histories, _, in_histories = plant_in_histories(data, unseen, 200, np.random.default_rng(0))
     assert (planted.items > 8).any() and (in_histories > 8).any()
     held = [set(data.interactions.items[data.interactions.users == user].tolist()) for user in range(3)]

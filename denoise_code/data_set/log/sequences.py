@@ -101,9 +101,6 @@ def data_set_of_log(log: Log, window: int) -> DataSet:
         users=log.users - 1,
         places=places,
         items=log.items,
-        masks=np.zeros(len(places), dtype=np.int64),
-        true_items=log.items,
-        times=log.times / 10.0**log.decimals,
         reach=np.where(lengths < 2, -1, np.minimum(places + window, lengths) - 1),
         user_names=np.arange(1, log.users.max() + 1).astype(str),
     )
