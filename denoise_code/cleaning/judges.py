@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from denoise_code.cleaning.continued import ContinuedLog, continue_log, judge_continued
-from denoise_code.cleaning.figures import users_having_items
 from denoise_code.cleaning.folder import LEARNED, LOG_FILES, RUN, SELF_TEST, judge_and_keep
 from denoise_code.cleaning.records import JudgedLog, PreparedLog, prepare_log
 from denoise_code.cleaning.self_test import JudgedCopy, judge_copy
 from denoise_code.common.errors import InputError
 from denoise_code.common.files import fingerprint, naming_tensors, read_json, save_tensors
 from denoise_code.data_set.evidence_files import read_record
+from denoise_code.data_set.interactions import users_having_items
 from denoise_code.data_set.log.log import Log
 from denoise_code.data_set.log.stored_log import read_stored_log
 from denoise_code.evidence.calibration import CannotPlant
