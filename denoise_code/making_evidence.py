@@ -17,6 +17,7 @@ from denoise_code.common.files import fingerprint_of_array, fingerprint_of_files
 from denoise_code.common.text_table import text_table
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_titles
 from denoise_code.data_set.evidence_files import (
+    FUSED,
     VERSION,
     StoredEvidence,
     fingerprint_of_rows,
@@ -89,7 +90,8 @@ def make_evidence(folder: Path, data_set: Path, options: EvidenceOptions) -> dic
             judged = judge_interactions(data, vectors, given_scores(folder, rows, data), halves, options.seed)
         # 3. One replacement for each
         share = share_taken(judged, options)
-        replacements = replace_what_is_noise(data, judged, vectors, halves, share, options)
+        fused_of_histories = {file: r_by_kind[FUSED] for file, r_by_kind in judged.histories.items()}
+        replacements = replace_what_is_noise(data, judged.train[FUSED], fused_of_histories, vectors, halves, share, options)
     except (NoEvidence, CannotPlant, NothingToReplaceFrom) as error:
         print(f"no evidence in {folder}, so stage 3 has the paper's noise_prob alone: {error}")
         return None

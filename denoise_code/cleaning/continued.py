@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from denoise_code.cleaning.records import JudgedLog, PreparedLog
+from denoise_code.cleaning.records import JudgedLog, PreparedLog, judged_by_what_is_known
 from denoise_code.common.errors import InputError
-from denoise_code.data_set.evidence_files import FUSED, noise_probability
+from denoise_code.data_set.evidence_files import noise_probability
 from denoise_code.data_set.interactions import DataSet
 from denoise_code.data_set.log.log import Log
 from denoise_code.data_set.log.sequences import DistinctLog, data_set_of_log, first_of_equals
@@ -99,7 +99,7 @@ def judge_continued(
     counts = cooccurrence.count(old.interactions, old.n_items, old.train.shape[1])
     r_by_kind = apply_learned(prepared.data, learned, counts, vectors, prepared.halves)
     ranker = fit_ranker(old, vectors, continued.old_halving, seed).ranker  # the same as was fitted for the old log
-    noise = noise_probability(r_by_kind[FUSED], noise_share)
+    r = judged_by_what_is_known(r_by_kind, prepared.log.items, prepared.has_title, reads_titles=vectors is not None)
     least = least_probability(prepared.data, replace_all=False)
-    replacements = replace_interactions(prepared.data, ranker, noise, least)
+    replacements = replace_interactions(prepared.data, ranker, noise_probability(r, noise_share), least)
     return JudgedLog(JudgedInteractions(r_by_kind, {}, said), noise_share, Replacements(replacements, {}, {}))

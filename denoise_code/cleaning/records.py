@@ -107,7 +107,8 @@ def with_replacements(
     prepared: PreparedLog, interactions: JudgedInteractions, vectors: np.ndarray | None, options: EvidenceOptions
 ) -> JudgedLog:
     share = share_taken(interactions, options)
-    replacements = replace_what_is_noise(prepared.data, interactions, vectors, prepared.halves, share, options)
+    r = judged_by_what_is_known(interactions.train, prepared.log.items, prepared.has_title, reads_titles=vectors is not None)
+    replacements = replace_what_is_noise(prepared.data, r, {}, vectors, prepared.halves, share, options)
     return JudgedLog(interactions, share, replacements)
 
 
