@@ -127,7 +127,7 @@ def clean(args: argparse.Namespace, command: str) -> None:
     # 3. How suspicious each record is, what would stand there, which are flagged
     with steps.step("evidence and replacements"):
         judged = judge.judge(prepared, vectors)
-    records = spread_over_records(prepared.distinct, judged, reads_titles=vectors is not None)
+    records = spread_over_records(prepared, judged, reads_titles=vectors is not None)
     edits = edits_of(records, flag(args, prepared, records), args.replace)
     # 4. Whether planted noise is found
     with steps.step("self-test"):
