@@ -41,7 +41,7 @@ def check_rows_can_teach(data: DataSet, halves: np.ndarray) -> None:
 class JudgedInteractions:
     """r of all interactions. train {kind: (n,)}, histories {file: {kind: (N, H)}} float32; said: what evidence.json says of the kinds.
 
-    learned judges other interactions; None where r was read from files.
+    learned judges other interactions; None where it was not kept.
     """
 
     train: dict[str, np.ndarray]

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -83,9 +83,7 @@ def sources_of_evidence(prepared: PreparedLog, vectors: np.ndarray | None, seed:
     return fingerprint_of_json(content)
 
 
-def judge_and_keep(
-    folder: Path, prepared: PreparedLog, vectors: np.ndarray | None, options: EvidenceOptions
-) -> tuple[JudgedLog, Learned]:
+def judge_and_keep(folder: Path, prepared: PreparedLog, vectors: np.ndarray | None, options: EvidenceOptions) -> JudgedLog:
     """All interactions of the log, judged and with replacements, and what was learned; read from the folder where it has them.
 
     r is kept where the log, its title vectors and the seed are the same, replacements where the share of noise is as well.
@@ -96,22 +94,21 @@ def judge_and_keep(
         learned = learned_before(folder)
     if learned is not None:
         stored = read_evidence(folder)
-        interactions = judged_before(stored)
+        interactions = replace(judged_before(stored), learned=learned)
         if record["options"] == options_of(options):
             replacements = Replacements(stored.train_replacements, {}, record["replacements"])
-            return JudgedLog(interactions, stored.noise_share, replacements), learned
+            return JudgedLog(interactions, stored.noise_share, replacements)
     else:
         with too_small():
             interactions = judge_by_itself(prepared, vectors, options.seed)
-        learned = interactions.learned
         with naming_tensors(folder / LEARNED):
-            save_learned(folder / LEARNED, learned)
+            save_learned(folder / LEARNED, interactions.learned)
         nothing = Replacements(np.zeros(len(prepared.data.interactions), dtype=np.int64), {}, {})
         keep_evidence(folder, prepared, JudgedLog(interactions, 0.0, nothing), sources, None)  # replacements are still to come
     with too_small():
         judged = with_replacements(prepared, interactions, vectors, options)
     keep_evidence(folder, prepared, judged, sources, options_of(options))
-    return judged, learned
+    return judged
 
 
 def learned_before(folder: Path) -> Learned | None:

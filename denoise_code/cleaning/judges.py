@@ -16,7 +16,7 @@ from denoise_code.data_set.interactions import users_having_items
 from denoise_code.data_set.log.log import Log
 from denoise_code.data_set.log.stored_log import read_stored_log
 from denoise_code.evidence.calibration import CannotPlant
-from denoise_code.evidence.learned import Learned, load_learned
+from denoise_code.evidence.learned import load_learned
 from denoise_code.evidence.options import EvidenceOptions
 
 
@@ -30,13 +30,12 @@ class Settings:
     seed: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class JudgeByItself:
     """By what the log itself teaches; title vectors, r, what was learned and the self-test are kept in `folder`."""
 
     folder: Path
     settings: Settings
-    learned: Learned = field(init=False)
 
     def prepare(self, log: Log, where) -> PreparedLog:
         return prepare_log(log, self.settings.window)
@@ -52,8 +51,7 @@ class JudgeByItself:
 
     def judge(self, prepared: PreparedLog, vectors: np.ndarray | None) -> JudgedLog:
         options = EvidenceOptions(self.settings.noise_share, seed=self.settings.seed)
-        judged, self.learned = judge_and_keep(self.folder, prepared, vectors, options)
-        return judged
+        return judge_and_keep(self.folder, prepared, vectors, options)
 
     def test(self, prepared: PreparedLog, vectors: np.ndarray | None, judged: JudgedLog) -> JudgedCopy | None:
         """The self-test; kept where it was made of the same. None where nothing can be planted into a part of the log."""
@@ -61,7 +59,8 @@ class JudgeByItself:
         stored = read_copy(self.folder, made_of)
         if stored is None:
             try:
-                stored = judge_copy(prepared, self.learned, vectors, judged.noise_share, self.settings.window, self.settings.seed)
+                learned = judged.interactions.learned
+                stored = judge_copy(prepared, learned, vectors, judged.noise_share, self.settings.window, self.settings.seed)
             except CannotPlant as error:
                 print(f"no self-test: {error}")
                 return None
