@@ -106,7 +106,7 @@ def main(argv=None) -> None:
 
 
 def clean(args: argparse.Namespace, command: str) -> None:
-    from denoise_code.cleaning.folder import default_folder, make_folder, write_files
+    from denoise_code.cleaning.folder import check_folder, default_folder, make_folder, write_files
     from denoise_code.cleaning.log_file import read_log_file
     from denoise_code.cleaning.records import edits_of, spread_over_records
     from denoise_code.cleaning.written_records import CleanedLog
@@ -114,12 +114,13 @@ def clean(args: argparse.Namespace, command: str) -> None:
 
     steps = Steps()
     folder = args.out or default_folder(args.log)
+    check_folder(folder, args.log, args.titles)
     judge = judge_asked_for(args, folder)
     # 1. The records of the log, each cell as it is written; their interactions and windows
     with steps.step("read the log"):
         log_file = read_log_file(args)
         prepared = judge.prepare(log_file.log, log_file.whole.where)
-        make_folder(folder, args.log)
+        make_folder(folder)
     print("\n".join([prepared.title_changes, *log_file.account.lines(), *log_file.account.notes]), flush=True)
     # 2. What a language model knows of each title
     with steps.step("title vectors"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from denoise_code.cleaning.continued import ContinuedLog, continue_log, judge_continued
-from denoise_code.cleaning.folder import LEARNED, LOG_FILES, RUN, SELF_TEST, judge_and_keep
+from denoise_code.cleaning.folder import LEARNED, LOG_FILES, RUN, SELF_TEST, judge_and_keep, run_of_cleaned_log
 from denoise_code.cleaning.records import JudgedLog, PreparedLog, prepare_log
 from denoise_code.cleaning.self_test import JudgedCopy, judge_copy
 from denoise_code.common.errors import InputError
@@ -115,8 +115,8 @@ def open_judge_like(folder: Path, like: Path, in_order: bool) -> JudgeLike:
     """Raises InputError for a folder that no log was cleaned into, or whose files are not those of its run.json."""
     if not (like / RUN).exists():
         raise InputError(f"--like {like}: no {RUN}; expected the folder of a log that ./denoise.sh cleaned to its end")
-    run = read_json(like / RUN)
-    if "fingerprints" not in run or "settings" not in run:
+    run = run_of_cleaned_log(like)
+    if run is None:
         raise InputError(f"--like {like}: its {RUN} is of another kind; expected the folder of a log that ./denoise.sh cleaned")
     if first := run["options"].get("like"):
         raise InputError(
