@@ -14,6 +14,7 @@ from denoise_code.data_set.evidence_files import noise_probability
 from denoise_code.data_set.interactions import DataSet
 from denoise_code.data_set.log.log import Log
 from denoise_code.data_set.log.sequences import DistinctLog, data_set_of_log, first_of_equals
+from denoise_code.data_set.log.times import decimals_that_fit
 from denoise_code.data_set.log.titles import clean_titles
 from denoise_code.evidence import cooccurrence
 from denoise_code.evidence.learned import Learned, apply_learned
@@ -37,18 +38,19 @@ class ContinuedLog:
         return self.prepared.halves[0, : len(self.old.interactions.user_names)]
 
 
-def continue_log(old: Log, new: Log, window: int, where) -> ContinuedLog:
+def continue_log(old: Log, new: Log, window: int, where, in_order: bool) -> ContinuedLog:
     """old: sorted, as a folder keeps it. new: records in file order; where(record) names one of them.
 
-    Raises InputError for a record that the old log has.
+    in_order: there are no times, the new records follow all old ones. Raises InputError for a record that the old log has.
     """
     new, title_changes = clean_titles(new)
     user_numbers, user_keys = numbers_behind(old.user_keys, new.user_keys)
     item_numbers, item_keys = numbers_behind(old.item_keys, new.item_keys)
     title_of_new = dict(zip(item_numbers.tolist(), new.titles))
     titles = [*old.titles, *(title_of_new[item] for item in range(len(old.titles), len(item_keys)))]
-    decimals = max(old.decimals, new.decimals)
-    old_times, new_times = (log.times * 10 ** (decimals - log.decimals) for log in (old, new))
+    old_times, new_times, decimals = times_of_one_unit(old, new, where)
+    if in_order:  # both are numbers of records, from 0
+        new_times = new_times + old_times.max() + 1
     has_new = np.zeros(len(user_keys), dtype=bool)
     has_new[user_numbers[new.users]] = True
     context = has_new[old.users]  # (n_old,) bool
@@ -73,6 +75,18 @@ def continue_log(old: Log, new: Log, window: int, where) -> ContinuedLog:
     distinct = DistinctLog(log, row_of_entry[first[is_new]], (first != np.arange(len(first)))[is_new])
     prepared = PreparedLog(distinct, titles, data_set_of_log(log, window), title_changes)
     return ContinuedLog(prepared, data_set_of_log(replace(old, titles=titles), window))
+
+
+def times_of_one_unit(old: Log, new: Log, where) -> tuple[np.ndarray, np.ndarray, int]:
+    """(times of the old log, times of the new one, decimals): all are whole numbers of 10^-decimals. Raises InputError beyond 64 bits."""
+    decimals = max(old.decimals, new.decimals)
+    largest_of_old, largest_of_new = (int(np.abs(log.times).max()) // 10**log.decimals for log in (old, new))
+    if decimals_that_fit(max(largest_of_old, largest_of_new), decimals) < decimals:
+        raise InputError(
+            f"{where(0)}: the times here (up to {largest_of_new}, {new.decimals} decimals) and those of the log that is continued "
+            f"(up to {largest_of_old}, {old.decimals} decimals) do not fit in 64 bits together; are their units the same?"
+        )
+    return *(log.times * 10 ** (decimals - log.decimals) for log in (old, new)), decimals
 
 
 def numbers_behind(old_keys: list[str], new_keys: list[str]) -> tuple[np.ndarray, list[str]]:

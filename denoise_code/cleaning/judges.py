@@ -79,6 +79,7 @@ class JudgeLike:
     folder: Path
     like: Path
     settings: Settings
+    in_order: bool
     continued: ContinuedLog = field(init=False)
 
     def prepare(self, log: Log, where) -> PreparedLog:
@@ -86,7 +87,7 @@ class JudgeLike:
         if dates != log.times_are_dates:
             kinds = ("dates", "numbers") if dates else ("numbers", "dates")
             raise InputError(f"--like {self.like}: the times there are {kinds[0]}, here they are {kinds[1]}")
-        self.continued = continue_log(read_stored_log(self.like), log, self.settings.window, where)
+        self.continued = continue_log(read_stored_log(self.like), log, self.settings.window, where, self.in_order)
         return self.continued.prepared
 
     def read_titles(self, prepared: PreparedLog) -> np.ndarray | None:
@@ -107,8 +108,10 @@ class JudgeLike:
         return read_copy(self.like, None)
 
     def users_of_item(self, prepared: PreparedLog) -> np.ndarray:
-        old = self.continued.old.interactions
-        return users_having_items(old.users, old.items, len(prepared.log.titles) - 1)
+        """(n_items + 1,) how many users of the old log and of the new one together have each item."""
+        old, log = self.continued.old.interactions, prepared.log
+        users, items = np.r_[old.users, log.users - 1], np.r_[old.items, log.items]  # old ones of users with new ones stand twice
+        return users_having_items(users, items, len(log.titles) - 1)
 
 
 def open_judge_like(folder: Path, like: Path, in_order: bool) -> JudgeLike:
@@ -134,7 +137,7 @@ def open_judge_like(folder: Path, like: Path, in_order: bool) -> JudgeLike:
     settings = run["settings"] | {"noise_share": run["noise_share"]}
     if not run["reads_titles"]:
         settings["base_model"] = None
-    return JudgeLike(folder, like, Settings(**settings))
+    return JudgeLike(folder, like, Settings(**settings), in_order)
 
 
 def read_copy(folder: Path, made_of: str | None) -> JudgedCopy | None:
