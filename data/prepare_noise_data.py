@@ -115,7 +115,9 @@ def parse_args(argv=None) -> argparse.Namespace:
     amazon.add_argument("--metadata", required=True, help="the file of products, for their titles (needed)")
     table = source("csv", read_csv_log, None, "a delimited file, JSON lines or Parquet, told apart by content")
     table.add_argument("--interactions", required=True, help="the file of interactions (needed)")
-    table.add_argument("--rating_column", help="name of the rating column (default: rating, where there is one)")
+    table.add_argument(
+        "--rating_column", help="name of the rating column, for --min_rating (default: rating, where there is one)"
+    )
     add_table_options(table)
 
     args = parser.parse_args(argv)
@@ -124,6 +126,8 @@ def parse_args(argv=None) -> argparse.Namespace:
         parser.error(f"--name is needed with the source {args.source}")
     if args.source == "csv":
         check_table_options(parser, args)
+        if args.rating_column and args.min_rating is None:
+            parser.error("--rating_column needs --min_rating: ratings are read for nothing else")
     if not re.fullmatch(r"[\w.-]+", args.name) or "noise" in args.name:
         parser.error(f"--name {args.name!r}: letters, digits, dot, dash and underscore only, and not the word 'noise'")
     args.folder_out = Path(args.output_root) / f"{args.name}_noise_user{args.noise}"

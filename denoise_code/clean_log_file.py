@@ -72,12 +72,12 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 def read_as_before(parser: Parser, args: argparse.Namespace) -> None:
     """What says how a table is read, and is not given, is as it was for the log in --like."""
-    from denoise_code.cleaning.folder import RUN
+    from denoise_code.cleaning.folder import run_of_cleaned_log
 
-    try:
-        before = read_json(args.like / RUN).get("options", {})
-    except (OSError, ValueError):
+    run = run_of_cleaned_log(args.like)
+    if run is None:
         return  # the folder is refused later
+    before = run.get("options", {})
     names = [name for name in HOW_A_TABLE_IS_READ if name != "time_column" or not args.in_order]
     for name in names:
         if getattr(args, name) == parser.get_default(name) and name in before:
@@ -106,7 +106,7 @@ def main(argv=None) -> None:
 
 
 def clean(args: argparse.Namespace, command: str) -> None:
-    from denoise_code.cleaning.folder import default_folder, make_folder, write_files
+    from denoise_code.cleaning.folder import check_folder, default_folder, make_folder, write_files
     from denoise_code.cleaning.log_file import read_log_file
     from denoise_code.cleaning.records import edits_of, spread_over_records
     from denoise_code.cleaning.written_records import CleanedLog
@@ -114,12 +114,13 @@ def clean(args: argparse.Namespace, command: str) -> None:
 
     steps = Steps()
     folder = args.out or default_folder(args.log)
+    check_folder(folder, args.log, args.titles)
     judge = judge_asked_for(args, folder)
     # 1. The records of the log, each cell as it is written; their interactions and windows
     with steps.step("read the log"):
         log_file = read_log_file(args)
         prepared = judge.prepare(log_file.log, log_file.whole.where)
-        make_folder(folder, args.log)
+        make_folder(folder)
     print("\n".join([prepared.title_changes, *log_file.account.lines(), *log_file.account.notes]), flush=True)
     # 2. What a language model knows of each title
     with steps.step("title vectors"):
@@ -127,7 +128,7 @@ def clean(args: argparse.Namespace, command: str) -> None:
     # 3. How suspicious each record is, what would stand there, which are flagged
     with steps.step("evidence and replacements"):
         judged = judge.judge(prepared, vectors)
-    records = spread_over_records(prepared.distinct, judged, reads_titles=vectors is not None)
+    records = spread_over_records(prepared, judged, reads_titles=vectors is not None)
     edits = edits_of(records, flag(args, prepared, records), args.replace)
     # 4. Whether planted noise is found
     with steps.step("self-test"):

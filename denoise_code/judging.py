@@ -41,7 +41,7 @@ def check_rows_can_teach(data: DataSet, halves: np.ndarray) -> None:
 class JudgedInteractions:
     """r of all interactions. train {kind: (n,)}, histories {file: {kind: (N, H)}} float32; said: what evidence.json says of the kinds.
 
-    learned judges other interactions; None where r was read from files.
+    learned judges other interactions; None where it was not kept.
     """
 
     train: dict[str, np.ndarray]
@@ -100,20 +100,24 @@ def least_probability(data: DataSet, replace_all: bool) -> float:
 
 def replace_what_is_noise(
     data: DataSet,
-    judged: JudgedInteractions,
+    r: np.ndarray,
+    r_of_histories: dict[str, np.ndarray],
     vectors: np.ndarray | None,
     halves: np.ndarray,
     share: float,
     options: EvidenceOptions,
 ) -> Replacements:
-    """One replacement for each interaction and history place, or for those that may be noise where there are many."""
+    """One replacement for each interaction and history place, or for those that may be noise where there are many.
+
+    r (n,) of train interactions and r_of_histories {file: (N, H)} say which may be: they are those that a reader is shown.
+    """
     fitted = fit_ranker(data, vectors, halves[0], options.seed)
     least = least_probability(data, options.replace_all)
     return Replacements(
-        train=replace_interactions(data, fitted.ranker, noise_probability(judged.train[FUSED], share), least),
+        train=replace_interactions(data, fitted.ranker, noise_probability(r, share), least),
         histories={
-            file: replace_in_histories(data, file, fitted.ranker, noise_probability(r[FUSED], share), least)
-            for file, r in judged.histories.items()
+            file: replace_in_histories(data, file, fitted.ranker, noise_probability(r_of_file, share), least)
+            for file, r_of_file in r_of_histories.items()
         },
         said={
             "coefficients": fitted.coefficients,

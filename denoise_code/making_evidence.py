@@ -5,7 +5,6 @@ scores and of the windows that were planted for it. It can be made later for a f
 inputs is kept.
 """
 
-import hashlib
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,11 +13,12 @@ import numpy as np
 import pandas as pd
 
 from denoise_code.common.errors import InputError
-from denoise_code.common.files import fingerprint_of_files, fingerprint_of_json, peak_resident_gib
+from denoise_code.common.files import fingerprint_of_array, fingerprint_of_files, fingerprint_of_json, peak_resident_gib
 from denoise_code.common.text_table import text_table
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_titles
 from denoise_code.data_set.evidence_files import (
     BOUND_CONFIDENCE,
+    FUSED,
     VERSION,
     StoredEvidence,
     fingerprint_of_rows,
@@ -92,7 +92,8 @@ def make_evidence(folder: Path, data_set: Path, options: EvidenceOptions) -> dic
             judged = judge_interactions(data, vectors, scores, halves, options.seed)
         # 3. One replacement for each
         share = share_taken(judged, options)
-        replacements = replace_what_is_noise(data, judged, vectors, halves, share, options)
+        fused_of_histories = {file: r_by_kind[FUSED] for file, r_by_kind in judged.histories.items()}
+        replacements = replace_what_is_noise(data, judged.train[FUSED], fused_of_histories, vectors, halves, share, options)
     except (NoEvidence, CannotPlant, NothingToReplaceFrom) as error:
         print(f"no evidence in {folder}, so stage 3 has the paper's noise_prob alone: {error}")
         return None
@@ -190,10 +191,6 @@ def fingerprint_of_sources(folder: Path, rows: RowsOfFolder, seed: int) -> str:
         times = [] if split.times is None else [split.times]
         content += [file, row_fingerprint(file, split), *(fingerprint_of_array(array) for array in cells + times)]
     return fingerprint_of_json(content)
-
-
-def fingerprint_of_array(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def row_fingerprint(file: str, split: Split) -> str:

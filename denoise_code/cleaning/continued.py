@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from denoise_code.cleaning.records import JudgedLog, PreparedLog
+from denoise_code.cleaning.records import JudgedLog, PreparedLog, judged_by_what_is_known
 from denoise_code.common.errors import InputError
-from denoise_code.data_set.evidence_files import FUSED, noise_probability
+from denoise_code.data_set.evidence_files import noise_probability
 from denoise_code.data_set.interactions import DataSet
 from denoise_code.data_set.log.log import Log
 from denoise_code.data_set.log.sequences import DistinctLog, data_set_of_log, first_of_equals
+from denoise_code.data_set.log.times import decimals_that_fit
 from denoise_code.data_set.log.titles import clean_titles
 from denoise_code.evidence import cooccurrence
 from denoise_code.evidence.learned import Learned, apply_learned
@@ -37,18 +38,19 @@ class ContinuedLog:
         return self.prepared.halves[0, : len(self.old.interactions.user_names)]
 
 
-def continue_log(old: Log, new: Log, window: int, where) -> ContinuedLog:
+def continue_log(old: Log, new: Log, window: int, where, in_order: bool) -> ContinuedLog:
     """old: sorted, as a folder keeps it. new: records in file order; where(record) names one of them.
 
-    Raises InputError for a record that the old log has.
+    in_order: there are no times, the new records follow all old ones. Raises InputError for a record that the old log has.
     """
     new, title_changes = clean_titles(new)
     user_numbers, user_keys = numbers_behind(old.user_keys, new.user_keys)
     item_numbers, item_keys = numbers_behind(old.item_keys, new.item_keys)
     title_of_new = dict(zip(item_numbers.tolist(), new.titles))
     titles = [*old.titles, *(title_of_new[item] for item in range(len(old.titles), len(item_keys)))]
-    decimals = max(old.decimals, new.decimals)
-    old_times, new_times = (log.times * 10 ** (decimals - log.decimals) for log in (old, new))
+    old_times, new_times, decimals = times_of_one_unit(old, new, where)
+    if in_order:  # both are numbers of records, from 0
+        new_times = new_times + old_times.max() + 1
     has_new = np.zeros(len(user_keys), dtype=bool)
     has_new[user_numbers[new.users]] = True
     context = has_new[old.users]  # (n_old,) bool
@@ -75,6 +77,18 @@ def continue_log(old: Log, new: Log, window: int, where) -> ContinuedLog:
     return ContinuedLog(prepared, data_set_of_log(replace(old, titles=titles), window))
 
 
+def times_of_one_unit(old: Log, new: Log, where) -> tuple[np.ndarray, np.ndarray, int]:
+    """(times of the old log, times of the new one, decimals): all are whole numbers of 10^-decimals. Raises InputError beyond 64 bits."""
+    decimals = max(old.decimals, new.decimals)
+    largest_of_old, largest_of_new = (int(np.abs(log.times).max()) // 10**log.decimals for log in (old, new))
+    if decimals_that_fit(max(largest_of_old, largest_of_new), decimals) < decimals:
+        raise InputError(
+            f"{where(0)}: the times here (up to {largest_of_new}, {new.decimals} decimals) and those of the log that is continued "
+            f"(up to {largest_of_old}, {old.decimals} decimals) do not fit in 64 bits together; are their units the same?"
+        )
+    return *(log.times * 10 ** (decimals - log.decimals) for log in (old, new)), decimals
+
+
 def numbers_behind(old_keys: list[str], new_keys: list[str]) -> tuple[np.ndarray, list[str]]:
     """(number (K,) of each new key, all keys by number): the old keys keep their numbers, others come behind them."""
     numbers = {key: number for number, key in enumerate(old_keys) if number}  # 0 is padding
@@ -99,7 +113,7 @@ def judge_continued(
     counts = cooccurrence.count(old.interactions, old.n_items, old.train.shape[1])
     r_by_kind = apply_learned(prepared.data, learned, counts, vectors, prepared.halves)
     ranker = fit_ranker(old, vectors, continued.old_halving, seed).ranker  # the same as was fitted for the old log
-    noise = noise_probability(r_by_kind[FUSED], noise_share)
+    r = judged_by_what_is_known(r_by_kind, prepared.log.items, prepared.has_title, reads_titles=vectors is not None)
     least = least_probability(prepared.data, replace_all=False)
-    replacements = replace_interactions(prepared.data, ranker, noise, least)
+    replacements = replace_interactions(prepared.data, ranker, noise_probability(r, noise_share), least)
     return JudgedLog(JudgedInteractions(r_by_kind, {}, said), noise_share, Replacements(replacements, {}, {}))

@@ -12,12 +12,6 @@ THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 RARITY = ((1, 1), (2, 4), (5, 19), (20, None))  # users who have an item: from, to
 
 
-def users_having_items(users: np.ndarray, items: np.ndarray, n_items: int) -> np.ndarray:
-    """(n_items + 1,) how many users have each item, of interactions (n,)."""
-    pairs = np.unique(users * (n_items + 1) + items)  # (user, item) as one number
-    return np.bincount(pairs % (n_items + 1), minlength=n_items + 1)
-
-
 def rarity_rows(prepared: PreparedLog, judged: JudgedRecords, flagged: np.ndarray, users_of_item: np.ndarray) -> list[RarityRow]:
     """Judged records by how many users have their item; flagged (N,) bool, users_of_item (n_items + 1,)."""
     log = prepared.log

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +18,32 @@ from denoise_code.cleaning.records import (
 from denoise_code.cleaning.report import CleaningReport, write_report
 from denoise_code.cleaning.written_records import CleanedLog, write_records
 from denoise_code.common.errors import InputError
-from denoise_code.common.files import fingerprint, fingerprint_of_json, naming_tensors, write_atomically, write_json
+from denoise_code.common.files import (
+    fingerprint,
+    fingerprint_of_array,
+    fingerprint_of_json,
+    naming_tensors,
+    read_json,
+    write_atomically,
+    write_json,
+)
 from denoise_code.common.resources import Steps
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue
-from denoise_code.data_set.evidence_files import VERSION, StoredEvidence, fingerprint_of_rows, read_evidence, write_evidence
+from denoise_code.data_set.evidence_files import (
+    ARRAYS,
+    RECORD,
+    VERSION,
+    StoredEvidence,
+    fingerprint_of_rows,
+    read_evidence,
+    write_evidence,
+)
 from denoise_code.data_set.log.stored_log import write_interactions, write_keys
 from denoise_code.evidence import detector
 from denoise_code.evidence.learned import Learned, load_learned, save_learned
 from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.judging import Replacements
-from denoise_code.making_evidence import fingerprint_of_array, judged_before, options_of, stored_form, stored_record
+from denoise_code.making_evidence import judged_before, options_of, stored_form, stored_record
 
 SCORED, CLEANED, EDITS, REPORT, RUN = "scored.csv", "cleaned.csv", "edits.csv", "report.html", "run.json"
 LOG_FILES = ("interactions.csv", "users.csv", "items.csv")
@@ -40,10 +56,38 @@ def default_folder(log: Path) -> Path:
     return log.with_name(f"{ENDINGS.sub('', log.name) or log.name}_cleaned")
 
 
-def make_folder(folder: Path, log: Path) -> None:
-    """Make the folder, and remove what a killed run left half written. Refuses one in which the log itself would be replaced."""
-    if log.parent.resolve() == folder.resolve() and log.name in (SCORED, CLEANED, EDITS, RUN, *LOG_FILES):
-        raise InputError(f"--out {folder}: {log.name} there is the log itself, which would be replaced")
+def run_of_cleaned_log(folder: Path) -> dict | None:
+    """run.json of a folder that a log was cleaned into; None where there is none, or it is of another kind."""
+    try:
+        run = read_json(folder / RUN)
+    except (OSError, ValueError):
+        return None
+    return run if isinstance(run, dict) and {"fingerprints", "settings"} <= run.keys() else None
+
+
+def check_folder(folder: Path, log: Path, titles: str | None) -> None:
+    """Refuse a folder in which the log, the file of titles or anybody else's files would be replaced."""
+    outputs = (SCORED, CLEANED, EDITS, REPORT, RUN, *LOG_FILES, LEARNED, SELF_TEST, ARRAYS, RECORD)
+    inputs = {"the log itself": log} | ({} if titles is None else {"the file of --titles": Path(titles)})
+    for name in outputs:
+        for what, path in inputs.items():
+            if (folder / name).resolve() == path.resolve():
+                raise InputError(f"--out {folder}: {name} there is {what}, which would be replaced")
+    try:
+        present = {path.name for path in folder.iterdir()}
+    except OSError:  # it is still to be made, or `make_folder` says what is wrong with it
+        return
+    if LEARNED in present or run_of_cleaned_log(folder) is not None:  # a first run that was killed has the former alone
+        return
+    for name in outputs:
+        if name in present:
+            raise InputError(
+                f"--out {folder}: {name} there is of no log that ./denoise.sh cleaned, and would be replaced; name another folder"
+            )
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder, and remove what a killed run left half written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for partial in folder.glob(".*.partial-*"):
@@ -83,9 +127,7 @@ def sources_of_evidence(prepared: PreparedLog, vectors: np.ndarray | None, seed:
     return fingerprint_of_json(content)
 
 
-def judge_and_keep(
-    folder: Path, prepared: PreparedLog, vectors: np.ndarray | None, options: EvidenceOptions
-) -> tuple[JudgedLog, Learned]:
+def judge_and_keep(folder: Path, prepared: PreparedLog, vectors: np.ndarray | None, options: EvidenceOptions) -> JudgedLog:
     """All interactions of the log, judged and with replacements, and what was learned; read from the folder where it has them.
 
     r is kept where the log, its title vectors and the seed are the same, replacements where the share of noise is as well.
@@ -96,22 +138,21 @@ def judge_and_keep(
         learned = learned_before(folder)
     if learned is not None:
         stored = read_evidence(folder)
-        interactions = judged_before(stored)
+        interactions = replace(judged_before(stored), learned=learned)
         if record["options"] == options_of(options):
             replacements = Replacements(stored.train_replacements, {}, record["replacements"])
-            return JudgedLog(interactions, stored.noise_share, replacements), learned
+            return JudgedLog(interactions, stored.noise_share, replacements)
     else:
         with too_small():
             interactions = judge_by_itself(prepared, vectors, options.seed)
-        learned = interactions.learned
         with naming_tensors(folder / LEARNED):
-            save_learned(folder / LEARNED, learned)
+            save_learned(folder / LEARNED, interactions.learned)
         nothing = Replacements(np.zeros(len(prepared.data.interactions), dtype=np.int64), {}, {})
         keep_evidence(folder, prepared, JudgedLog(interactions, 0.0, nothing), sources, None)  # replacements are still to come
     with too_small():
         judged = with_replacements(prepared, interactions, vectors, options)
     keep_evidence(folder, prepared, judged, sources, options_of(options))
-    return judged, learned
+    return judged
 
 
 def learned_before(folder: Path) -> Learned | None:

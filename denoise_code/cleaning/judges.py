@@ -6,17 +6,17 @@ from pathlib import Path
 import numpy as np
 
 from denoise_code.cleaning.continued import ContinuedLog, continue_log, judge_continued
-from denoise_code.cleaning.figures import users_having_items
-from denoise_code.cleaning.folder import LEARNED, LOG_FILES, RUN, SELF_TEST, judge_and_keep
+from denoise_code.cleaning.folder import LEARNED, LOG_FILES, RUN, SELF_TEST, judge_and_keep, run_of_cleaned_log
 from denoise_code.cleaning.records import JudgedLog, PreparedLog, prepare_log
 from denoise_code.cleaning.self_test import JudgedCopy, judge_copy
 from denoise_code.common.errors import InputError
 from denoise_code.common.files import fingerprint, naming_tensors, read_json, save_tensors
 from denoise_code.data_set.evidence_files import read_record
+from denoise_code.data_set.interactions import users_having_items
 from denoise_code.data_set.log.log import Log
 from denoise_code.data_set.log.stored_log import read_stored_log
 from denoise_code.evidence.calibration import CannotPlant
-from denoise_code.evidence.learned import Learned, load_learned
+from denoise_code.evidence.learned import load_learned
 from denoise_code.evidence.options import EvidenceOptions
 
 
@@ -30,13 +30,12 @@ class Settings:
     seed: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class JudgeByItself:
     """By what the log itself teaches; title vectors, r, what was learned and the self-test are kept in `folder`."""
 
     folder: Path
     settings: Settings
-    learned: Learned = field(init=False)
 
     def prepare(self, log: Log, where) -> PreparedLog:
         return prepare_log(log, self.settings.window)
@@ -52,8 +51,7 @@ class JudgeByItself:
 
     def judge(self, prepared: PreparedLog, vectors: np.ndarray | None) -> JudgedLog:
         options = EvidenceOptions(self.settings.noise_share, seed=self.settings.seed)
-        judged, self.learned = judge_and_keep(self.folder, prepared, vectors, options)
-        return judged
+        return judge_and_keep(self.folder, prepared, vectors, options)
 
     def test(self, prepared: PreparedLog, vectors: np.ndarray | None, judged: JudgedLog) -> JudgedCopy | None:
         """The self-test; kept where it was made of the same. None where nothing can be planted into a part of the log."""
@@ -61,7 +59,8 @@ class JudgeByItself:
         stored = read_copy(self.folder, made_of)
         if stored is None:
             try:
-                stored = judge_copy(prepared, self.learned, vectors, judged.noise_share, self.settings.window, self.settings.seed)
+                learned = judged.interactions.learned
+                stored = judge_copy(prepared, learned, vectors, judged.noise_share, self.settings.window, self.settings.seed)
             except CannotPlant as error:
                 print(f"no self-test: {error}")
                 return None
@@ -80,6 +79,7 @@ class JudgeLike:
     folder: Path
     like: Path
     settings: Settings
+    in_order: bool
     continued: ContinuedLog = field(init=False)
 
     def prepare(self, log: Log, where) -> PreparedLog:
@@ -87,7 +87,7 @@ class JudgeLike:
         if dates != log.times_are_dates:
             kinds = ("dates", "numbers") if dates else ("numbers", "dates")
             raise InputError(f"--like {self.like}: the times there are {kinds[0]}, here they are {kinds[1]}")
-        self.continued = continue_log(read_stored_log(self.like), log, self.settings.window, where)
+        self.continued = continue_log(read_stored_log(self.like), log, self.settings.window, where, self.in_order)
         return self.continued.prepared
 
     def read_titles(self, prepared: PreparedLog) -> np.ndarray | None:
@@ -108,16 +108,18 @@ class JudgeLike:
         return read_copy(self.like, None)
 
     def users_of_item(self, prepared: PreparedLog) -> np.ndarray:
-        old = self.continued.old.interactions
-        return users_having_items(old.users, old.items, len(prepared.log.titles) - 1)
+        """(n_items + 1,) how many users of the old log and of the new one together have each item."""
+        old, log = self.continued.old.interactions, prepared.log
+        users, items = np.r_[old.users, log.users - 1], np.r_[old.items, log.items]  # old ones of users with new ones stand twice
+        return users_having_items(users, items, len(log.titles) - 1)
 
 
 def open_judge_like(folder: Path, like: Path, in_order: bool) -> JudgeLike:
     """Raises InputError for a folder that no log was cleaned into, or whose files are not those of its run.json."""
     if not (like / RUN).exists():
         raise InputError(f"--like {like}: no {RUN}; expected the folder of a log that ./denoise.sh cleaned to its end")
-    run = read_json(like / RUN)
-    if "fingerprints" not in run or "settings" not in run:
+    run = run_of_cleaned_log(like)
+    if run is None:
         raise InputError(f"--like {like}: its {RUN} is of another kind; expected the folder of a log that ./denoise.sh cleaned")
     if first := run["options"].get("like"):
         raise InputError(
@@ -135,7 +137,7 @@ def open_judge_like(folder: Path, like: Path, in_order: bool) -> JudgeLike:
     settings = run["settings"] | {"noise_share": run["noise_share"]}
     if not run["reads_titles"]:
         settings["base_model"] = None
-    return JudgeLike(folder, like, Settings(**settings))
+    return JudgeLike(folder, like, Settings(**settings), in_order)
 
 
 def read_copy(folder: Path, made_of: str | None) -> JudgedCopy | None:

@@ -39,7 +39,8 @@ def read_log_file(args) -> LogFile:
     title = None if args.titles else title_column(whole, args)
     log = log_of_table(whole, args, account)
     if title is None and not args.titles:
-        account.notes.append("no column of titles: items are judged without a language model")
+        late = ", which only later records have: --titles takes them from a file" if "title" in whole.names else ""
+        account.notes.append(f"no column of titles{late}: items are judged without a language model")
         log = replace(log, titles=[None] * len(log.titles))
     places = [whole.names.index(name) for name in (args.user_column, args.item_column)]
     columns = LogColumns(*places, None if title is None else whole.names.index(title), not args.no_header)

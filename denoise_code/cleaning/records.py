@@ -7,6 +7,7 @@ All windows of the log are train windows: each interaction is judged from all ot
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -65,6 +66,16 @@ class PreparedLog:
         """(n_items + 1,) bool."""
         return np.array([bool(title) for title in self.log.titles])
 
+    @cached_property
+    def item_keys(self) -> np.ndarray:
+        """(n_items + 1,) texts, empty for padding."""
+        return np.array(["", *self.log.item_keys[1:]], dtype=object)
+
+    @cached_property
+    def item_titles(self) -> np.ndarray:
+        """(n_items + 1,) texts as the log has them, empty where there is none."""
+        return np.array(["", *(title or "" for title in self.shown_titles[1:])], dtype=object)
+
 
 def prepare_log(log: Log, window: int) -> PreparedLog:
     """The records of a log, in file order, as distinct interactions in windows of up to `window`."""
@@ -107,7 +118,8 @@ def with_replacements(
     prepared: PreparedLog, interactions: JudgedInteractions, vectors: np.ndarray | None, options: EvidenceOptions
 ) -> JudgedLog:
     share = share_taken(interactions, options)
-    replacements = replace_what_is_noise(prepared.data, interactions, vectors, prepared.halves, share, options)
+    r = judged_by_what_is_known(interactions.train, prepared.log.items, prepared.has_title, reads_titles=vectors is not None)
+    replacements = replace_what_is_noise(prepared.data, r, {}, vectors, prepared.halves, share, options)
     return JudgedLog(interactions, share, replacements)
 
 
@@ -136,26 +148,21 @@ class JudgedRecords:
     by_kind: dict[str, np.ndarray]
     r: np.ndarray
 
-    def status_names(self, part: slice = slice(None)) -> list[str]:
-        """The status of some records, as texts."""
-        return [STATUSES[number] for number in self.status[part].tolist()]
-
     def status_counts(self) -> dict[str, int]:
         counts = np.bincount(self.status, minlength=len(STATUSES))
         return dict(zip(STATUSES, counts.tolist()))
 
 
-def spread_over_records(distinct: DistinctLog, judged: JudgedLog, reads_titles: bool) -> JudgedRecords:
+def spread_over_records(prepared: PreparedLog, judged: JudgedLog, reads_titles: bool) -> JudgedRecords:
     """What is said of interactions, told of the records that they come from.
 
     reads_titles: whether some kind of evidence reads titles; then an item without one is judged by co-occurrence alone.
     """
-    log, record = distinct.log, distinct.interaction_of_record
-    has_title = np.array([bool(title) for title in log.titles])
+    log, has_title, record = prepared.log, prepared.has_title, prepared.distinct.interaction_of_record
     r = judged_by_what_is_known(judged.interactions.train, log.items, has_title, reads_titles)
     untitled = ~has_title[log.items] & reads_titles  # (n,)
     status = np.where(untitled, STATUSES.index(NO_TITLE), STATUSES.index(SCORED))[record]
-    status[distinct.is_duplicate] = STATUSES.index(DUPLICATE)
+    status[prepared.distinct.is_duplicate] = STATUSES.index(DUPLICATE)
     status[np.isnan(r)[record]] = STATUSES.index(TOO_SHORT)  # whatever else it is: nothing is said of it
     by_kind = {}
     for kind, r_of_kind in judged.interactions.train.items():
@@ -202,7 +209,7 @@ def flag_most_suspicious(judged: JudgedRecords, interaction_of_record: np.ndarra
     r = np.where(np.isnan(judged.r), -np.inf, judged.r)
     order = np.lexsort((interaction_of_record, -r))
     is_last = np.r_[interaction_of_record[order][1:] != interaction_of_record[order][:-1], True]  # of its interaction, in `order`
-    most = int(share * len(r))
+    most = int(share * len(r) + 1e-6)  # 0.29 * 100 is 28.999...
     fitting = np.flatnonzero(is_last & (np.arange(len(r)) < most) & np.isfinite(r[order]))  # ends of whole interactions
     flagged = np.zeros(len(r), dtype=bool)
     flagged[order[: fitting[-1] + 1 if len(fitting) else 0]] = True
@@ -225,6 +232,22 @@ def edits_of(judged: JudgedRecords, flagged: np.ndarray, is_replaced: bool) -> R
     if is_replaced:
         return RecordEdits(flagged, nothing, flagged & (judged.replacement != 0))
     return RecordEdits(flagged, flagged, nothing)
+
+
+def new_columns(prepared: PreparedLog, judged: JudgedRecords, records: slice = slice(None)) -> dict[str, np.ndarray]:
+    """The columns that a log gets, by name and in their order: what is said of its records, or of these of them.
+
+    Items and titles are texts, empty where there is none; so are statuses. Numbers are NaN where there is none.
+    """
+    replacement = judged.replacement[records]
+    return {
+        "noise_probability": judged.probability[records],
+        "noise_rank": judged.rank[records],
+        "status": np.array(STATUSES, dtype=object)[judged.status[records]],
+        "replacement_item": prepared.item_keys[replacement],
+        "replacement_title": prepared.item_titles[replacement],
+        **{f"probability_{kind}": probability[records] for kind, probability in judged.by_kind.items()},
+    }
 
 
 def new_names(names: Sequence[str], taken: Sequence[str]) -> list[str]:
@@ -274,20 +297,21 @@ def clean_log(
         windows = prepared.data.train_items
         vectors = vectors_of_catalogue(prepared.log.titles, windows, base_model or EMBEDDED_MODEL, None).vectors
     judged_log = judge_log(prepared, vectors, EvidenceOptions(noise_share, seed=seed))
-    judged = spread_over_records(prepared.distinct, judged_log, reads_titles=vectors is not None)
-    columns = {"noise_probability": judged.probability, "noise_rank": judged.rank, "status": judged.status_names()}
+    judged = spread_over_records(prepared, judged_log, reads_titles=vectors is not None)
+    columns = new_columns(prepared, judged)
     columns["replacement_item"] = replacement_keys(prepared, judged.replacement, table[item])
-    columns["replacement_title"] = np.array(["", *(text or "" for text in prepared.shown_titles[1:])], dtype=object)[
-        judged.replacement
-    ]
-    columns |= {f"probability_{kind}": probability for kind, probability in judged.by_kind.items()}
     named = dict(zip(new_names(list(columns), list(table.columns)), columns.values()))
     return pd.concat([table, pd.DataFrame(named, index=table.index)], axis=1)
 
 
 def replacement_keys(prepared: PreparedLog, replacement: np.ndarray, items: pd.Series) -> pd.Series:
-    """The keys of items (N,) as the column `items` (N,) of the log has them, of its type; missing where there is none (0)."""
+    """The keys of items (N,) as the column `items` (N,) of the log has them, of its type; missing where there is none (0).
+
+    Whole numbers become pandas' Int64 or UInt64, which can be missing.
+    """
     record_of_item = np.zeros(len(prepared.log.titles), dtype=np.int64)  # any record that has the item
     record_of_item[prepared.log.items] = prepared.log.rows
     keys = items.iloc[record_of_item[replacement]].set_axis(items.index)
+    if isinstance(keys.dtype, np.dtype) and keys.dtype.kind in "iu":  # `mask` would make floats of them, which hold 53 bits
+        keys = keys.astype("Int64" if keys.dtype.kind == "i" else "UInt64")
     return keys.mask(pd.Series(replacement == 0, index=items.index))

@@ -72,6 +72,11 @@ def fingerprint_of_json(content) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
+def fingerprint_of_array(array) -> str:
+    """SHA-256 of the values of a numpy array, in hexadecimal digits."""
+    return hashlib.sha256(array.tobytes()).hexdigest()
+
+
 def peak_resident_gib() -> float:
     """Peak of the process's resident memory."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

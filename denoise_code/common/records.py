@@ -54,9 +54,11 @@ class RecordTable:
     def __init__(self, path: Path, lines: Iterator[str]):
         self.path = path
         self.notes: list[str] = []
-        first = next(lines, "")
-        self.names = list(parse_record(path, 1, first))  # of the first record; others may have fewer or more
-        self.lines = chain([first], lines)
+        first = list(islice(lines, CHUNK_ROWS))
+        records = (parse_record(path, number, line) for number, line in enumerate(first, 1) if not line.isspace())
+        # A record may leave out what it has no value for, so that the first one does not name all
+        self.names = list(dict.fromkeys(name for record in records for name in record))
+        self.lines = chain(first, lines)
 
     def records(self) -> Iterator[dict]:
         return (parse_record(self.path, number, line) for number, line in self.numbered_lines())

@@ -356,3 +356,12 @@ class JoinedWindows:
     def members(self) -> list[list[int]]:
         """The windows of each part."""
         return list(self.windows_of.values())
+
+
+# ---------------------------------------------------------------- counts
+
+
+def users_having_items(users: np.ndarray, items: np.ndarray, n_items: int) -> np.ndarray:
+    """(n_items + 1,) how many users have each item, of interactions (n,)."""
+    pairs = np.unique(users * (n_items + 1) + items)  # (user, item) as one number
+    return np.bincount(pairs % (n_items + 1), minlength=n_items + 1)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from denoise_code.data_set.interactions import DataSet
+from denoise_code.data_set.interactions import DataSet, users_having_items
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,7 @@ class UnseenItems:
 def unseen_items(data: DataSet) -> UnseenItems:
     """Of the train interactions of a data set."""
     table, n_items = data.interactions, data.n_items
-    pairs = np.unique(table.users[table.in_train] * (n_items + 1) + table.items[table.in_train])  # each user's items once
-    holders = np.bincount(pairs % (n_items + 1), minlength=n_items + 1)[1:]  # (n_items,) users of each item
+    holders = users_having_items(table.users[table.in_train], table.items[table.in_train], n_items)[1:]  # (n_items,)
     without, of_one, of_two = (int((holders == count).sum()) for count in (0, 1, 2))
     unseen = of_one * (of_one - 1) / (2 * (of_two + 1)) - without  # those without a user in train are drawn with the catalogue
     if unseen <= 0:

@@ -4,6 +4,7 @@ import json
 import subprocess
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,10 @@ from made_up_logs import GROUPS, N_ITEMS, grouped_logs
 from denoise_code import clean_log_file, judging
 from denoise_code.cleaning import clean_log, records
 from denoise_code.common.errors import InputError
+from denoise_code.data_set.log.log import Account
+from denoise_code.data_set.log.tables import Columns, read_log
+from denoise_code.data_set.log.whole_tables import PandasTable
+from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.language_model import kept_titles
 
 pytestmark = pytest.mark.usefixtures("quick_evidence")
@@ -148,6 +153,37 @@ def test_from_python(log, tmp_path):
     for column in ("noise_probability", "noise_rank", "probability_collaborative", "probability_detector"):
         assert np.allclose(same[column], expected[column].astype(float), rtol=1e-4), column
     assert (same["replacement_item"].fillna("") == expected["replacement_item"]).all()
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "int32", "Int64", "object", "float64"])
+def test_replacements_are_the_very_keys(dtype):
+    """Whole numbers beyond 2^53 as well; missing where there is none."""
+    keys = [2**53 + 1, 2**53 + 3, 2**53 + 5] if dtype not in ("int32", "float64") else [1, 3, 5]
+    table = pd.DataFrame({"user": [1, 1, 1], "item": pd.Series(keys, dtype=dtype), "timestamp": [1, 2, 3]})
+    log = read_log(PandasTable(table), Columns("user", "item", "timestamp"), Account())
+    result = records.replacement_keys(records.prepare_log(log, 3), np.array([2, 0, 3]), table["item"])
+    assert result.isna().tolist() == [False, True, False]
+    assert [int(key) for key in result.dropna()] == [keys[1], keys[2]]
+    expected = {"int64": "Int64", "int32": "Int64", "uint64": "UInt64"}
+    assert result.dtype == expected.get(dtype, dtype)
+
+
+@pytest.mark.parametrize("reads_titles", [False, True])
+def test_an_item_without_a_title_is_replaced_by_the_probability_that_is_shown(monkeypatch, reads_titles):
+    """By co-occurrence alone where titles are read: in a large log, what is shown as noise gets a replacement."""
+    table = pd.DataFrame({"user": [1, 1, 1], "item": [1, 2, 3], "timestamp": [1, 2, 3], "title": ["A", "", "C"]})
+    log = read_log(PandasTable(table), Columns("user", "item", "timestamp", title="title"), Account())
+    prepared, probabilities = records.prepare_log(log, 3), []
+    r_by_kind = {"collaborative": np.array([0.0, 1, 2]), "fused": np.array([-5.0, -6, -7])}
+    monkeypatch.setattr(judging, "fit_ranker", lambda *_: SimpleNamespace(ranker=None, coefficients={}, held_out={}))
+    monkeypatch.setattr(
+        judging, "replace_interactions", lambda data, ranker, p_noise, least: probabilities.append(p_noise) or np.zeros(3, int)
+    )
+    vectors = np.zeros((4, 2)) if reads_titles else None
+    judged = records.with_replacements(prepared, judging.JudgedInteractions(r_by_kind, {}, {}), vectors, EvidenceOptions(0.1))
+    assert np.allclose(probabilities, 0.1 * np.exp([-5, 1, -7] if reads_titles else [-5, -6, -7]))
+    shown = records.spread_over_records(prepared, judged, reads_titles)
+    assert np.allclose(shown.probability, probabilities)
 
 
 def test_too_small_a_log_is_one_clear_error(tmp_path, capsys):

@@ -1,11 +1,17 @@
 """denoise_code/cleaning/continued.py by hand: numbers of old and new users and items, windows over both, what is refused."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from denoise_code.cleaning import continued
 from denoise_code.cleaning.continued import continue_log
+from denoise_code.cleaning.judges import JudgeLike, Settings
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.log.log import Log
+from denoise_code.data_set.log.stored_log import write_interactions, write_keys
 
 
 def old_log():
@@ -43,8 +49,8 @@ def where(record):
 
 def test_new_records_stand_between_the_old_ones_of_their_users():
     records = [("eve", "x", 9), ("ann", "d", 2), ("ann", "x", 9), ("ann", "d", 2), ("eve", "a", 1)]
-    continued = continue_log(old_log(), new_log(records), 3, where)
-    log = continued.prepared.log
+    both = continue_log(old_log(), new_log(records), 3, where, in_order=False)
+    log = both.prepared.log
     assert log.user_keys == ["", "ann", "bob", "eve"] and log.item_keys == ["", "a", "b", "c", "d", "x"]
     assert log.titles == ["", "A", "B", "C", "", "new title of x"]  # an old item keeps the title it had
     rows = [(log.user_keys[user], log.item_keys[item], time, record) for user, item, time, record in
@@ -53,23 +59,82 @@ def test_new_records_stand_between_the_old_ones_of_their_users():
         ("ann", "a", 1, -1), ("ann", "b", 2, -1), ("ann", "d", 2, 1), ("ann", "c", 3, -1), ("ann", "x", 9, 2),
         ("eve", "a", 1, 4), ("eve", "x", 9, 0),
     ]  # fmt: skip
-    distinct = continued.prepared.distinct
+    distinct = both.prepared.distinct
     assert distinct.interaction_of_record.tolist() == [6, 2, 4, 2, 5]
     assert distinct.is_duplicate.tolist() == [False, False, False, True, False]
-    data = continued.prepared.data
+    data = both.prepared.data
     assert data.train.tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 4], [-1, 5, 6]] and data.n_items == 5
     assert set(data.interactions.users.tolist()) == {0, 2}
-    old = continued.old
+    old = both.old
     assert old.interactions.users.tolist() == [0, 0, 0, 1, 1] and old.n_items == 5
-    assert continued.prepared.halves.shape == (2, 3) and len(continued.old_halving) == 2
-    assert (continued.old_halving == old.interactions.halves(["ann", "bob"])[0]).all()
+    assert both.prepared.halves.shape == (2, 3) and len(both.old_halving) == 2
+    assert (both.old_halving == old.interactions.halves(["ann", "bob"])[0]).all()
 
 
 def test_times_of_more_digits():
-    log = continue_log(old_log(), new_log([("bob", "b", 1050), ("bob", "c", 4999)], decimals=3), 3, where).prepared.log
+    new = new_log([("bob", "b", 1050), ("bob", "c", 4999)], decimals=3)
+    log = continue_log(old_log(), new, 3, where, in_order=False).prepared.log
     assert log.times.tolist() == [1000, 1050, 4999, 5000] and log.decimals == 3
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_times_that_64_bits_do_not_hold_together_are_refused(sign):
+    """Milliseconds in the old log, seconds with nine decimals in the new one."""
+    old = replace(old_log(), times=sign * np.array([1, 2, 3, 4, 9_999_999_999_999]))
+    new = new_log([("bob", "b", 1_800_000_000_123_456_789)], decimals=9)
+    message = r"^new.csv:2: the times here \(up to 1800000000, 9 decimals\) and those .* \(up to 9999999999999, 0 decimals\)"
+    with pytest.raises(InputError, match=message):
+        continue_log(old, new, 3, where, in_order=False)
+
+
+def write_folder(folder, log):
+    """What --like reads of the folder of a log before anything is judged."""
+    write_interactions(folder / "interactions.csv", log, log.items, np.zeros(len(log.items)))
+    write_keys(folder / "users.csv", folder / "items.csv", log)
+    (folder / "run.json").write_text('{"times_are_dates": false}')
+    return folder
+
+
+def judge_like(folder, in_order):
+    return JudgeLike(folder / "out", folder, Settings(3, 0.1, None, 0), in_order)
+
+
+def test_without_times_new_records_follow_the_old_ones(tmp_path):
+    """Both logs number their records from 0; a new record may be what an old one of the same number was."""
+    old = replace(old_log(), times=np.array([0, 1, 2, 3, 4]))
+    judge = judge_like(write_folder(tmp_path, old), in_order=True)
+    log = judge.prepare(new_log([("ann", "a", 0), ("bob", "x", 1), ("ann", "a", 2)]), where).log
+    assert [log.item_keys[item] for item in log.items] == ["a", "b", "c", "a", "a", "a", "d", "x"]
+    assert log.rows.tolist() == [-1, -1, -1, 0, 2, -1, -1, 1]
+
+
+def test_users_of_items_are_counted_over_old_and_new_interactions(tmp_path):
+    """Of an old user and a new one, of a user who has it in both, of a user without new interactions, of items new to both."""
+    judge = judge_like(write_folder(tmp_path, old_log()), in_order=False)
+    prepared = judge.prepare(
+        new_log([("eve", "b", 9), ("ann", "c", 9), ("ann", "x", 9), ("eve", "x", 10), ("eve", "y", 11)]), where
+    )
+    expected = {"a": 2, "b": 2, "c": 1, "d": 1, "x": 2, "y": 1}
+    assert dict(zip(prepared.log.item_keys[1:], judge.users_of_item(prepared)[1:].tolist())) == expected
+
+
+@pytest.mark.parametrize("reads_titles", [False, True])
+def test_an_item_without_a_title_is_replaced_by_the_probability_that_is_shown(monkeypatch, reads_titles):
+    """By co-occurrence alone where titles are read: in a large log, what is shown as noise gets a replacement."""
+    continued_log = continue_log(
+        old_log(), new_log([("bob", "b", 6)]), 3, where, in_order=False
+    )  # bob has a, d without a title, b
+    r_by_kind = {"collaborative": np.array([0.0, 1, 2]), "fused": np.array([-5.0, -6, -7])}
+    probabilities = []
+    monkeypatch.setattr(continued, "apply_learned", lambda *_: r_by_kind)
+    monkeypatch.setattr(continued, "fit_ranker", lambda *_: SimpleNamespace(ranker=None))
+    monkeypatch.setattr(continued, "replace_interactions", lambda data, ranker, p_noise, least: probabilities.append(p_noise))
+    vectors = np.zeros((5, 2)) if reads_titles else None
+    continued.judge_continued(continued_log, None, {}, vectors, 0.1, 0)
+    expected = 0.1 * np.exp([-5, 1, -7] if reads_titles else [-5, -6, -7])
+    assert np.allclose(probabilities, expected)
 
 
 def test_what_the_old_log_has_is_refused_by_its_line():
     with pytest.raises(InputError, match=r"^new.csv:3: .* already \(2 such\)$"):
-        continue_log(old_log(), new_log([("ann", "a", 9), ("bob", "d", 5), ("ann", "c", 3)]), 3, where)
+        continue_log(old_log(), new_log([("ann", "a", 9), ("bob", "d", 5), ("ann", "c", 3)]), 3, where, in_order=False)

@@ -11,7 +11,7 @@ import pytest
 
 from denoise_code import clean_log_file
 from denoise_code.cleaning import judges
-from denoise_code.cleaning.records import JudgedLog
+from denoise_code.cleaning.records import JudgedLog, JudgedRecords, flag_most_suspicious
 from denoise_code.cleaning.self_test import JudgedCopy
 from denoise_code.judging import JudgedInteractions, Replacements
 
@@ -132,7 +132,8 @@ def test_no_header_other_separator_and_order(tmp_path, made_up):
 
 def test_json_lines(tmp_path, made_up):
     """Fields that later records bring are columns; what is neither text nor number stands as JSON."""
-    records = random_records(2)
+    records = [random_records(2)[0] | {"user": "u1", "item": "i1"}, *random_records(2)]
+    del records[0]["title"]  # and the titles of the others count
     records[7]["late"] = "here"
     records[8] |= {"late": ["a", 1], "note": True}
     records[9]["note"] = None
@@ -140,9 +141,10 @@ def test_json_lines(tmp_path, made_up):
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     run(tmp_path / "log.jsonl", "--out", tmp_path / "out")
     names, rows = read_csv(tmp_path / "out" / "scored.csv")
-    assert names == [*records[0], "late", *NEW]
+    assert names == ["user", "item", "timestamp", "note", "title", "late", *NEW]
+    assert any(row[names.index("replacement_title")] for row in rows)
     for record, row in zip(records, rows, strict=True):
-        expected = {"late": ""} | record
+        expected = {"late": "", "title": ""} | record
         expected = {"late": '["a", 1]', "note": "true"} if record is records[8] else expected
         expected = expected | ({"note": ""} if record is records[9] else {})
         expected = expected | ({"timestamp": "3"} if record is records[10] else {})
@@ -226,6 +228,15 @@ def test_threshold_and_drop(tmp_path, made_up):
     assert cleaned == [row[:5] for row in left]
 
 
+@pytest.mark.parametrize(("share", "n_records", "n_flagged"), [(0.29, 100, 29), (0.29, 99, 28), (0.07, 100, 7), (0.005, 100, 0)])
+def test_as_many_lines_are_dropped_as_the_share_says(share, n_records, n_flagged):
+    """0.29 * 100 is 28.999... as a float."""
+    r = np.random.default_rng(0).normal(size=n_records).astype(np.float32)
+    judged = JudgedRecords(r, r, np.zeros(n_records, dtype=np.uint8), np.zeros(n_records, dtype=np.int64), {}, r)
+    flagged = flag_most_suspicious(judged, np.arange(n_records), share)
+    assert flagged.sum() == n_flagged and (not n_flagged or r[flagged].min() > r[~flagged].max())
+
+
 def test_rank_is_the_share_of_less_suspicious_records(tmp_path, made_up):
     records = random_records(8)
     write_delimited(tmp_path / "log.csv", records)
@@ -283,6 +294,48 @@ def test_the_log_itself_is_not_replaced(tmp_path, made_up, capsys):
     with pytest.raises(SystemExit):
         run(tmp_path / "cleaned.csv", "--out", tmp_path)
     assert "cleaned.csv there is the log itself" in capsys.readouterr().err
+
+
+def test_the_file_of_titles_is_not_replaced(tmp_path, made_up, capsys):
+    """Nor where the folder is one that this log was cleaned into."""
+    write_delimited(tmp_path / "log.csv", random_records(0))
+    out = tmp_path / "out"
+    run(tmp_path / "log.csv", "--out", out)
+    before = (out / "items.csv").read_bytes()
+    with pytest.raises(SystemExit):
+        run(tmp_path / "log.csv", "--out", out, "--titles", out / "items.csv", "--titles_item_column", "key")
+    assert "items.csv there is the file of --titles" in capsys.readouterr().err
+    assert (out / "items.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("items.csv", "item,title"),
+        ("scored.csv", ""),
+        ("report.html", ""),
+        ("run.json", "[]"),
+        ("run.json", '{"fingerprints": {}}'),  # of a data set of stage 0
+        ("evidence.json", "{}"),
+    ],
+)
+def test_files_of_others_are_not_replaced(tmp_path, made_up, capsys, name, content):
+    write_delimited(tmp_path / "log.csv", random_records(0))
+    (tmp_path / name).write_text(content)
+    with pytest.raises(SystemExit):
+        run(tmp_path / "log.csv", "--out", tmp_path)
+    assert f"{name} there is of no log that ./denoise.sh cleaned" in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == content and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_first_run_that_was_killed_goes_on(tmp_path, made_up):
+    """What was learned is there, some of the files are, run.json is not."""
+    write_delimited(tmp_path / "log.csv", random_records(0))
+    for name in ("learned.safetensors", "evidence.json", "items.csv"):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / name).touch()
+    run(tmp_path / "log.csv", "--out", tmp_path / "out")
+    assert (tmp_path / "out" / "run.json").exists()
 
 
 def test_titles_of_another_file_and_counts(tmp_path, made_up, capsys):

@@ -236,7 +236,9 @@ def test_options_that_read_nothing(tmp_path, capsys):
         prepare_refused(capsys, tmp_path, [*source, "--encoding", name], f"--encoding {name}: no encoding of text")
     prepare_refused(capsys, tmp_path, [*source, "--encoding", "utf-16"], "log.csv: is not utf-16")
     prepare_refused(capsys, tmp_path, [*source, "--title_column", "prodct"], "log.csv: no column 'prodct', found 'user'")
-    prepare_refused(capsys, tmp_path, [*source, "--rating_column", "starz"], "log.csv: no column 'starz', found 'user'")
+    prepare_refused(capsys, tmp_path, [*source, "--rating_column", "stars"], "--rating_column needs --min_rating")
+    starz = ["--rating_column", "starz", "--min_rating", 1]
+    prepare_refused(capsys, tmp_path, [*source, *starz], "log.csv: no column 'starz', found 'user'")
     prepare_refused(capsys, tmp_path, [*source, "--separator", ""], "--separator is empty")
 
 
