@@ -25,7 +25,6 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the root, where denoise_code lies
 
 from denoise_code.common.errors import Parser, input_errors
-from denoise_code.common.files import read_json
 from denoise_code.common.options import at_least, ranged, share
 from denoise_code.data_set.log.csv_source import add_table_options, check_table_options
 
