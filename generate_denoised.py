@@ -58,11 +58,9 @@ NEED_AN_ADAPTER = (
     "denoise_data", "planted", "top_k", "score", "unit", "suggest", "ground", "min_percentile", "max_new_tokens", "limit", "users",
     "any_catalogue",
 )  # fmt: skip
-BATCH_SIZE_CPU, BATCH_SIZE_GPU, BATCH_SIZE_LARGE_MODEL = (
-    16,
-    1024,
-    128,
-)  # the last: on a GPU too, of SMALL_MODEL parameters and more
+OF_A_LANGUAGE_MODEL = ("denoise_model_path", "base_model", "dtype", "load_in_8bit", "batch_size")
+BATCH_SIZE_CPU, BATCH_SIZE_GPU = 16, 1024
+BATCH_SIZE_LARGE_MODEL = 128  # on a GPU too, of SMALL_MODEL parameters and more
 DEFAULT_FILES = ["train", "valid_5000", "test_5000"]  # of each of SPLITS
 
 
@@ -166,16 +164,15 @@ def check_args(parser: Parser, args: argparse.Namespace) -> None:
         parser.error("--planted is negative")
     if PLANTED in args.denoise_data:
         parser.error("--denoise_data planted: --planted makes it")
-    changed = {name for name in NEED_AN_ADAPTER if getattr(args, name) != parser.get_default(name)}
+    changed = {name for name in NEED_AN_ADAPTER + OF_A_LANGUAGE_MODEL if getattr(args, name) != parser.get_default(name)}
     if not args.denoise_model_path:
         for name in NEED_AN_ADAPTER:
             if name in changed:
                 parser.error(f"--{name} needs --denoise_model_path; without an adapter only title vectors are made")
         args.denoise_data, args.planted = [], 0
-    if args.language_model == "none" and args.denoise_model_path:
-        parser.error(
-            "--language_model none and --denoise_model_path contradict each other: the adapter is one of a language model"
-        )
+    for name in OF_A_LANGUAGE_MODEL:
+        if args.language_model == "none" and name in changed:
+            parser.error(f"--language_model none and --{name} contradict each other")
     if args.suggest == "catalogue":
         for name in ("ground", "max_new_tokens"):
             if name in changed:
@@ -218,7 +215,7 @@ def generate(args: argparse.Namespace) -> None:
     if args.language_model == "none":
         if process_number > 0:
             return
-        write_folder_without_language_model(request)
+        write_folder_without_language_model(request, args.overwrite)
     elif not read_with_language_model(request, args.overwrite):
         return  # the process that is last goes on
 
@@ -231,15 +228,20 @@ def generate(args: argparse.Namespace) -> None:
         print(f"stage 3 reads noisy rows beside it: link {request.rows.noise_dataset_path} into {request.output.parent}")
 
 
-def write_folder_without_language_model(request: Request) -> None:
-    """A denoised folder without title vectors: the title maps and run.json."""
+def write_folder_without_language_model(request: Request, overwrite: bool) -> None:
+    """A denoised folder without title vectors: the title maps and run.json. InputError where vectors are there: unless overwrite."""
     from denoise_code.reading.assembling import copy_title_maps
 
     read_catalogue(request.rows.noise_dataset_path)  # refuses what is no data set before a folder is made
+    title_vectors = request.output / "title_vectors.safetensors"
+    if title_vectors.exists() and not overwrite:
+        raise InputError(
+            f"{request.output} was made with a language model: --overwrite replaces it, another --output_root keeps it"
+        )
     request.output.mkdir(parents=True, exist_ok=True)
     copy_title_maps(request.rows.noise_dataset_path, request.output)
-    if not (request.output / "run.json").exists():
-        write_json(request.output / "run.json", {"job": {"language_model": "none"}})
+    write_json(request.output / "run.json", {"job": {"language_model": "none"}})
+    title_vectors.unlink(missing_ok=True)
 
 
 def read_with_language_model(request: Request, overwrite: bool) -> bool:
