@@ -202,10 +202,11 @@ def run_arms(bench: Bench, filtering: FilterOptions, evidence: list[str], edits:
         return results
     for edit in edits:
         oracle = bench.arm(filtering, "oracle", edit)
-        if edit == "delete" or bench.rows.evidence:  # else there are no replacements
-            every_marked = Setting(EVERY_MARKED_ITEM, EVERY_MARKED_ITEM)
-            tested = bench.test(oracle, every_marked)
-            results.runs[oracle.name], results.edits[oracle.name] = tested.ranks, tested.edits
+        if edit == "replace" and not bench.rows.replaces_all_places:
+            print(f"{oracle.name}: left out, as not every place has a replacement")
+            continue
+        tested = bench.test(oracle, Setting(EVERY_MARKED_ITEM, EVERY_MARKED_ITEM))
+        results.runs[oracle.name], results.edits[oracle.name] = tested.ranks, tested.edits
     clean = Arm("clean", replace(filtering, clean=True), [{}])
     results.runs["clean"] = bench.test(clean, untouched).ranks
     return results

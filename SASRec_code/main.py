@@ -31,6 +31,7 @@ from options import (
 )
 
 from denoise_code.common.errors import input_errors
+from denoise_code.common.files import fingerprint
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -56,7 +57,8 @@ def run(args: argparse.Namespace) -> dict:
     args = with_settings(args, maxlen=choose_maxlen(paths, args.maxlen))  # of the data set, where none is given
     rows_options = RowsOptions.from_arguments(args)
     data_fingerprint = rows_fingerprint(rows_options)
-    folder = output_folder(args, data_fingerprint, "")
+    fingerprint_of_weights = fingerprint(args.state_dict_path) if args.state_dict_path else ""
+    folder = output_folder(args, data_fingerprint + fingerprint_of_weights, "")
     if args.where:
         print(folder)
         return {}

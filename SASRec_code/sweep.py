@@ -67,19 +67,22 @@ def parse_args(argv=None) -> argparse.Namespace:
         add(
             f"--{part}_caps",
             type=count,
-            nargs="*",
+            nargs="+",
             help=f"most edits in a row to try for {part} rows (default: 1 3 of raw, else no limit)",
         )
     args = parser.parse_args(argv)
-    for model in args.model:
-        check_args(parser, with_settings(args, model=model))
     given = {argument.split("=")[0] for argument in (argv if argv is not None else sys.argv[1:])}
     for option in DECIDED_HERE:
         if option in given:
             parser.error(f"{option}: sweep.py decides it")
     if "raw" in args.evidence and len(args.evidence) > 1:
         parser.error("--evidence raw has shares for thresholds, the others have probabilities: sweep it by itself")
-    return with_grids(args)
+    if args.train_thresholds == [] and args.test_thresholds == []:
+        parser.error("--train_thresholds and --test_thresholds without values: nothing would be edited")
+    args = with_grids(args)
+    for model in args.model:
+        check_args(parser, with_settings(args, model=model))
+    return args
 
 
 def with_grids(args: argparse.Namespace) -> argparse.Namespace:
