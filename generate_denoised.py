@@ -28,7 +28,7 @@ from pathlib import Path
 
 from denoise_code.common.errors import InputError, Parser, input_errors
 from denoise_code.common.files import write_json
-from denoise_code.common.options import positive, share
+from denoise_code.common.options import ranged, share
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue
 from denoise_code.data_set.folder import SPLITS, file_of_split, output_name
 from denoise_code.data_set.planted_rows import DEFAULT_PLANTED
@@ -78,7 +78,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     )
     add(
         "--planted",
-        type=int,
+        type=ranged(int, 0),
         default=DEFAULT_PLANTED,
         help="train rows with one planted item each, written as planted.csv; 0: none (default: 1000, or as many as there are)",
     )
@@ -89,7 +89,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         help=f"windows at once (default: auto, {BATCH_SIZE_CPU} on a CPU, {BATCH_SIZE_GPU} on a GPU and "
         f"{BATCH_SIZE_LARGE_MODEL} there with models of a billion parameters)",
     )
-    add("--top_k", type=positive, default=3, help="suspects a window (default, release: 3)")
+    add("--top_k", type=ranged(int, 1), default=3, help="suspects a window (default, release: 3)")
     add(
         "--score",
         choices=["first_token", "likelihood"],
@@ -119,9 +119,11 @@ def parse_args(argv=None) -> argparse.Namespace:
         type=share,
         help="suspects only above this share of positions, estimated on a pilot (default: the top ones, whatever they have)",
     )
-    add("--max_new_tokens", type=positive, default=64, help="longest free suggestion, in tokens (default: 64; release: 512)")
-    add("--limit", type=positive, help="this many rows of each file but planted.csv, evenly spaced (default: all)")
-    add("--users", type=positive, help="the rows of so many users only, evenly spaced among all (default: of all)")
+    add(
+        "--max_new_tokens", type=ranged(int, 1), default=64, help="longest free suggestion, in tokens (default: 64; release: 512)"
+    )
+    add("--limit", type=ranged(int, 1), help="this many rows of each file but planted.csv, evenly spaced (default: all)")
+    add("--users", type=ranged(int, 1), help="the rows of so many users only, evenly spaced among all (default: of all)")
     add("--output_root", type=Path, help="where the denoised folder goes (default: beside the data set)")
     add(
         "--dtype",
@@ -160,8 +162,6 @@ def check_args(parser: Parser, args: argparse.Namespace) -> None:
     """Refuse options that contradict each other or change nothing; without an adapter no rows are read."""
     if args.batch_size != "auto" and not (args.batch_size.isdigit() and int(args.batch_size) > 0):
         parser.error(f"--batch_size {args.batch_size}: expected auto or a positive whole number")
-    if args.planted < 0:
-        parser.error("--planted is negative")
     if PLANTED in args.denoise_data:
         parser.error("--denoise_data planted: --planted makes it")
     changed = {name for name in NEED_AN_ADAPTER + OF_A_LANGUAGE_MODEL if getattr(args, name) != parser.get_default(name)}
