@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where denoise_code lies
-from options import FilterOptions, RowsOptions, check_filter, filter_parser, output_folder, with_settings
+from options import FilterOptions, RowsOptions, check_filter, filter_parser, output_folder
 
 from denoise_code.common.errors import input_errors
 from denoise_code.common.files import publish_folder
@@ -67,13 +67,12 @@ def main(argv=None) -> Path:
 def export(args: argparse.Namespace) -> Path:
     """Writes the folder and returns it."""
     from experiment import read_rows
-    from rows import choose_maxlen, find_files, rows_fingerprint
+    from rows import rows_fingerprint, with_maxlen
 
     from denoise_code.data_set.catalogue import read_titles
 
     # 1. Rows, filtered
-    paths = find_files(RowsOptions.from_arguments(args))
-    args = with_settings(args, maxlen=choose_maxlen(paths, args.maxlen))  # of the data set, where none is given
+    args = with_maxlen(args)
     rows_options = RowsOptions.from_arguments(args)
     rows = read_rows(rows_options, FilterOptions.from_arguments(args))
     windows = {split: edits.windows for split, edits in rows.edited().items()}

@@ -27,7 +27,6 @@ from options import (
     models_folder,
     output_folder,
     settings,
-    with_settings,
 )
 
 from denoise_code.common.errors import input_errors
@@ -49,12 +48,11 @@ def main(argv=None) -> dict:
 def run(args: argparse.Namespace) -> dict:
     """Runs all seeds and returns what run.json holds."""
     from experiment import Experiment, read_rows, write_results
-    from rows import choose_maxlen, find_files, rows_fingerprint
+    from rows import rows_fingerprint, with_maxlen
     from training import Trainer, choose_device, warn_of_busy_cores
 
     # 1. Where the results go
-    paths = find_files(RowsOptions.from_arguments(args))
-    args = with_settings(args, maxlen=choose_maxlen(paths, args.maxlen))  # of the data set, where none is given
+    args = with_maxlen(args)
     rows_options = RowsOptions.from_arguments(args)
     data_fingerprint = rows_fingerprint(rows_options)
     fingerprint_of_weights = fingerprint(args.state_dict_path) if args.state_dict_path else ""

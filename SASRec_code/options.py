@@ -63,10 +63,9 @@ class RowsOptions:
     edits: tuple[str, ...] = ("replace",)
     whole_splits: bool = False  # never a sample of a split's rows
 
-    @property
-    def reads_noise_prob(self) -> bool:
-        """Whether the columns that an adapter's scores stand in are read."""
-        return "raw" in self.evidence
+    def reads_noise_prob(self, split: str) -> bool:
+        """Whether the columns of this split that an adapter's scores stand in are read."""
+        return "raw" in self.evidence and split in self.filtered
 
     @property
     def stored_kinds(self) -> list[str]:
@@ -192,13 +191,8 @@ def filter_parser(description: str, several: bool = False) -> argparse.ArgumentP
         return [value] if several else value
 
     add("--dataset", required=True, help="folder below --data_root (needed)")
-    add("--data_root", type=Path, default=RowsOptions.data_root, help="where data sets lie (default: data/ of the project)")
+    add_rows_options(parser)
     add("--output_root", type=Path, default=ROOT / "output", help="where results go (default: SASRec_code/output)")
-    add(
-        "--maxlen",
-        type=ranged(int, 1),
-        help="longest history, of a longer one the latest items (default: that of the data set's rows; 10 in the release)",
-    )
     add(
         "--denoise_category",
         choices=[*FILTERED_SPLITS],
@@ -258,6 +252,17 @@ def filter_parser(description: str, several: bool = False) -> argparse.ArgumentP
         help="take the rows before noise was injected: the upper bound of denoising (default: as they are)",
     )
     return parser
+
+
+def add_rows_options(parser: argparse.ArgumentParser) -> None:
+    """Where rows lie and how much of them is read: for all scripts that read rows."""
+    add = parser.add_argument
+    add("--data_root", type=Path, default=RowsOptions.data_root, help="where data sets lie (default: data/ of the project)")
+    add(
+        "--maxlen",
+        type=ranged(int, 1),
+        help="longest history, of a longer one the latest items (default: that of the data set's rows; 10 in the release)",
+    )
 
 
 def of_papers(option: str) -> str:

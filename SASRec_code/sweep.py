@@ -105,14 +105,13 @@ def sweep(args: argparse.Namespace) -> dict:
     """Runs all arms of all models and returns what report.json holds."""
     from comparison import compare
     from experiment import describe_evidence
-    from rows import choose_maxlen, find_files, load, rows_fingerprint
+    from rows import load, rows_fingerprint, with_maxlen
     from training import choose_device, warn_of_busy_cores
 
     # 1. Rows
     device = choose_device(args.device, args.cuda)
     warn_of_busy_cores(device)
-    paths = find_files(RowsOptions.from_arguments(args))
-    args = with_settings(args, maxlen=choose_maxlen(paths, args.maxlen))  # of the data set, where none is given
+    args = with_maxlen(args)
     rows_options = RowsOptions.from_arguments(args)
     data_fingerprint = rows_fingerprint(rows_options)
     rows = load(rows_options)

@@ -34,13 +34,8 @@ HOW_A_TABLE_IS_READ = (
     *("separator", "encoding", "quoting", "no_header", "in_order"),
     *("user_column", "item_column", "time_column", "title_column"),
 )
-WITHOUT_LIKE = {
-    "window": 11,
-    "noise_share": None,
-    "language_model": "base",
-    "base_model": None,
-    "seed": 0,
-}  # --like takes FOLDER's
+# --like takes FOLDER's
+WITHOUT_LIKE = {"window": 11, "noise_share": None, "language_model": "base", "base_model": None, "seed": 0}
 
 
 def parse_args(argv=None) -> argparse.Namespace:

@@ -125,9 +125,8 @@ class PartPlan:
 
 
 def plan_part(stretches: list[Stretch], titles: Titles, batch_size: int) -> PartPlan:
-    lengths = [
-        [titles.length(text.items) for text in stretch.texts] for stretch in stretches
-    ]  # tokens of the titles of each text
+    # tokens of the titles of each text
+    lengths = [[titles.length(text.items) for text in stretch.texts] for stretch in stretches]
     batches = make_batches(stretches, [max(text_lengths) for text_lengths in lengths], batch_size)
     return PartPlan(stretches, batches, [sum(sum(lengths[number]) for number in batch) for batch in batches])
 
