@@ -72,13 +72,14 @@ train() { (cd SASRec_code && exec "$python" main.py --dataset "$@" "${training[@
 training=(--data_root "../$root" "${trained[@]}" --loss ce --batchsize 1024 --lr 0.002 --patience 2)
 filter=(--denoise_category all --train_noise_filter_threshold 0.3 --test_noise_filter_threshold 0.5)
 
-# Jobs side by side have one thread each, and their words come when they are done.
-aside() { OMP_NUM_THREADS=1 "${@:2}" > "$root/$1.out" 2> "$root/$1.progress" & }  # NAME COMMAND
+# Jobs side by side have one thread each, and their words come when they are done. Each is a process group of its own (set -m),
+# which the trap ends whole: a function runs in a shell, and Python is a child of that.
+aside() { set -m; OMP_NUM_THREADS=1 "${@:2}" < /dev/null > "$root/$1.out" 2> "$root/$1.progress" & set +m; }  # NAME COMMAND
 finish() {  # NAME PROCESS
     wait "$2" || { cat "$root/$1.out"; tr '\r' '\n' < "$root/$1.progress" | tail -n 20 >&2; exit 1; }
     cat "$root/$1.out"
 }
-trap 'running=$(jobs -p); [ -z "$running" ] || kill $running 2>/dev/null || true' EXIT
+trap 'for job in $(jobs -p); do kill -- "-$job" 2>/dev/null || true; done' EXIT
 
 if [ "$default" = quick ]; then
     echo "== side by side: evidence from the interactions alone, and SASRec on noisy rows"

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from denoise_code.common.errors import InputError, Parser, input_errors
 from denoise_code.common.files import write_json
-from denoise_code.common.options import positive, share
+from denoise_code.common.options import ranged, share
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue
 from denoise_code.data_set.folder import SPLITS, file_of_split, output_name
 from denoise_code.data_set.planted_rows import DEFAULT_PLANTED
@@ -58,11 +58,9 @@ NEED_AN_ADAPTER = (
     "denoise_data", "planted", "top_k", "score", "unit", "suggest", "ground", "min_percentile", "max_new_tokens", "limit", "users",
     "any_catalogue",
 )  # fmt: skip
-BATCH_SIZE_CPU, BATCH_SIZE_GPU, BATCH_SIZE_LARGE_MODEL = (
-    16,
-    1024,
-    128,
-)  # the last: on a GPU too, of SMALL_MODEL parameters and more
+OF_A_LANGUAGE_MODEL = ("denoise_model_path", "base_model", "dtype", "load_in_8bit", "batch_size")
+BATCH_SIZE_CPU, BATCH_SIZE_GPU = 16, 1024
+BATCH_SIZE_LARGE_MODEL = 128  # on a GPU too, of SMALL_MODEL parameters and more
 DEFAULT_FILES = ["train", "valid_5000", "test_5000"]  # of each of SPLITS
 
 
@@ -80,7 +78,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     )
     add(
         "--planted",
-        type=int,
+        type=ranged(int, 0),
         default=DEFAULT_PLANTED,
         help="train rows with one planted item each, written as planted.csv; 0: none (default: 1000, or as many as there are)",
     )
@@ -91,7 +89,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         help=f"windows at once (default: auto, {BATCH_SIZE_CPU} on a CPU, {BATCH_SIZE_GPU} on a GPU and "
         f"{BATCH_SIZE_LARGE_MODEL} there with models of a billion parameters)",
     )
-    add("--top_k", type=positive, default=3, help="suspects a window (default, release: 3)")
+    add("--top_k", type=ranged(int, 1), default=3, help="suspects a window (default, release: 3)")
     add(
         "--score",
         choices=["first_token", "likelihood"],
@@ -121,9 +119,11 @@ def parse_args(argv=None) -> argparse.Namespace:
         type=share,
         help="suspects only above this share of positions, estimated on a pilot (default: the top ones, whatever they have)",
     )
-    add("--max_new_tokens", type=positive, default=64, help="longest free suggestion, in tokens (default: 64; release: 512)")
-    add("--limit", type=positive, help="this many rows of each file but planted.csv, evenly spaced (default: all)")
-    add("--users", type=positive, help="the rows of so many users only, evenly spaced among all (default: of all)")
+    add(
+        "--max_new_tokens", type=ranged(int, 1), default=64, help="longest free suggestion, in tokens (default: 64; release: 512)"
+    )
+    add("--limit", type=ranged(int, 1), help="this many rows of each file but planted.csv, evenly spaced (default: all)")
+    add("--users", type=ranged(int, 1), help="the rows of so many users only, evenly spaced among all (default: of all)")
     add("--output_root", type=Path, help="where the denoised folder goes (default: beside the data set)")
     add(
         "--dtype",
@@ -162,20 +162,17 @@ def check_args(parser: Parser, args: argparse.Namespace) -> None:
     """Refuse options that contradict each other or change nothing; without an adapter no rows are read."""
     if args.batch_size != "auto" and not (args.batch_size.isdigit() and int(args.batch_size) > 0):
         parser.error(f"--batch_size {args.batch_size}: expected auto or a positive whole number")
-    if args.planted < 0:
-        parser.error("--planted is negative")
     if PLANTED in args.denoise_data:
         parser.error("--denoise_data planted: --planted makes it")
-    changed = {name for name in NEED_AN_ADAPTER if getattr(args, name) != parser.get_default(name)}
+    changed = {name for name in NEED_AN_ADAPTER + OF_A_LANGUAGE_MODEL if getattr(args, name) != parser.get_default(name)}
     if not args.denoise_model_path:
         for name in NEED_AN_ADAPTER:
             if name in changed:
                 parser.error(f"--{name} needs --denoise_model_path; without an adapter only title vectors are made")
         args.denoise_data, args.planted = [], 0
-    if args.language_model == "none" and args.denoise_model_path:
-        parser.error(
-            "--language_model none and --denoise_model_path contradict each other: the adapter is one of a language model"
-        )
+    for name in OF_A_LANGUAGE_MODEL:
+        if args.language_model == "none" and name in changed:
+            parser.error(f"--language_model none and --{name} contradict each other")
     if args.suggest == "catalogue":
         for name in ("ground", "max_new_tokens"):
             if name in changed:
@@ -218,7 +215,7 @@ def generate(args: argparse.Namespace) -> None:
     if args.language_model == "none":
         if process_number > 0:
             return
-        write_folder_without_language_model(request)
+        write_folder_without_language_model(request, args.overwrite)
     elif not read_with_language_model(request, args.overwrite):
         return  # the process that is last goes on
 
@@ -231,15 +228,20 @@ def generate(args: argparse.Namespace) -> None:
         print(f"stage 3 reads noisy rows beside it: link {request.rows.noise_dataset_path} into {request.output.parent}")
 
 
-def write_folder_without_language_model(request: Request) -> None:
-    """A denoised folder without title vectors: the title maps and run.json."""
+def write_folder_without_language_model(request: Request, overwrite: bool) -> None:
+    """A denoised folder without title vectors: the title maps and run.json. InputError where vectors are there: unless overwrite."""
     from denoise_code.reading.assembling import copy_title_maps
 
     read_catalogue(request.rows.noise_dataset_path)  # refuses what is no data set before a folder is made
+    title_vectors = request.output / "title_vectors.safetensors"
+    if title_vectors.exists() and not overwrite:
+        raise InputError(
+            f"{request.output} was made with a language model: --overwrite replaces it, another --output_root keeps it"
+        )
     request.output.mkdir(parents=True, exist_ok=True)
     copy_title_maps(request.rows.noise_dataset_path, request.output)
-    if not (request.output / "run.json").exists():
-        write_json(request.output / "run.json", {"job": {"language_model": "none"}})
+    write_json(request.output / "run.json", {"job": {"language_model": "none"}})
+    title_vectors.unlink(missing_ok=True)
 
 
 def read_with_language_model(request: Request, overwrite: bool) -> bool:

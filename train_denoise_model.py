@@ -14,12 +14,14 @@ These train SmolLM2-135M, which comes along. The paper trains Llama: --base_mode
 """
 
 import argparse
+import fcntl
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 from denoise_code.common.errors import InputError, Parser, input_errors
-from denoise_code.common.files import read_json
-from denoise_code.common.options import positive, share
+from denoise_code.common.files import lock, read_json
+from denoise_code.common.options import probability_below_one, ranged, share
 from denoise_code.common.resources import peak_memory_gib
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue
 from denoise_code.data_set.folder import data_fingerprint
@@ -81,10 +83,23 @@ def train(options: TrainingOptions) -> None:
         first_step=read_json(checkpoint / "trainer_state.json")["global_step"] if checkpoint else 0,
         watch=Stopwatch(),
     )
-    trainer = run_training(model, tokenizer, train_set, eval_set, run, checkpoint)
+    with only_training_in(options.output_folder):
+        trainer = run_training(model, tokenizer, train_set, eval_set, run, checkpoint)
 
     # 6. Record the run, and say where the adapters are.
     finish(trainer, run)
+
+
+@contextmanager
+def only_training_in(folder: Path):
+    """Keeps a second training out of a folder, which has no checkpoint yet that would tell it of the first."""
+    if int(os.environ.get("RANK", 0)) > 0:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
 
 
 def check_environment(options: TrainingOptions) -> None:
@@ -200,8 +215,14 @@ def parse_args(argv=None) -> TrainingOptions:
         )
     if args.score == "likelihood" and args.loss_on == "answer":
         parser.error("--score likelihood needs --loss_on all or unplanted: only then the model learns how likely a title is")
-    if args.eval_sample < 0 or args.eval_sample == 1:
-        parser.error(f"--eval_sample {args.eval_sample}: 0, or 2 and more, half of them planted uniformly, half by popularity")
+    if args.eval_sample == 1:
+        parser.error("--eval_sample 1: 0, or 2 and more, half of them planted uniformly, half by popularity")
+    if args.score == "likelihood" and args.eval_sample == 0:
+        parser.error(
+            "--score likelihood picks no checkpoint with --eval_sample 0: without held-out windows the last one is taken"
+        )
+    if args.max_steps == 0 or args.max_steps < -1:
+        parser.error(f"--max_steps {args.max_steps}: -1, or 1 and more")
     return group_options(args)
 
 
@@ -217,29 +238,41 @@ def make_parser() -> Parser:
         default=EMBEDDED_MODEL,
         help="any Hugging Face causal LM, name or folder (default: %(default)s; paper: meta-llama/Meta-Llama-3-8B)",
     )
-    add("--sample", type=positive, default=5000, help="windows to train on (default, paper: 5000)")
+    add("--sample", type=ranged(int, 1), default=5000, help="windows to train on (default, paper: 5000)")
     add(
         "--seed",
-        type=int,
+        type=ranged(int, 0),
         default=2024,
         help="seed of the split, of what is planted, of batches and weights (default: 2024; release: 42)",
     )
 
     add = parser.add_argument_group("optimiser").add_argument
-    add("--batch_size", type=positive, default=128, help="windows an optimiser step, over all devices (default, release: 128)")
+    add(
+        "--batch_size",
+        type=ranged(int, 1),
+        default=128,
+        help="windows an optimiser step, over all devices (default, release: 128)",
+    )
     add(
         "--micro_batch_size",
-        type=positive,
+        type=ranged(int, 1),
         default=16,
         help="windows a device computes at once; --batch_size is a multiple of it (default: 16, at most the device's share; "
         "release: that share)",
     )
-    add("--num_epochs", type=positive, default=50, help="passes over the trained windows (default, release: 50)")
-    add("--learning_rate", type=float, default=1e-4, help="highest learning rate of AdamW (default, release: 1e-4)")
-    add("--warmup_steps", type=int, default=20, help="optimiser steps in which the learning rate rises (default, release: 20)")
+    add("--num_epochs", type=ranged(int, 1), default=50, help="passes over the trained windows (default, release: 50)")
+    add(
+        "--learning_rate", type=ranged(float, 1e-12), default=1e-4, help="highest learning rate of AdamW (default, release: 1e-4)"
+    )
+    add(
+        "--warmup_steps",
+        type=ranged(int, 0),
+        default=20,
+        help="optimiser steps in which the learning rate rises (default, release: 20)",
+    )
     add(
         "--cutoff_len",
-        type=positive,
+        type=ranged(int, 1),
         default=512,
         help="longest text in tokens; beyond it the oldest items go (default, release: 512)",
     )
@@ -247,19 +280,19 @@ def make_parser() -> Parser:
     add = parser.add_argument_group("adapter").add_argument
     add(
         "--lora_r",
-        type=positive,
+        type=ranged(int, 1),
         default=AdapterOptions.r,
         help="rank of the change that LoRA learns (default, release: %(default)s)",
     )
     add(
         "--lora_alpha",
-        type=positive,
+        type=ranged(int, 1),
         default=AdapterOptions.alpha,
         help="scale of that change, divided by the rank (default, release: %(default)s)",
     )
     add(
         "--lora_dropout",
-        type=float,
+        type=probability_below_one,
         default=AdapterOptions.dropout,
         help="dropout of the adapter's input (default, release: %(default)s)",
     )
@@ -292,12 +325,12 @@ def make_parser() -> Parser:
     )
     add(
         "--eval_sample",
-        type=int,
+        type=ranged(int, 0),
         default=200,
         help="held-out windows on which detection is measured; 0, release: none (default: 200)",
     )
-    add("--eval_steps", type=positive, help="evaluate and save every so many steps (default: every epoch)")
-    add("--logging_steps", type=positive, default=10, help="optimiser steps between two lines of the loss (default: 10)")
+    add("--eval_steps", type=ranged(int, 1), help="evaluate and save every so many steps (default: every epoch)")
+    add("--logging_steps", type=ranged(int, 1), default=10, help="optimiser steps between two lines of the loss (default: 10)")
 
     add = parser.add_argument_group("how it runs").add_argument
     add(

@@ -10,15 +10,15 @@ from itertools import cycle, product
 import numpy as np
 import torch
 from comparison import AT_RANDOM
-from filter import Edits, edit_splits, selection_windows, shuffle_probabilities
-from options import EditLimits, FilterOptions
+from filter import Edits, edit_or_keep, selection_windows, shuffle_probabilities
+from options import NO_CAP, EditLimits, FilterOptions
 from ranking import ndcg_per_row, rank_targets
 from rows import LoadedRows
 from torch import Tensor
 from training import Trainer
 
 NO_EDITS = EditLimits(1.0, 0)
-EVERY_MARKED_ITEM = EditLimits(0.5, 10**6)  # the oracle's probabilities are 0 and 1
+EVERY_MARKED_ITEM = EditLimits(0.5, NO_CAP)  # the oracle's probabilities are 0 and 1
 Probabilities = dict[str, np.ndarray]  # {split: how strongly each position (N, W) is suspected}
 
 
@@ -102,11 +102,7 @@ class Bench:
     def edits(self, split: str, arm: Arm, limits: EditLimits) -> list[Edits]:
         """The same, with how much was edited."""
         filtering = replace(arm.filtering, train=limits, test=limits)
-        edits = []
-        for probabilities in arm.draws:
-            of_split = {name: prob for name, prob in probabilities.items() if name == split}
-            edits.append(edit_splits(self.rows, of_split, filtering)[split])
-        return edits
+        return [edit_or_keep(self.rows, split, probabilities, filtering) for probabilities in arm.draws]
 
     def to_device(self, edits: list[Edits]) -> list[Tensor]:
         """The windows (N, L + 1) of each draw."""
@@ -202,10 +198,11 @@ def run_arms(bench: Bench, filtering: FilterOptions, evidence: list[str], edits:
         return results
     for edit in edits:
         oracle = bench.arm(filtering, "oracle", edit)
-        if edit == "delete" or bench.rows.evidence:  # else there are no replacements
-            every_marked = Setting(EVERY_MARKED_ITEM, EVERY_MARKED_ITEM)
-            tested = bench.test(oracle, every_marked)
-            results.runs[oracle.name], results.edits[oracle.name] = tested.ranks, tested.edits
+        if edit == "replace" and not bench.rows.replaces_all_places:
+            print(f"{oracle.name}: left out, as not every place has a replacement")
+            continue
+        tested = bench.test(oracle, Setting(EVERY_MARKED_ITEM, EVERY_MARKED_ITEM))
+        results.runs[oracle.name], results.edits[oracle.name] = tested.ranks, tested.edits
     clean = Arm("clean", replace(filtering, clean=True), [{}])
     results.runs["clean"] = bench.test(clean, untouched).ranks
     return results

@@ -220,7 +220,8 @@ def read_runs(folders: list[Path]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 def name_runs(runs: list[Run]) -> dict[str, Run]:
     """{name: run}: what was done to its rows, with its folder where several did the same.
 
-    Evidence `random` is that of a `fused` run at random places, where there is one that differs in nothing else.
+    Evidence `random` is that of a `fused` run at random places, where there is one that differs in nothing else; a second run of
+    the same keeps its folder's name.
     """
     kinds = [run.kind for run in runs]
     names = [run.kind if kinds.count(run.kind) == 1 else f"{run.kind} ({run.folder})" for run in runs]
@@ -228,7 +229,8 @@ def name_runs(runs: list[Run]) -> dict[str, Run]:
         if run.settings["evidence"] == "random":
             as_fused = run.settings | {"evidence": "fused"}
             fused = next((name for other, name in zip(runs, names) if other.settings == as_fused), None)
-            names[number] = fused + AT_RANDOM if fused else names[number]
+            if fused and fused + AT_RANDOM not in names:
+                names[number] = fused + AT_RANDOM
     return dict(zip(names, runs))
 
 

@@ -1,4 +1,4 @@
-"""Draw how much of the gap between noisy and clean rows is won back, by level of noise: a panel a data set.
+"""Draw how much of the gap between noisy and clean rows is won back, by level of noise: a panel a data set and recommender.
 
 Reads   folders of sweep.py (report.json) and of main.py (run.json, test_ranks.npz). Of main.py: of each data set and level of noise the
         noisy rows and what they are compared with, and the clean rows of each data set once
@@ -21,9 +21,9 @@ from denoise_code.data_set.folder import noisy_name
 
 @dataclass(frozen=True)
 class Level:
-    """A data set with one share of noise (0.1, say), and the rows of `comparison.compare` for it."""
+    """The rows of `comparison.compare` for one share of noise (0.1, say). panel: the data set, and the model if not SASRec."""
 
-    data: str
+    panel: str
     noise: float
     report: list[dict]
 
@@ -45,7 +45,7 @@ def main(argv=None) -> list[Level]:
             raise InputError("no gap between noisy and clean rows is shown in these folders")
         # 2. The figure
         draw(levels, args.out)
-    print(f"wrote {args.out}: " + ", ".join(f"{level.data} {level.noise:.0%}" for level in levels))
+    print(f"wrote {args.out}: " + ", ".join(f"{level.panel} {level.noise:.0%}" for level in levels))
     return levels
 
 
@@ -54,32 +54,37 @@ def levels_of_sweeps(folders: list[Path]) -> list[Level]:
     for folder in folders:
         if (folder / "report.json").exists():
             result = read_json(folder / "report.json")
-            levels.append(Level(*name_and_noise(result["arguments"]["dataset"]), result["report"]))
+            for model in dict.fromkeys(row["model"] for row in result["report"]):
+                rows = [row for row in result["report"] if row["model"] == model]
+                levels.append(Level(*panel_and_noise(result["arguments"]["dataset"], model), rows))
     return levels
 
 
 def levels_of_runs(folders: list[Path]) -> list[Level]:
-    """Runs of main.py grouped by data set and share of noise; the clean rows of a data set belong to each of its groups."""
+    """Runs of main.py grouped by panel and share of noise; the clean rows of a panel belong to each of its groups."""
     from comparison import compare, read_run, read_runs
 
     runs = [read_run(folder) for folder in folders if (folder / "test_ranks.npz").exists()]
     groups: dict[tuple[str, float], list[Path]] = {}
+    clean: dict[str, list[Path]] = {}
     for run in sorted(runs, key=lambda run: run.kind != "noisy"):  # stable: differences are to the noisy rows
-        if run.kind != "clean":
-            groups.setdefault(name_and_noise(run.settings["dataset"]), []).append(run.folder)
+        panel, noise = panel_and_noise(run.settings["dataset"], run.settings["model"])
+        if run.kind == "clean":
+            clean.setdefault(panel, []).append(run.folder)
+        else:
+            groups.setdefault((panel, noise), []).append(run.folder)
     levels = []
-    for (data, noise), of_group in sorted(groups.items()):
-        clean = [run.folder for run in runs if run.kind == "clean" and name_and_noise(run.settings["dataset"])[0] == data]
-        levels.append(Level(data, noise, compare(*read_runs([*of_group, *clean[:1]]))))
+    for (panel, noise), of_group in sorted(groups.items()):
+        levels.append(Level(panel, noise, compare(*read_runs([*of_group, *clean.get(panel, [])[:1]]))))
     return levels
 
 
-def name_and_noise(dataset: str) -> tuple[str, float]:
-    """Toy_denoise_user0.1_0 -> (Toy, 0.1)."""
+def panel_and_noise(dataset: str, model: str) -> tuple[str, float]:
+    """Toy_denoise_user0.1_0 -> (Toy, 0.1); of another recommender than SASRec ("Toy, GRU4Rec", 0.1): its gap is another one."""
     match = re.fullmatch(r"(.+)_noise_user(\d+(?:\.\d+)?)", noisy_name(dataset))
     if match is None:
         raise InputError(f"{dataset}: its name does not tell its share of noise, as <Name>_noise_user<rate> does")
-    return match[1], float(match[2])
+    return match[1] if model == "SASRec" else f"{match[1]}, {model}", float(match[2])
 
 
 def draw(levels: list[Level], path: Path) -> None:
@@ -90,13 +95,13 @@ def draw(levels: list[Level], path: Path) -> None:
     import matplotlib.pyplot as plt
     from comparison import colour_of
 
-    names = list(dict.fromkeys(level.data for level in levels))
+    names = list(dict.fromkeys(level.panel for level in levels))
     figure, panels = plt.subplots(1, len(names), figsize=(1.2 + 3.4 * len(names), 3.8), sharex=True, sharey=True, squeeze=False)
     for axes, name in zip(panels[0], names):
-        of_data = sorted((level for level in levels if level.data == name), key=lambda level: level.noise)
-        kinds = list(dict.fromkeys(row["rows"] for level in of_data for row in level.report if "gap won back" in row))
+        of_panel = sorted((level for level in levels if level.panel == name), key=lambda level: level.noise)
+        kinds = list(dict.fromkeys(row["rows"] for level in of_panel for row in level.report if "gap won back" in row))
         for number, kind in enumerate(kinds):
-            points = [(level.noise, row["gap won back"]) for level in of_data for row in level.report if row["rows"] == kind]
+            points = [(level.noise, row["gap won back"]) for level in of_panel for row in level.report if row["rows"] == kind]
             shift = 0.4 * (number - (len(kinds) - 1) / 2)  # so that intervals stand side by side
             places = [100 * noise + shift for noise, _ in points]
             colour = colour_of(kind)

@@ -16,15 +16,14 @@ users that hold such text are written as it reads them.
 import argparse
 import csv
 import re
-import shutil
 import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where denoise_code lies
-from options import FilterOptions, RowsOptions, check_filter, filter_parser, output_folder, with_settings
+from options import FilterOptions, RowsOptions, check_filter, filter_parser, output_folder
 
 from denoise_code.common.errors import input_errors
-from denoise_code.common.files import write_atomically
+from denoise_code.common.files import publish_folder
 
 # What pandas takes for a missing value, quoted or not. With a space behind it, which parts of a title are split at, it is text.
 READ_AS_MISSING = {
@@ -68,13 +67,12 @@ def main(argv=None) -> Path:
 def export(args: argparse.Namespace) -> Path:
     """Writes the folder and returns it."""
     from experiment import read_rows
-    from rows import choose_maxlen, find_files, rows_fingerprint
+    from rows import rows_fingerprint, with_maxlen
 
     from denoise_code.data_set.catalogue import read_titles
 
     # 1. Rows, filtered
-    paths = find_files(RowsOptions.from_arguments(args))
-    args = with_settings(args, maxlen=choose_maxlen(paths, args.maxlen))  # of the data set, where none is given
+    args = with_maxlen(args)
     rows_options = RowsOptions.from_arguments(args)
     rows = read_rows(rows_options, FilterOptions.from_arguments(args))
     windows = {split: edits.windows for split, edits in rows.edited().items()}
@@ -86,14 +84,16 @@ def export(args: argparse.Namespace) -> Path:
     # 2. RecBole's files
     folder = output_folder(args, rows_fingerprint(rows_options), "recbole_")
     name = re.sub(r"\W", "_", args.dataset)  # RecBole takes what follows a dot or a dash for something else
-    with write_atomically(folder) as partial:
+
+    def write_files(partial: Path) -> None:
         (partial / name).mkdir(parents=True)
         for split, split_windows in windows.items():
             write_interactions(partial / name / f"{name}.{split}.inter", splits[split].users, split_windows)
         write_items(partial / name / f"{name}.item", titles)
         yaml = YAML.format(folder=folder.resolve(), maxlen=args.maxlen)
         (partial / f"{name}.yaml").write_text(yaml, encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
+
+    publish_folder(folder, write_files)
 
     # 3. How to train on them
     print_command(folder, name)

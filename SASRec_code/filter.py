@@ -53,14 +53,7 @@ def edit_splits(
 
     probabilities: {split to filter: how strongly each position (N, W) is suspected}. draw: number of the draw of random places.
     """
-    edits = {}
-    for name, split in rows.splits.items():
-        if name in probabilities:
-            edits[name] = edit_split(rows, name, probabilities[name], options, draw)
-        else:
-            windows = split.clean if options.clean else split.items
-            edits[name] = Edits(windows, 0, 0, 0, 0)
-    return edits
+    return {name: edit_or_keep(rows, name, probabilities, options, draw) for name in rows.splits}
 
 
 @dataclass(frozen=True)
@@ -77,6 +70,16 @@ class Edits:
         """For run.json."""
         names = ("n_flagged", "n_replaced", "n_deleted", "n_interactions")
         return {name.removeprefix("n_"): getattr(self, name) for name in names}
+
+
+def edit_or_keep(
+    rows: LoadedRows, name: str, probabilities: dict[str, np.ndarray], options: FilterOptions, draw: int = 0
+) -> Edits:
+    """One split of `edit_splits`: without probabilities nothing is edited."""
+    if name in probabilities:
+        return edit_split(rows, name, probabilities[name], options, draw)
+    split = rows.splits[name]
+    return Edits(split.clean if options.clean else split.items, 0, 0, 0, 0)
 
 
 def edit_split(rows: LoadedRows, name: str, prob: np.ndarray, options: FilterOptions, draw: int) -> Edits:

@@ -27,10 +27,10 @@ from options import (
     models_folder,
     output_folder,
     settings,
-    with_settings,
 )
 
 from denoise_code.common.errors import input_errors
+from denoise_code.common.files import fingerprint
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -48,15 +48,15 @@ def main(argv=None) -> dict:
 def run(args: argparse.Namespace) -> dict:
     """Runs all seeds and returns what run.json holds."""
     from experiment import Experiment, read_rows, write_results
-    from rows import choose_maxlen, find_files, rows_fingerprint
+    from rows import rows_fingerprint, with_maxlen
     from training import Trainer, choose_device, warn_of_busy_cores
 
     # 1. Where the results go
-    paths = find_files(RowsOptions.from_arguments(args))
-    args = with_settings(args, maxlen=choose_maxlen(paths, args.maxlen))  # of the data set, where none is given
+    args = with_maxlen(args)
     rows_options = RowsOptions.from_arguments(args)
     data_fingerprint = rows_fingerprint(rows_options)
-    folder = output_folder(args, data_fingerprint, "")
+    fingerprint_of_weights = fingerprint(args.state_dict_path) if args.state_dict_path else ""
+    folder = output_folder(args, data_fingerprint + fingerprint_of_weights, "")
     if args.where:
         print(folder)
         return {}

@@ -63,10 +63,9 @@ class RowsOptions:
     edits: tuple[str, ...] = ("replace",)
     whole_splits: bool = False  # never a sample of a split's rows
 
-    @property
-    def reads_noise_prob(self) -> bool:
-        """Whether the columns that an adapter's scores stand in are read."""
-        return "raw" in self.evidence
+    def reads_noise_prob(self, split: str) -> bool:
+        """Whether the columns of this split that an adapter's scores stand in are read."""
+        return "raw" in self.evidence and split in self.filtered
 
     @property
     def stored_kinds(self) -> list[str]:
@@ -192,13 +191,8 @@ def filter_parser(description: str, several: bool = False) -> argparse.ArgumentP
         return [value] if several else value
 
     add("--dataset", required=True, help="folder below --data_root (needed)")
-    add("--data_root", type=Path, default=RowsOptions.data_root, help="where data sets lie (default: data/ of the project)")
+    add_rows_options(parser)
     add("--output_root", type=Path, default=ROOT / "output", help="where results go (default: SASRec_code/output)")
-    add(
-        "--maxlen",
-        type=ranged(int, 1),
-        help="longest history, of a longer one the latest items (default: that of the data set's rows; 10 in the release)",
-    )
     add(
         "--denoise_category",
         choices=[*FILTERED_SPLITS],
@@ -258,6 +252,17 @@ def filter_parser(description: str, several: bool = False) -> argparse.ArgumentP
         help="take the rows before noise was injected: the upper bound of denoising (default: as they are)",
     )
     return parser
+
+
+def add_rows_options(parser: argparse.ArgumentParser) -> None:
+    """Where rows lie and how much of them is read: for all scripts that read rows."""
+    add = parser.add_argument
+    add("--data_root", type=Path, default=RowsOptions.data_root, help="where data sets lie (default: data/ of the project)")
+    add(
+        "--maxlen",
+        type=ranged(int, 1),
+        help="longest history, of a longer one the latest items (default: that of the data set's rows; 10 in the release)",
+    )
 
 
 def of_papers(option: str) -> str:
@@ -326,13 +331,32 @@ def make_parser(description: str, several: bool = False) -> argparse.ArgumentPar
 
 
 def check_filter(parser, args: argparse.Namespace) -> argparse.Namespace:
-    """Refuse what contradicts itself before anything is read."""
+    """Refuse what contradicts itself, or changes nothing, before anything is read."""
     if args.clean and args.denoise_category != "none":
         parser.error("--clean has nothing to denoise: use it with --denoise_category none")
-    kinds = [args.evidence] if isinstance(args.evidence, str) else args.evidence
-    if args.noise_share is not None and set(kinds) <= {"raw", "oracle"}:
-        parser.error(f"--noise_share changes nothing with --evidence {' '.join(kinds)}")
+    for option, reason in without_effect(args).items():
+        if getattr(args, option) != parser.get_default(option):
+            parser.error(f"--{option} changes nothing with {reason}")
     return with_limits(args) if isinstance(args.evidence, str) else args
+
+
+def without_effect(args: argparse.Namespace) -> dict[str, str]:
+    """{option of the filter: the option, with its value, that leaves it without effect}."""
+    kinds = [args.evidence] if isinstance(args.evidence, str) else args.evidence
+    category, evidence = f"--denoise_category {args.denoise_category}", f"--evidence {' '.join(kinds)}"
+    reasons = {}
+    if set(kinds) <= {"raw", "oracle"}:
+        reasons["noise_share"] = evidence
+    if "raw" not in kinds:
+        reasons["threshold_from"] = evidence
+    filtered = FILTERED_SPLITS[args.denoise_category]
+    if "train" not in filtered:
+        reasons |= dict.fromkeys(("train_noise_filter_threshold", "train_max_denoise_num"), category)
+    if "test" not in filtered:
+        reasons |= dict.fromkeys(("test_noise_filter_threshold", "test_max_denoise_num", "threshold_from"), category)
+    if not filtered:
+        reasons |= dict.fromkeys(("evidence", "noise_share", "edit"), category)
+    return reasons
 
 
 def with_limits(args: argparse.Namespace) -> argparse.Namespace:
@@ -366,6 +390,8 @@ def check_args(parser, args: argparse.Namespace) -> argparse.Namespace:
         parser.error(f"--hidden_units {args.hidden_units} is not a multiple of --num_heads {args.num_heads}")
     if args.state_dict_path and not args.state_dict_path.is_file():
         parser.error(f"--state_dict_path {args.state_dict_path}: no such file")
+    if args.state_dict_path and args.seeds > 1:
+        parser.error(f"--seeds {args.seeds} changes nothing with --state_dict_path: weights that are given are ranked once")
     return check_filter(parser, args)
 
 

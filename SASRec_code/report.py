@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where denoise_code lies
-from options import ROOT, RowsOptions
+from options import RowsOptions, add_rows_options
 
 from denoise_code.common.errors import Parser, input_errors
 from denoise_code.common.files import write_json
@@ -23,12 +23,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
     add("--dataset", required=True, help="denoised folder below --data_root (needed)")
-    add("--data_root", type=Path, default=ROOT.parent / "data", help="where data sets lie (default: data/ of the project)")
-    add(
-        "--maxlen",
-        type=ranged(int, 1),
-        help="longest history, of a longer one the latest items (default: that of the data set's rows; 10 in the release)",
-    )
+    add_rows_options(parser)
     add("--suspects", type=ranged(int, 1), default=500, help="most suspicious interactions to show (default: 500)")
     add(
         "--threshold",
@@ -53,7 +48,7 @@ def main(argv=None) -> dict:
 
         # 2. Figures, page
         result = figures(findings)
-        write_page(folder, findings, args.suspects, args.threshold)
+        write_report(folder, findings, args.suspects, args.threshold)
         write_json(folder / "report.json", result)
 
     # 3. The answer
@@ -75,7 +70,7 @@ def read_findings(args: argparse.Namespace, compared: list[dict]):
     return Findings(rows.splits["test"], prob, evidence.replacements, rows.record, compared)
 
 
-def write_page(folder: Path, findings, n_suspects: int, threshold: float) -> None:
+def write_report(folder: Path, findings, n_suspects: int, threshold: float) -> None:
     """report.html."""
     from sections import page_of
 

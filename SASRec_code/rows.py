@@ -1,12 +1,13 @@
 """Which files of a data set folder a run reads: rows, what stage 2 says of them, and the fingerprint of both."""
 
+import argparse
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from options import RowsOptions
+from options import RowsOptions, with_settings
 
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.catalogue import read_titles
@@ -61,11 +62,10 @@ def find_files(options: RowsOptions) -> dict[str, Path]:
     """{split: its file}; InputError where there is none. Only raw evidence needs rows that a language model read."""
     paths = {}
     for split in SPLITS:
-        is_read_by_model = options.reads_noise_prob and split in options.filtered
         if options.whole_splits:
-            paths[split] = find_whole_split(options, split, is_read_by_model)
+            paths[split] = find_whole_split(options, split, options.reads_noise_prob(split))
         else:
-            paths[split] = find_split(options.data_root, options.dataset, split, is_read_by_model)
+            paths[split] = find_split(options.data_root, options.dataset, split, options.reads_noise_prob(split))
     return paths
 
 
@@ -78,6 +78,12 @@ def find_whole_split(options: RowsOptions, split: str, denoised: bool) -> Path:
             return path
     hint = f"; generate_denoised.py --denoise_data {split} writes it" if denoised else ""
     raise InputError(f"--rows all: no {split}.csv in {' or '.join(datasets)}{hint}")
+
+
+def with_maxlen(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments of a script, --maxlen being that of the data set where none is given. InputError where a file is missing."""
+    paths = find_files(RowsOptions.from_arguments(args))
+    return with_settings(args, maxlen=choose_maxlen(paths, args.maxlen))
 
 
 def choose_maxlen(paths: dict[str, Path], maxlen: int | None) -> int:
@@ -114,8 +120,7 @@ def load(options: RowsOptions) -> LoadedRows:
     titles = read_titles(paths["train"].parent)
     splits = {}
     for split, path in paths.items():
-        is_read_by_model = options.reads_noise_prob and split in options.filtered
-        splits[split] = read_split(path, titles, None, "needed" if is_read_by_model else "ignored")
+        splits[split] = read_split(path, titles, None, "needed" if options.reads_noise_prob(split) else "ignored")
     stored = read_evidence(options.folder) if options.reads_evidence else None
     if stored:
         check_catalogue(options.folder, stored, titles)

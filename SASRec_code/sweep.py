@@ -67,19 +67,22 @@ def parse_args(argv=None) -> argparse.Namespace:
         add(
             f"--{part}_caps",
             type=count,
-            nargs="*",
+            nargs="+",
             help=f"most edits in a row to try for {part} rows (default: 1 3 of raw, else no limit)",
         )
     args = parser.parse_args(argv)
-    for model in args.model:
-        check_args(parser, with_settings(args, model=model))
     given = {argument.split("=")[0] for argument in (argv if argv is not None else sys.argv[1:])}
     for option in DECIDED_HERE:
         if option in given:
             parser.error(f"{option}: sweep.py decides it")
     if "raw" in args.evidence and len(args.evidence) > 1:
         parser.error("--evidence raw has shares for thresholds, the others have probabilities: sweep it by itself")
-    return with_grids(args)
+    if args.train_thresholds == [] and args.test_thresholds == []:
+        parser.error("--train_thresholds and --test_thresholds without values: nothing would be edited")
+    args = with_grids(args)
+    for model in args.model:
+        check_args(parser, with_settings(args, model=model))
+    return args
 
 
 def with_grids(args: argparse.Namespace) -> argparse.Namespace:
@@ -102,14 +105,13 @@ def sweep(args: argparse.Namespace) -> dict:
     """Runs all arms of all models and returns what report.json holds."""
     from comparison import compare
     from experiment import describe_evidence
-    from rows import choose_maxlen, find_files, load, rows_fingerprint
+    from rows import load, rows_fingerprint, with_maxlen
     from training import choose_device, warn_of_busy_cores
 
     # 1. Rows
     device = choose_device(args.device, args.cuda)
     warn_of_busy_cores(device)
-    paths = find_files(RowsOptions.from_arguments(args))
-    args = with_settings(args, maxlen=choose_maxlen(paths, args.maxlen))  # of the data set, where none is given
+    args = with_maxlen(args)
     rows_options = RowsOptions.from_arguments(args)
     data_fingerprint = rows_fingerprint(rows_options)
     rows = load(rows_options)

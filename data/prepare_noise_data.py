@@ -36,7 +36,7 @@ from preparation.windows import (
 
 from denoise_code.common.errors import InputError, Parser
 from denoise_code.common.files import fingerprint, peak_resident_gib, publish_folder, write_json
-from denoise_code.common.options import at_least, finite, probability_below_one
+from denoise_code.common.options import finite, probability_below_one, ranged
 from denoise_code.data_set.log.csv_source import add_table_options, check_table_options, read_csv_log
 from denoise_code.data_set.log.log import Account, Log
 from denoise_code.data_set.log.sequences import number_and_sort, window_bounds
@@ -74,20 +74,22 @@ def parse_args(argv=None) -> argparse.Namespace:
         help="probability that an interaction is replaced, below 1 (default: 0.0)",
     )
     shared.add_argument("--min_rating", type=finite, help="drop interactions rated less, before all else (default: none)")
-    shared.add_argument("--title_words", type=at_least(0), default=0, help="keep this many words of each title (default: 0, all)")
+    shared.add_argument(
+        "--title_words", type=ranged(int, 0), default=0, help="keep this many words of each title (default: 0, all)"
+    )
     shared.add_argument(
         "--k_core",
-        type=at_least(1),
+        type=ranged(int, 1),
         default=5,
         help="fewest interactions of a user and of an item (default, release: 5; of Movie 11)",
     )
     shared.add_argument(
-        "--sample_items", type=at_least(1), help="keep this many random items first (default: all; release: of Movie 20000)"
+        "--sample_items", type=ranged(int, 1), help="keep this many random items first (default: all; release: of Movie 20000)"
     )
     shared.add_argument(
-        "--window", type=at_least(2), default=11, help="longest window: the history and its target (default, release: 11)"
+        "--window", type=ranged(int, 2), default=11, help="longest window: the history and its target (default, release: 11)"
     )
-    shared.add_argument("--seed", type=at_least(0), default=2024, help="seed of the noise and of every sample (default: 2024)")
+    shared.add_argument("--seed", type=ranged(int, 0), default=2024, help="seed of the noise and of every sample (default: 2024)")
     shared.add_argument(
         "--output_root", default=DATA_ROOT, help="folder in which the data set folder is made (default: data/ of the project)"
     )

@@ -25,7 +25,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the root, where denoise_code lies
 
 from denoise_code.common.errors import Parser, input_errors
-from denoise_code.common.options import at_least, ranged, share
+from denoise_code.common.options import ranged, share
 from denoise_code.data_set.log.csv_source import add_table_options, check_table_options
 
 THRESHOLD = 0.5
@@ -33,13 +33,8 @@ HOW_A_TABLE_IS_READ = (
     *("separator", "encoding", "quoting", "no_header", "in_order"),
     *("user_column", "item_column", "time_column", "title_column"),
 )
-WITHOUT_LIKE = {
-    "window": 11,
-    "noise_share": None,
-    "language_model": "base",
-    "base_model": None,
-    "seed": 0,
-}  # --like takes FOLDER's
+# --like takes FOLDER's
+WITHOUT_LIKE = {"window": 11, "noise_share": None, "language_model": "base", "base_model": None, "seed": 0}
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -57,10 +52,10 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--replace", action="store_true", help="cleaned.csv has another item in flagged lines (default: it leaves them out)")
     add("--like", type=Path, metavar="FOLDER", help="judge new lines by what the log in FOLDER taught (default: by this log)")
     add("--noise_share", type=share, help="share of noise that probabilities assume (default: the smaller of 0.1 and the bound)")
-    add("--window", type=at_least(3), help="longest run of a user's items that is read at once (default: 11)")
+    add("--window", type=ranged(int, 3), help="longest run of a user's items that is read at once (default: 11)")
     add("--language_model", choices=["base", "none"], help="none: titles are not read (default: base)")
     add("--base_model", help="language model that reads titles (default: SmolLM2-135M-Instruct, which reads English)")
-    add("--seed", type=at_least(0), help="seed of all that is drawn (default: 0)")
+    add("--seed", type=ranged(int, 0), help="seed of all that is drawn (default: 0)")
     args = parser.parse_args(argv)
     if args.like is not None:
         read_as_before(parser, args)

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -189,15 +190,53 @@ def test_the_commands_of_denoise_sh_have_options_that_exist(root, tmp_path):
     assert "compare.py" in done.stdout and "report.py --dataset ML100K_denoise_user0.1_0" in done.stdout
 
 
+def side_by_side(root, commands):
+    """A shell script: the demo's way to run jobs beside each other, and commands. `slow` is a job that takes long, as `train` is."""
+    script = (root / "denoise.sh").read_text()
+    functions = script[script.index("aside() {") : script.index('if [ "$default" = quick ]')]
+    slow = "slow() { (echo $BASHPID > number; mv number slow.process; exec sleep 60); }\n"
+    return "set -euo pipefail; root=.\n" + functions + slow + "aside slow slow\n" + commands
+
+
+def is_gone(folder):
+    """Whether the process of the slow job of `folder` ends within seconds."""
+    number = int((folder / "slow.process").read_text())
+    for _ in range(100):
+        try:
+            os.kill(number, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    os.kill(number, signal.SIGKILL)
+    return False
+
+
 def test_a_job_that_fails_ends_the_demo(root, tmp_path):
     """Its last words are told, and what runs beside it is stopped."""
-    script = (root / "denoise.sh").read_text()
-    jobs = "set -euo pipefail; root=.\n" + script[script.index("aside() {") : script.index('if [ "$default" = quick ]')]
-    jobs += "aside slow sleep 30\naside bad bash -c 'echo begun; echo broken >&2; exit 3'\nfinish bad $!\necho never\n"
-    started = time.monotonic()
+    bad = "bash -c 'while [ ! -e slow.process ]; do sleep 0.1; done; echo begun; echo broken >&2; exit 3'"
+    jobs = side_by_side(root, f"aside bad {bad}\nfinish bad $!\necho never\n")
     done = subprocess.run(["bash", "-c", jobs], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1 and done.stdout == "begun\n" and done.stderr == "broken\n"
-    assert time.monotonic() - started < 20
+    assert is_gone(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_runs_aside_ends_with_the_demo(root, tmp_path, number):
+    """The signal reaches the shell alone, as Ctrl-C does: jobs are process groups of their own."""
+    jobs = side_by_side(root, "finish slow $!\necho never\n")
+    shell = subprocess.Popen(
+        ["bash", "-c", jobs],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    )
+    while not (tmp_path / "slow.process").exists():
+        assert shell.poll() is None
+        time.sleep(0.1)
+    shell.send_signal(number)
+    printed, _ = shell.communicate(timeout=60)
+    assert shell.returncode != 0 and printed == "" and is_gone(tmp_path)
 
 
 def test_denoise_sh_explains_itself(root):

@@ -83,12 +83,12 @@ class Recommender(nn.Module):
         history, length = windows[:, :-1], negatives.shape[1]
         # One look-up for history, positives and negatives: its gradient is as large as the catalogue.
         embedded = self.items(torch.cat([windows, negatives], dim=1))  # (B, L + 1 + L, D)
-        positives = embedded[:, 1 : length + 1]  # (B, L, D) the item after each of the history
-        negatives = embedded[:, length + 1 :]  # (B, L, D)
+        positive_vectors = embedded[:, 1 : length + 1]  # (B, L, D) of the item after each of the history
+        negative_vectors = embedded[:, length + 1 :]  # (B, L, D)
         hidden_states = self.encode(history, embedded[:, :length])  # (B, L, D)
         is_item = history != 0  # (B, L)
-        positive_scores = (hidden_states * positives).sum(-1)[is_item]
-        negative_scores = (hidden_states * negatives).sum(-1)[is_item]
+        positive_scores = (hidden_states * positive_vectors).sum(-1)[is_item]
+        negative_scores = (hidden_states * negative_vectors).sum(-1)[is_item]
         return F.softplus(-positive_scores).mean() + F.softplus(negative_scores).mean()
 
     def ce_loss(self, windows: Tensor) -> Tensor:

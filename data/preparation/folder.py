@@ -24,20 +24,20 @@ def json_list(texts: np.ndarray, lengths: np.ndarray) -> list[str]:
 
 
 def write_rows(path: Path, log: Log, noisy, mask, first, last, clean_target: bool) -> None:
-    """Write the windows [first, last] as CSV rows; see data/README.md for the columns."""
+    """Write the windows [first, last], one or more, as CSV rows; see data/README.md for the columns."""
     places = places_of(log.users)
     encoded = np.array([json.dumps(title, ensure_ascii=False) for title in log.titles], dtype=object)
     digits = np.array([str(number) for number in range(max(len(log.titles), INJECTED + 1))], dtype=object)
-    for start in range(0, max(len(first), 1), CHUNK_ROWS):
+    for start in range(0, len(first), CHUNK_ROWS):
         heads, tails = first[start : start + CHUNK_ROWS], last[start : start + CHUNK_ROWS]
         lengths = tails - heads + 1
         ends = np.cumsum(lengths)
         rows = np.arange(lengths.sum()) + np.repeat(heads - (ends - lengths), lengths)  # flat row numbers of the log
         items, masked = noisy[rows], mask[rows].astype(np.int64)
-        if clean_target and len(ends):
+        if clean_target:
             items[ends - 1], masked[ends - 1] = log.items[tails], 0
         injected = masked == INJECTED
-        injected_per_row = np.add.reduceat(injected, ends - lengths, dtype=np.int64) if len(ends) else lengths
+        injected_per_row = np.add.reduceat(injected, ends - lengths, dtype=np.int64)
         table = pd.DataFrame(
             {
                 "user_id": log.users[tails],

@@ -1,5 +1,7 @@
 """Files and folders that are whole or absent, JSON, and the memory that a run took."""
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -7,6 +9,7 @@ import resource
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from denoise_code.common.errors import InputError
 
@@ -127,3 +130,19 @@ def naming_tensors(path: Path):
         yield
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: cannot be written ({' '.join(str(error).split())[:120]})") from None
+
+
+def lock(file: TextIO, operation: int) -> None:
+    """`fcntl.flock` of an open file, which it closes where it raises.
+
+    Raises InputError where another process holds the lock and LOCK_NB forbids to wait, and where there are no locks.
+    """
+    try:
+        fcntl.flock(file, operation)
+    except OSError as error:
+        file.close()
+        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+            raise InputError(f"{file.name}: another process is writing it; the same command runs already") from None
+        raise InputError(
+            f"{file.name}: cannot be locked ({error.strerror}): a file system with locks is needed; --output_root names another place"
+        ) from None

@@ -22,7 +22,7 @@ from typing import BinaryIO, TextIO
 
 from denoise_code.common.errors import InputError
 
-GZIP, BZIP2, XZ, ZSTANDARD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
+GZIP, XZ, ZSTANDARD = b"\x1f\x8b", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
 ZIP, EMPTY_ZIP, PARQUET = b"PK\x03\x04", b"PK\x05\x06", b"PAR1"
 TAR_MAGIC, TAR_MAGIC_AT = b"ustar", 257  # where POSIX and GNU tar write it
 HEAD_BYTES = 512

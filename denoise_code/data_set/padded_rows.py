@@ -10,6 +10,7 @@ import pandas as pd
 
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue
+from denoise_code.data_set.rows import read_starts
 
 DENOISED_COLUMNS = ("noise_prob", "noise_items", "noise_items_prob", "suggest_item_ids")
 
@@ -172,11 +173,7 @@ def read_true_items(path: Path, table: pd.DataFrame, items: list, mask: list, ti
 
 def read_places(path: Path, table: pd.DataFrame, items: list, width: int) -> np.ndarray:
     """Which of its user's interactions each column of a padded row is (N, W); `start` is that of a row's first item."""
-    starts = pd.to_numeric(table["start"], errors="coerce")
-    bad = np.flatnonzero((starts.isna() | (starts < 0) | (starts % 1 != 0)).to_numpy())
-    if len(bad):
-        raise InputError(f"{path} row {bad[0] + 1}: start is {table['start'].iat[bad[0]]!r}, expected a whole number from 0 on")
-    ends = starts.to_numpy(dtype=np.int64) + [len(window) for window in items]
+    ends = read_starts(path, table) + [len(window) for window in items]
     return ends[:, None] - width + np.arange(width)
 
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from denoise_code.common.errors import InputError
@@ -44,3 +45,12 @@ def parse_ints(path: Path, row: int, column: str, text: str) -> list[int]:
     if not isinstance(values, list) or not all(type(value) is int for value in values):
         raise InputError(f"{path} row {row}: {column} is {text[:60]!r}, expected a list of whole numbers")
     return values
+
+
+def read_starts(file: Path | str, table: pd.DataFrame) -> np.ndarray:
+    """The column `start` (N,) as int64: which of its user's interactions a row begins with. file: for the error."""
+    starts = pd.to_numeric(table["start"], errors="coerce")
+    bad = np.flatnonzero((starts.isna() | (starts < 0) | (starts % 1 != 0)).to_numpy())
+    if len(bad):
+        raise InputError(f"{file} row {bad[0] + 1}: start is {table['start'].iat[bad[0]]!r}, expected a whole number from 0 on")
+    return starts.to_numpy(dtype=np.int64)

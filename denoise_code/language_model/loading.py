@@ -432,7 +432,10 @@ def choose_device() -> str:
 
 
 def attach_adapter(base, base_model: str, folder: Path):
-    """The base model with the adapter of a folder; raises InputError for tensors that do not fit, and for an adapter of zeros."""
+    """The base model with the adapter of a folder.
+
+    Raises InputError for tensors that do not fit, for numbers that are not finite, and for an adapter of zeros.
+    """
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -447,6 +450,8 @@ def attach_adapter(base, base_model: str, folder: Path):
     misfits = expected.keys() ^ tensors.keys()
     if misfits:
         raise InputError(f"{file}: {len(misfits)} tensors are missing or not wanted, first {min(misfits)}")
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise InputError(f"{file}: some weights are no finite numbers: its training failed")
     if not any(tensor.any() for name, tensor in tensors.items() if "lora_B" in name):
         raise InputError(f"{file}: all zero, the adapter changes nothing")
     return model

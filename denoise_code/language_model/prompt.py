@@ -156,9 +156,10 @@ class Titles:
         texts = [prompt.title(title) for title in catalogue[1:]]
         as_replacements = continue_all(tokenizer, prompt.suggest_cue, texts)
         self.replacement_trie = Trie(dict(enumerate(as_replacements, 1)))  # of titles as they stand after the cue for one
-        self.after_noise_cue = [[], *continue_all(tokenizer, prompt.noise_cue, texts)]  # by item id
+        # By item id: a title where the answer names it as noise, and the same with the cue that asks for its replacement.
+        self.after_noise_cue = [[], *continue_all(tokenizer, prompt.noise_cue, texts)]
         with_cue = [text + prompt.suggest_cue for text in texts]
-        self.up_to_replacement = [[], *continue_all(tokenizer, prompt.noise_cue, with_cue)]  # by item id
+        self.up_to_replacement = [[], *continue_all(tokenizer, prompt.noise_cue, with_cue)]
         self.parts = QuestionParts(tokenizer, prompt, catalogue)
 
     def questions(self, windows: list) -> list[Question]:
@@ -170,21 +171,13 @@ class Titles:
 
     def length(self, items) -> int:
         """Tokens of the titles of some items: what the lengths of questions are told by before they are tokenised."""
-        return sum(len(self.tokens_after_noise_cue(item)) for item in items)
-
-    def tokens_after_noise_cue(self, item: int) -> list[int]:
-        """An item's title where the answer names it as noise."""
-        return self.after_noise_cue[item]
-
-    def tokens_up_to_replacement(self, item: int) -> list[int]:
-        """An item's title where the answer names it as noise, and the cue that asks for its replacement."""
-        return self.up_to_replacement[item]
+        return sum(len(self.after_noise_cue[item]) for item in items)
 
     def check_seam(self, items) -> None:
         """Refuse a wording after which, whole, a title is read otherwise than after the cue alone."""
         question = self.prompt.question([self.catalogue[item] for item in items])
         title = self.prompt.title(self.catalogue[items[0]])
-        if continue_tokens(self.tokenizer, question, title) != self.tokens_after_noise_cue(items[0]):
+        if continue_tokens(self.tokenizer, question, title) != self.after_noise_cue[items[0]]:
             raise InputError("prompt.json: the tokenizer reads a title differently after the whole prompt than after its cue")
 
     def longest(self, windows: list, written: int | None) -> int:
@@ -193,6 +186,6 @@ class Titles:
         windows: their items.
         """
         (question,) = self.questions([max(windows, key=self.length)])
-        longest_title = max(len(self.tokens_up_to_replacement(item)) for item in set().union(*windows))
+        longest_title = max(len(self.up_to_replacement[item]) for item in set().union(*windows))
         longest_replacement = written or max(map(len, self.replacement_trie.sequences))
         return len(question.ids) + longest_title + longest_replacement

@@ -27,9 +27,8 @@ from denoise_code.language_model.batches import pad_left, pad_texts, slices
 from denoise_code.language_model.loading import Precision, check_length, choose_dtype, decoder_of, layer_outputs
 
 LAYER_WINDOWS = 400  # with a planted item each, on which the layer is chosen
-STATES_BYTES = (
-    2**30
-)  # of the layers that are compared at once: with 4,400 titles all 30 of a model of 135 M, 14 of 32 of one of 8 B
+# Of the layers that are compared at once: with 4,400 titles all 30 of a model of 135 M, 14 of 32 of one of 8 B.
+STATES_BYTES = 2**30
 TOKENS_AT_ONCE = 2048  # of titles: little memory beside that of any model, and enough to keep a GPU busy
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from denoise_code.common.errors import InputError
-from denoise_code.common.files import read_json, write_atomically, write_json
+from denoise_code.common.files import lock, read_json, write_atomically, write_json
 from denoise_code.common.text_table import text_table
 from denoise_code.data_set.planting import BY_POPULARITY, INJECTED, PLANTED, PLANTED_MARK
 from denoise_code.evidence.detection import detection_of_mask, planted_detection
@@ -19,7 +19,7 @@ from denoise_code.language_model.title_vectors import save_with_record
 from denoise_code.reading.grounding import Grounder
 from denoise_code.reading.job import Job
 from denoise_code.reading.records import Record
-from denoise_code.reading.shards import FinishedBatch, Shards, lock
+from denoise_code.reading.shards import FinishedBatch, Shards
 
 NEW_COLUMNS = ["noise_prob", "noise_items", "noise_items_prob", "suggest_item_titles", "suggest_item_ids"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from denoise_code.common.errors import InputError
-from denoise_code.common.files import fingerprint_of_files, read_json, write_json
+from denoise_code.common.files import fingerprint_of_files, lock, read_json, write_json
 from denoise_code.common.resources import peak_memory_gib
 from denoise_code.data_set.folder import find_train_file
 from denoise_code.data_set.planting import PLANTED
@@ -19,7 +19,7 @@ from denoise_code.language_model.prompt import Titles
 from denoise_code.reading.denoiser import Denoiser
 from denoise_code.reading.options import ModelOptions, ReadingOptions, RowOptions
 from denoise_code.reading.plan import LEAST_HISTORY, WINDOWS_A_CAUSAL_TEXT, Stretch
-from denoise_code.reading.shards import FinishedBatch, Shards, lock
+from denoise_code.reading.shards import FinishedBatch, Shards
 
 # What --min_percentile is estimated on costs at most a tenth of the job, and in a large job no more than eight batches:
 # 8 x 128 windows of 11 items put the share above a percentile of 0.9 right to 0.003 (one standard error, were all positions
@@ -125,9 +125,8 @@ class PartPlan:
 
 
 def plan_part(stretches: list[Stretch], titles: Titles, batch_size: int) -> PartPlan:
-    lengths = [
-        [titles.length(text.items) for text in stretch.texts] for stretch in stretches
-    ]  # tokens of the titles of each text
+    # tokens of the titles of each text
+    lengths = [[titles.length(text.items) for text in stretch.texts] for stretch in stretches]
     batches = make_batches(stretches, [max(text_lengths) for text_lengths in lengths], batch_size)
     return PartPlan(stretches, batches, [sum(sum(lengths[number]) for number in batch) for batch in batches])
 

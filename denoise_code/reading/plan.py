@@ -22,7 +22,7 @@ import pandas as pd
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.folder import find_train_file
 from denoise_code.data_set.planting import PLANTED
-from denoise_code.data_set.rows import read_windows
+from denoise_code.data_set.rows import read_starts, read_windows
 from denoise_code.data_set.windows import Window
 
 # An interaction is scored with at least half a window before it, so about as much as a row's items have on average.
@@ -229,23 +229,13 @@ def place_rows(splits: dict) -> pd.DataFrame:
             {"user": table["user_id"].to_numpy(), "split": split, "row": np.arange(len(table)), "length": lengths}
         )
         rows["time"] = pd.to_numeric(table["timestamp"], errors="coerce").to_numpy()
-        rows["start"] = read_starts(split, table) if "start" in table else -1
+        rows["start"] = read_starts(f"{split}.csv", table) if "start" in table else -1
         tables.append(rows)
     rows = pd.concat(tables, ignore_index=True)
     if (rows["start"] < 0).any():
         rows = rows.sort_values(["user", "time"], kind="stable", ignore_index=True)
         rows["start"] = starts_where_rows_agree(rows, {split: windows for split, (_, windows) in splits.items()})
     return rows.sort_values(["user", "start", "length"], kind="stable", ignore_index=True)
-
-
-def read_starts(split: str, table: pd.DataFrame) -> np.ndarray:
-    """The column `start` (N,) as int64."""
-    starts = pd.to_numeric(table["start"], errors="coerce")
-    is_bad = starts.isna() | (starts < 0) | (starts % 1 != 0)
-    if is_bad.any():
-        row = int(np.flatnonzero(is_bad)[0])
-        raise InputError(f"{split}.csv row {row + 1}: start is {table['start'].iat[row]!r}, expected a whole number from 0 on")
-    return starts.to_numpy(dtype=np.int64)
 
 
 def starts_where_rows_agree(rows: pd.DataFrame, windows: dict[str, list[Window]]) -> list[int]:

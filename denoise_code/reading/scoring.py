@@ -24,9 +24,8 @@ from denoise_code.reading.plan import Text
 # least 0.78 at some end. In 8 bit the columns that are not rounded depend on what is read together: 0.97 where that was
 # simulated, so there only a plainly wrong reading is caught.
 READING_BOUNDS = {"float32": 0.01, "tf32": 0.1, "bfloat16": 0.4, "8 bit": 1.2}
-LOGITS_AT_ONCE = (
-    64  # tokens whose logits are normalised: 13 MB in float32 with SmolLM2's vocabulary; on a CPU 256 take twice as long
-)
+# Tokens whose logits are normalised: 13 MB in float32 with SmolLM2's vocabulary; on a CPU 256 take twice as long.
+LOGITS_AT_ONCE = 64
 QUESTIONS_AT_ONCE = 1024  # tokenised, when it is found out what all of them begin with
 
 
@@ -137,9 +136,9 @@ class Scorer:
         logits_of_slices: (slice of the texts, logits (n, V) of the next token after each of their questions).
         """
         lengths, log_probs = [len(text.items) for text in texts], []
-        for part, logits in logits_of_slices:
-            tokens = [self.titles.tokens_after_noise_cue(item)[0] for text in texts[part] for item in text.items]
-            text_of_token = torch.arange(len(logits)).repeat_interleave(torch.tensor(lengths[part]))  # (m,) in the slice
+        for texts_slice, logits in logits_of_slices:
+            tokens = [self.titles.after_noise_cue[item][0] for text in texts[texts_slice] for item in text.items]
+            text_of_token = torch.arange(len(logits)).repeat_interleave(torch.tensor(lengths[texts_slice]))  # (m,) in the slice
             normalised = logits.float().log_softmax(-1)
             log_probs.append(normalised[text_of_token.to(logits.device), torch.tensor(tokens, device=logits.device)])  # (m,)
         return [scores.tolist() for scores in torch.cat(log_probs).cpu().split(lengths)]
@@ -155,9 +154,9 @@ class Scorer:
         logits_of_slices: (slice of the texts, logits (K, V) in a line, after the last `tail` tokens of each of their questions).
         """
         log_probs = []
-        for part, logits in logits_of_slices:
+        for texts_slice, logits in logits_of_slices:
             # Each token of a tail predicts the one behind it; nothing stands behind the last, whatever is taken there.
-            following = [[*question.ids[1 - tail :], 0] for question, tail in zip(questions[part], tails[part])]
+            following = [[*question.ids[1 - tail :], 0] for question, tail in zip(questions[texts_slice], tails[texts_slice])]
             tokens = torch.tensor([token for row in following for token in row], device=logits.device)  # (K,)
             log_probs.append(token_log_probs(logits, tokens, LOGITS_AT_ONCE))
         log_probs_of_tails = torch.cat(log_probs).double().cpu().numpy()  # (sum of the tails,): the only wait for the device

@@ -1,6 +1,5 @@
 """The finished batches of a job: files of JSON lines that survive a kill."""
 
-import errno
 import fcntl
 import json
 import shutil
@@ -8,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from denoise_code.common.errors import InputError
+from denoise_code.common.files import lock
 from denoise_code.reading.records import Record
 
 
@@ -58,23 +57,6 @@ class Shards:
         lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         file.truncate(whole_lines(path)[1])
         return file
-
-
-def lock(file: TextIO, operation: int) -> None:
-    """`fcntl.flock` of an open file, which it closes where it raises.
-
-    Raises InputError where another process holds the lock and LOCK_NB forbids to wait, and where there are no locks.
-    """
-    try:
-        fcntl.flock(file, operation)
-    except OSError as error:
-        file.close()
-        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
-            raise InputError(f"{file.name}: another process is writing it; the same command runs already") from None
-        raise InputError(
-            f"{file.name}: cannot be locked ({error.strerror}): stage 2 needs a file system with locks; "
-            "--output_root names another place"
-        ) from None
 
 
 def whole_lines(path: Path) -> tuple[list[dict], int]:

@@ -77,7 +77,7 @@ class Suggester:
         pieces, forgotten = [], []
         for suspect in suspects:
             question = texts.questions[suspect.text]
-            piece = self.titles.tokens_up_to_replacement(suspect.item)
+            piece = self.titles.up_to_replacement[suspect.item]
             n_forgotten = tokens_behind(question, suspect.n_knowable)
             if n_forgotten:
                 cue = question.ids[question.spans[-1][1] :]

@@ -16,7 +16,7 @@ from denoise_code.training.options import TrainingOptions
 LOCATIONS = {"data_root", "output_root"}
 # All other options shape the examples, the order of the batches or the optimiser's path and may not change on resuming.
 MAY_CHANGE = LOCATIONS | {"micro_batch_size", "gradient_checkpointing", "eval_steps", "logging_steps", "report_to"}
-MAY_CHANGE |= {"resume_from_checkpoint", "cpu_only"}
+MAY_CHANGE |= {"resume_from_checkpoint"}
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets")
 
 

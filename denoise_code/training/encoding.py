@@ -38,18 +38,18 @@ def encode(
     titles of the question). The answer is followed by the end token and is never cut: the oldest items that it does not
     name are dropped until the text fits `cutoff_len` tokens. None when two items are left and it still does not fit.
     """
-    planted_titles = {noise for noise, _ in example.pairs}
     answer = continue_tokens(tokenizer, prompt.noise_cue, prompt.answer(example.pairs)) + [tokenizer.eos_token_id]
-    titles = list(example.titles)
+    positions = list(range(len(example.titles)))  # of the items that stay
     while True:
+        titles = [example.titles[position] for position in positions]
         (question,) = tokenize_questions(tokenizer, prompt, [titles])
         if len(question.ids) + len(answer) <= cutoff_len:
             break
-        oldest = next((position for position, title in enumerate(titles) if title not in planted_titles), None)
+        oldest = next((position for position in positions if position not in example.positions), None)
         if oldest is None or len(titles) <= 2:
             return None
-        del titles[oldest]
-    is_planted = [title in planted_titles for title in titles]
+        positions.remove(oldest)
+    is_planted = [position in example.positions for position in positions]
     row = {
         "input_ids": question.ids + answer,
         "labels": question_labels(question, is_planted, loss_on) + answer,

@@ -23,7 +23,14 @@ class Example:
 
     titles: list[str]  # oldest first, with the planted ones in their places
     pairs: list[tuple[str, str]]  # (planted title, the title that stood there): the answer
+    positions: frozenset[int]  # of the planted ones: a title does not tell, as two items may have the same
     by_popularity: bool = False  # held-out windows: whether what is planted was drawn by popularity
+
+    @classmethod
+    def of_titles(cls, titles: list[str], pairs: list[tuple[str, str]]) -> "Example":
+        """An example of which nothing but titles is there: planted is every place that has a planted title."""
+        planted_titles = {noise for noise, _ in pairs}
+        return cls(titles, pairs, frozenset(position for position, title in enumerate(titles) if title in planted_titles))
 
 
 class Examples(NamedTuple):
@@ -102,7 +109,7 @@ def make_example(
     planted = draw_planted(items, pool, rng, rate)
     titles = [catalogue[item] for item in put_planted(items, planted)]
     pairs = [(catalogue[new_item], catalogue[items[position]]) for position, new_item in planted.items()]
-    return Example(titles, pairs, by_popularity)
+    return Example(titles, pairs, frozenset(planted), by_popularity)
 
 
 def split_examples(
@@ -149,7 +156,7 @@ def parse_tdmd_row(place: str, row: dict) -> Example:
     answer = re.search(r'"(.+)"[^"]*:\s*"(.+)"', row["output"], re.DOTALL)
     if len(titles) < 2 or not answer or answer[1] not in titles:
         raise InputError(f"{place}: expected two or more quoted titles in input, and in output one of them and a replacement")
-    return Example(titles, [answer.groups()])
+    return Example.of_titles(titles, [answer.groups()])
 
 
 def describe_held_out(examples: Examples, sample: int) -> list[str]:

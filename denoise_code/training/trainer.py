@@ -128,7 +128,16 @@ class EpochSampler(LengthGroupedSampler):
 
 
 class LossGuard(TrainerCallback):
-    """Ends a training whose loss is no number: nothing that is trained further, or saved, would be of use."""
+    """Ends a training whose loss is no number: nothing that is trained further, or saved, would be of use.
+
+    The Trainer logs, then evaluates and saves. So the loss is logged wherever a checkpoint is due, too.
+    """
+
+    def on_step_end(self, arguments, state, control, **_):
+        control.should_log |= control.should_save
+
+    def on_epoch_end(self, arguments, state, control, **_):
+        control.should_log |= control.should_save
 
     def on_log(self, arguments, state, control, logs=None, **_):
         loss = logs.get("loss", 0.0)

@@ -23,7 +23,7 @@ def test_batched_loss_equals_single_loss(tiny_models, kind, loss_on):
 
     tokenizer = load_tokenizer(str(tiny_models[kind]))
     model = AutoModelForCausalLM.from_pretrained(tiny_models[kind]).eval()
-    examples = [Example(FRUIT[: 3 + n] + [CARS[n]], [(CARS[n], FRUIT[9])]) for n in range(4)]
+    examples = [Example.of_titles(FRUIT[: 3 + n] + [CARS[n]], [(CARS[n], FRUIT[9])]) for n in range(4)]
     rows = [encode(tokenizer, Prompt(), example, 512, loss_on) for example in examples]
     batch = Collator(tokenizer.pad_token_id)(rows)
     extra = {key: batch.pop(key) for key in FOR_METRICS}

@@ -66,6 +66,9 @@ def test_bad_adapters(tiny_models, tiny_adapters, data, tmp_path, capsys):
     def zero(found):
         found.update({name: torch.zeros_like(tensor) for name, tensor in found.items()})
 
+    def no_number(found):
+        found[max(found)][0, 0] = float("nan")
+
     def other_base(folder):
         config = json.loads((folder / "adapter_config.json").read_text())
         config["base_model_name_or_path"] = str(tiny_models["gpt2"])
@@ -75,6 +78,7 @@ def test_bad_adapters(tiny_models, tiny_adapters, data, tmp_path, capsys):
     refused(capsys, spoiled("prompt", lambda folder: (folder / "prompt.json").unlink()), "no prompt.json")
     refused(capsys, spoiled("lost", tensors(lambda found: found.pop(min(found)))), "1 tensors are missing or not wanted")
     refused(capsys, spoiled("zero", tensors(zero)), "all zero")
+    refused(capsys, spoiled("nan", tensors(no_number)), "some weights are no finite numbers")
     refused(capsys, spoiled("base", other_base), "does not fit")
     refused(capsys, spoiled("torn", lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"junk")), "does not fit")
 

@@ -13,6 +13,7 @@ import torch
 from conftest import DENOISED, FRUIT, ON_THE_CPU, TITLES, TWO_PROCESSES, arguments, csvs, refused, run, write_tiny_data
 
 import generate_denoised as generate
+from denoise_code import making_evidence
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue, read_titles
 from denoise_code.data_set.evidence_files import read_evidence
 from denoise_code.data_set.folder import data_fingerprint
@@ -167,6 +168,27 @@ def test_options_without_an_adapter(data, tiny_adapters, capsys):
     refused(capsys, [*none, "--noise_share", "2"], "2 is not between 0 and 1")
     contradiction = arguments(tiny_adapters["llama"], data, "--language_model", "none")
     refused(capsys, contradiction, "--language_model none and --denoise_model_path contradict each other")
+    for option in (["--base_model", "x"], ["--dtype", "bfloat16"], ["--load_in_8bit"], ["--batch_size", "4"]):
+        refused(capsys, [*none, *option], f"--language_model none and {option[0]} contradict each other")
+
+
+def test_no_language_model_reads_no_title_vectors_of_before(data, capsys, monkeypatch):
+    """Where a language model made the folder it is refused; --overwrite takes the vectors away and says so in run.json."""
+    seen = []
+    monkeypatch.setattr(
+        making_evidence, "make_evidence", lambda folder, *_: seen.append({path.name for path in folder.iterdir()})
+    )
+    folder = data.parent / generate.output_name(data.name, None, 0)
+    folder.mkdir()
+    (folder / "title_vectors.safetensors").touch()
+    (folder / "run.json").write_text('{"job": {"denoise_model_path": "base"}}')
+    none = ["--noise_dataset_path", str(data), "--language_model", "none"]
+    refused(capsys, none, f"{folder} was made with a language model: --overwrite replaces it, another --output_root keeps it")
+    assert (folder / "title_vectors.safetensors").exists() and not seen
+    generate.main([*none, "--overwrite"])
+    generate.main(none)
+    assert len(seen) == 2 and all("title_vectors.safetensors" not in names for names in seen)
+    assert json.loads((folder / "run.json").read_text()) == {"job": {"language_model": "none"}}
 
 
 def test_progress_and_figures_are_kept(tiny_adapters, data, capsys):

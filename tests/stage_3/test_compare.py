@@ -113,6 +113,18 @@ def test_each_setting_has_its_own_control(tmp_path, capsys):
     assert compared[4]["rows"] == compared[3]["rows"] + " at random places"
 
 
+def test_no_run_is_dropped_for_its_name():
+    """Two controls of equal settings, of two output roots: one takes the name of the edits, both are there."""
+
+    def run(folder, evidence):
+        settings = {"clean": False, "denoise_category": "all", "evidence": evidence, "edit": "replace"}
+        return comparison.Run(Path(folder), settings, None, None, None)
+
+    runs = [run("a/found", "fused"), run("a/random", "random"), run("b/random", "random")]
+    names = ["fused, replace", "fused, replace at random places", "random, replace (b/random)"]
+    assert list(comparison.name_runs(runs)) == names
+
+
 def test_sentences():
     for interval, word in (([0.1, 0.2], "higher"), ([-0.2, -0.1], "lower"), ([-0.1, 0.1], "nothing is shown")):
         row = {"rows": "b", "difference": {"interval_95": interval}}

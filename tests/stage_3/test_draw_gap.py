@@ -6,7 +6,7 @@ import draw_gap
 import numpy as np
 import pytest
 
-SETTINGS = {"clean": False, "denoise_category": "none", "evidence": "raw", "edit": "replace"}
+SETTINGS = {"model": "SASRec", "clean": False, "denoise_category": "none", "evidence": "raw", "edit": "replace"}
 
 
 def write_run(folder, dataset, mean_rank, **settings):
@@ -19,7 +19,12 @@ def write_run(folder, dataset, mean_rank, **settings):
     return folder
 
 
-def test_runs_are_grouped_by_data_and_noise(tmp_path):
+def of_model(share):
+    """The rows of a model in the report of a sweep; share: of the gap that is won back, None where there is no gap."""
+    return [{"rows": "noisy"}, {"rows": "fused, replace"} | ({"gap won back": share} if share else {}), {"rows": "clean"}]
+
+
+def test_runs_are_grouped_by_data_noise_and_model(tmp_path):
     found = {"denoise_category": "all", "evidence": "fused"}
     folders = [
         write_run(tmp_path / "a", "Toy_denoise_user0.1_0", 6, **found),
@@ -27,18 +32,23 @@ def test_runs_are_grouped_by_data_and_noise(tmp_path):
         write_run(tmp_path / "c", "Toy_denoise_user0.2_0", 9, **found),
         write_run(tmp_path / "d", "Toy_noise_user0.2", 12),
         write_run(tmp_path / "e", "Toy_noise_user0.1", 3, clean=True),
+        write_run(tmp_path / "f", "Toy_denoise_user0.1_0", 5, model="GRU4Rec", **found),
+        write_run(tmp_path / "g", "Toy_denoise_user0.1_0", 8, model="GRU4Rec"),
+        write_run(tmp_path / "h", "Toy_noise_user0.1", 3, model="GRU4Rec", clean=True),
     ]
     sweep = tmp_path / "sweep_1"
     sweep.mkdir()
     share = {"mean": 0.4, "interval_95": [0.1, 0.8]}
-    rows = [{"rows": "noisy"}, {"rows": "fused, replace", "gap won back": share}, {"rows": "clean"}]
+    rows = [{"model": "SASRec"} | row for row in of_model(share)]
+    rows += [{"model": "GRU4Rec"} | row for row in of_model(share)] + [{"model": "BERT4Rec"} | row for row in of_model(None)]
     (sweep / "report.json").write_text(json.dumps({"arguments": {"dataset": "Movie_denoise_user0.2_0"}, "report": rows}))
     levels = draw_gap.main([*map(str, [*folders, sweep]), "--out", str(tmp_path / "gap.png")])
-    assert [(level.data, level.noise) for level in levels] == [("Movie", 0.2), ("Toy", 0.1), ("Toy", 0.2)]
-    assert [[row["rows"] for row in level.report] for level in levels] == [["noisy", "fused, replace", "clean"]] * 3
+    panels = ["Movie", "Movie, GRU4Rec", "Toy", "Toy", "Toy, GRU4Rec"]  # BERT4Rec has no gap
+    assert [(level.panel, level.noise) for level in levels] == list(zip(panels, [0.2, 0.2, 0.1, 0.2, 0.1]))
+    assert [[row["rows"] for row in level.report] for level in levels] == [["noisy", "fused, replace", "clean"]] * 5
     won_back = [level.report[1]["gap won back"] for level in levels]
-    assert won_back[0] == share and 0 < won_back[1]["mean"] < 1 and 0 < won_back[2]["mean"] < 1
-    assert won_back[1]["interval_95"][0] < won_back[1]["mean"] < won_back[1]["interval_95"][1]
+    assert won_back[:2] == [share] * 2 and all(0 < of_level["mean"] < 1 for of_level in won_back)
+    assert won_back[2]["interval_95"][0] < won_back[2]["mean"] < won_back[2]["interval_95"][1]
     assert (tmp_path / "gap.png").read_bytes().startswith(b"\x89PNG") and not list(tmp_path.glob("*.partial*"))
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
@@ -53,12 +54,20 @@ def test_the_same_windows_that_sasrec_trains_on(tmp_path, options):
     assert str(folder.resolve()) in yaml and "MAX_ITEM_LIST_LENGTH: 10" in yaml
 
 
-def test_exports_stand_beside_each_other_and_repeat(tmp_path, capsys):
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_exports_stand_beside_each_other_and_repeat(tmp_path, capsys, monkeypatch):
     write_denoised(tmp_path)
     noisy, filtered, clean = exported(tmp_path), exported(tmp_path, "--denoise_category", "train"), exported(tmp_path, "--clean")
     assert len({noisy, filtered, clean}) == 3 and exported(tmp_path) == noisy
     assert rows_of(noisy, "test") == rows_of(filtered, "test") and rows_of(noisy, "train") != rows_of(filtered, "train")
     assert not list(noisy.parent.glob(".*")) and np.all([path.exists() for path in (noisy, filtered, clean)])
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "replace", interrupt)  # a kill before the new export is in its place
+        exported(tmp_path)
+    assert rows_of(noisy, "test") == rows_of(filtered, "test") and not list(noisy.parent.glob(".*"))
     for wrong, message in (
         (["--lr", "1"], "unrecognized arguments"),
         (["--clean", "--denoise_category", "all"], "nothing to denoise"),

@@ -131,10 +131,11 @@ def test_each_kind_is_filtered_by_its_own_probability(tmp_path, kind):
 def test_limits_that_nobody_gives(tmp_path):
     """Of raw scores those of the release; of calibrated ones what is rather noise than not, however much that is in a row."""
     assert RAW_LIMITS == (0.9, 3) and CALIBRATED_LIMITS[0] == 0.5
+    everything = ["--denoise_category", "all", "--evidence"]
     for kind, limits in (("raw", RAW_LIMITS), ("fused", CALIBRATED_LIMITS), ("random", CALIBRATED_LIMITS)):
-        filtering = FilterOptions.from_arguments(sasrec_arguments(tmp_path, "--evidence", kind))
+        filtering = FilterOptions.from_arguments(sasrec_arguments(tmp_path, *everything, kind))
         assert [(of_part.threshold, of_part.max_edits) for of_part in (filtering.train, filtering.test)] == [limits] * 2
-    given = FilterOptions.from_arguments(sasrec_arguments(tmp_path, "--evidence", "fused", "--train_max_denoise_num", 2))
+    given = FilterOptions.from_arguments(sasrec_arguments(tmp_path, *everything, "fused", "--train_max_denoise_num", 2))
     assert (given.train.threshold, given.train.max_edits, given.test.max_edits) == (0.5, 2, CALIBRATED_LIMITS[1])
     prob = np.full((1, 30), 0.6)
     assert flag_probable(prob, *CALIBRATED_LIMITS).all() and not flag_probable(prob - 0.1, *CALIBRATED_LIMITS).any()

@@ -50,7 +50,7 @@ def test_runs_repeat_and_weights_reload(tmp_path, capsys):
     assert capsys.readouterr().out.count("trained before") == 2 and again["fits"] == first["fits"]
     assert json.loads((folder / "run.json").read_text()) == again and again["per_seed"] == first["per_seed"]
     assert list(folder.glob("tensorboard_seed2024/events*"))
-    loaded = sasrec.main([*options, "--state_dict_path", str(folder / "seed2024.safetensors")])
+    loaded = sasrec.main([*options, "--seeds", "1", "--state_dict_path", str(folder / "seed2024.safetensors")])
     assert loaded["per_seed"]["test"] == [first["per_seed"]["test"][0]]
 
 
@@ -122,7 +122,7 @@ def test_what_needs_no_evidence_reads_none(tmp_path):
         path.unlink()
     everything = ["--denoise_category", "all", "--evidence"]
     oracle = [*everything, "oracle", "--edit", "delete"]
-    for options in ([], ["--evidence", "fused"], ["--clean"], [*everything, "raw"], oracle):
+    for options in ([], ["--clean"], [*everything, "raw"], oracle):
         assert sasrec.main(sasrec_command(tmp_path, *options, epochs=1))["rows"]["train"] == 60
 
 
@@ -182,7 +182,7 @@ def test_random_places_are_other_ones_for_each_seed(tmp_path):
 OPTIONS = {
     "--batchsize": 32, "--lr": 0.01, "--hidden_units": 32, "--num_blocks": 1, "--num_heads": 2, "--num_epochs": 3,
     "--dropout_rate": 0.1, "--weight_decay": 0.1, "--maxlen": 4, "--seed": 7, "--loss": "ce",
-    "--denoise_category": "train", "--train_noise_filter_threshold": 0.5, "--test_noise_filter_threshold": 0.5,
+    "--denoise_category": "none", "--train_noise_filter_threshold": 0.5, "--test_noise_filter_threshold": 0.5,
     "--train_max_denoise_num": 1, "--test_max_denoise_num": 1, "--threshold_from": "split", "--evidence": "collaborative",
     "--edit": "delete", "--model": "GRU4Rec",
 }  # fmt: skip
@@ -192,36 +192,28 @@ OPTIONS = {
 def option_base(tmp_path_factory):
     root = tmp_path_factory.mktemp("options")
     write_denoised(root, rows=(300, 60, 90))
-    base = [
-        "--denoise_category",
-        "all",
-        "--train_noise_filter_threshold",
-        0.6,
-        "--test_noise_filter_threshold",
-        0.7,
-        "--lr",
-        0.005,
-    ]
-    return root, base, sasrec.main(sasrec_command(root, *base))
+    base = ["--denoise_category", "all", "--lr", 0.005]
+    shares = ["--train_noise_filter_threshold", 0.6, "--test_noise_filter_threshold", 0.7]
+    return root, base, shares, sasrec.main(sasrec_command(root, *base, *shares))
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_changes_something(option_base, option):
-    root, base, before = option_base
-    given = [option] if OPTIONS[option] is None else [option, OPTIONS[option]]
-    after = sasrec.main(sasrec_command(root, *base, *given))
+    root, base, shares, before = option_base
+    shares = [] if option == "--denoise_category" else shares
+    after = sasrec.main(sasrec_command(root, *base, *shares, option, OPTIONS[option]))
     assert after["per_seed"] != before["per_seed"] or after["fits"][0]["epochs"] != before["fits"][0]["epochs"]
 
 
 def test_a_share_of_noise_changes_something(option_base):
-    root, _, _ = option_base
+    root, *_ = option_base
     fused = ["--denoise_category", "all", "--evidence", "fused"]
     results = [sasrec.main(sasrec_command(root, *fused, *more)) for more in ([], ["--noise_share", 0.06])]
     assert results[0]["per_seed"] != results[1]["per_seed"]
 
 
 def test_patience_selection_and_clean(option_base):
-    root, _, _ = option_base
+    root, *_ = option_base
     short = sasrec.main(sasrec_command(root, "--patience", 1, "--lr", 0.05, epochs=60))
     assert short["fits"][0]["epochs"] == short["fits"][0]["best_epoch"] + 1 < 60
     plain, by_test = sasrec.main(sasrec_command(root)), sasrec.main(sasrec_command(root, "--select_on", "test"))
@@ -264,6 +256,41 @@ def test_bad_options(tmp_path, capsys):
     with pytest.raises(SystemExit):
         sweep.main(sasrec_command(tmp_path, "--clean"))
     assert "--clean: sweep.py decides it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options, refused",
+    [
+        ("--evidence fused --train_noise_filter_threshold 0.3", "train_noise_filter_threshold --denoise_category none"),
+        ("--evidence fused", "evidence --denoise_category none"),
+        ("--edit delete", "edit --denoise_category none"),
+        ("--test_max_denoise_num 1", "test_max_denoise_num --denoise_category none"),
+        ("--clean --edit delete", "edit --denoise_category none"),
+        ("--denoise_category test --train_max_denoise_num 2", "train_max_denoise_num --denoise_category test"),
+        ("--denoise_category train --test_noise_filter_threshold 0.2", "test_noise_filter_threshold --denoise_category train"),
+        ("--denoise_category train --threshold_from split", "threshold_from --denoise_category train"),
+        ("--denoise_category all --evidence fused --threshold_from split", "threshold_from --evidence fused"),
+        ("--state_dict_path {weights} --seeds 2", "seeds --state_dict_path"),
+    ],
+)
+def test_what_changes_nothing_is_refused(tmp_path, capsys, options, refused):
+    weights = tmp_path / "w.safetensors"
+    weights.touch()
+    option, reason = refused.split(maxsplit=1)
+    with pytest.raises(SystemExit):
+        sasrec.parse_args(["--dataset", "Z", *options.format(weights=weights).split()])
+    error = capsys.readouterr().err
+    assert f"--{option} " in error and f"changes nothing with {reason}" in error
+
+
+def test_other_weights_in_one_file_have_another_folder(tmp_path, capsys):
+    write_denoised(tmp_path, rows=(20, 20, 20))
+    folders = []
+    for content in (b"a", b"b", b"a"):
+        (tmp_path / "w.safetensors").write_bytes(content)
+        sasrec.main(sasrec_command(tmp_path, "--state_dict_path", tmp_path / "w.safetensors", "--where"))
+        folders.append(capsys.readouterr().out)
+    assert folders[0] == folders[2] != folders[1]
 
 
 def test_main_uses_every_kind(denoised):

@@ -187,6 +187,27 @@ def test_shares_and_probabilities_do_not_mix(tmp_path, capsys):
     assert "--evidence raw has shares for thresholds" in capsys.readouterr().err
 
 
+def test_a_sweep_of_nothing_is_refused(tmp_path, capsys):
+    for options, message in (
+        (["--train_thresholds", "--test_thresholds"], "nothing would be edited"),
+        (["--threshold_from", "split"], "--threshold_from changes nothing with --evidence fused"),
+    ):
+        with pytest.raises(SystemExit):
+            sweep.parse_args(["--dataset", "Z", "--evidence", "fused", *options])
+        assert message in capsys.readouterr().err
+
+
+def test_an_oracle_that_cannot_replace_is_left_out(tmp_path, capsys):
+    """Where only probable noise has replacements, as in a large log, it would delete nearly all that is marked."""
+    record = write_denoised(tmp_path, rows=(60, 20, 20)) / "evidence.json"
+    some = {"replacements": json.loads(record.read_text())["replacements"] | {"least_probability": 0.1}}
+    record.write_text(json.dumps(json.loads(record.read_text()) | some))
+    result, _ = run(tmp_path, "--evidence", "fused", "--edit", *EDITS, "--seeds", 1)
+    arms = ["fused, delete", "fused, delete at random places", "fused, replace"]
+    assert [row["rows"] for row in result["report"]] == ["noisy", *arms, "oracle, delete", "clean"]
+    assert "oracle, replace: left out, as not every place has a replacement" in capsys.readouterr().out
+
+
 def test_rows_without_scores_are_refused(tmp_path, capsys):
     write_denoised(tmp_path, name="Y_noise_user0.1", denoised=False)
     for kinds, message in ((["raw"], "no column 'noise_prob'"), (["collaborative", "llm"], "no evidence.json")):

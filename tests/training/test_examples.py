@@ -31,6 +31,22 @@ def test_example_names_what_was_planted():
             assert changed == len(example.pairs) and (rate or changed == 1)
 
 
+def test_an_item_with_the_title_of_a_planted_one_is_not_planted(tiny_models):
+    """Items 1 and 4 have one title; 4 is planted into a window that holds 1. Neither a label nor the mark of the other is lost."""
+    tokenizer, catalogue = load_tokenizer(str(tiny_models["llama"])), ["", *FRUIT[:3], FRUIT[0], CARS[0]]
+    for seed in range(9):
+        example = make_example([2, 1, 3, 5], catalogue, np.array([4]), np.random.default_rng(seed))
+        (place,) = example.positions
+        assert example.titles[place] == FRUIT[0] and example.pairs == [(FRUIT[0], catalogue[[2, 1, 3, 5][place]])]
+        row = encode(tokenizer, Prompt(), example, 512, "unplanted")
+        assert row["planted"] == [int(position == place) for position in range(4)]
+        left_out = row["labels"].count(IGNORED) - 1
+        assert left_out == row["title_ends"][place] - row["title_starts"][place]
+        cut = encode(tokenizer, Prompt(), example, row["length"] - 1)
+        oldest_unplanted = 1 if place == 0 else 0
+        assert cut["planted"] == [int(position == place) for position in range(4) if position != oldest_unplanted]
+
+
 def test_held_out_windows_share_no_interaction_with_trained_ones(genres):
     """Windows of a user overlap: (user, start + i) names an interaction."""
     table = pd.read_csv(genres / "train.csv")
@@ -56,7 +72,7 @@ def test_tokens_labels_and_round_trip(tiny_models, kind):
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
     for noise in HARD_TITLES:
         titles = [title for title in HARD_TITLES[:10] if title != noise] + [noise]
-        example = Example(titles, [(noise, "Heat")])
+        example = Example.of_titles(titles, [(noise, "Heat")])
         row = encode(tokenizer, prompt, example, 512)
         text = prompt.question(titles) + prompt.answer(example.pairs)
         assert row["input_ids"] == tokenizer(text)["input_ids"] + [tokenizer.eos_token_id]
@@ -85,7 +101,7 @@ def test_trained_rows_carry_nothing_that_only_measuring_reads(tiny_models, monke
         return continue_tokens(tokenizer, before, text)
 
     monkeypatch.setattr(encoding, "continue_tokens", continue_tokens_and_count)
-    made = [Example(CARS[start : start + 8], [(CARS[start], "Heat")]) for start in range(4)]
+    made = [Example.of_titles(CARS[start : start + 8], [(CARS[start], "Heat")]) for start in range(4)]
     measured, trained = (tokenize(tokenizer, prompt, made, 512, "all", for_metrics) for for_metrics in (True, False))
     assert len(texts) == 4 * (1 + 8) + 4 * 1
     assert set(measured.column_names) - set(trained.column_names) == set(FOR_METRICS)
@@ -169,7 +185,7 @@ def test_layers_that_cannot_be_compiled_run_as_they_are(tiny_models):
 
 def test_cutoff_drops_the_oldest_items_and_never_the_answer(tiny_models):
     tokenizer, prompt = load_tokenizer(str(tiny_models["llama"])), Prompt()
-    example = Example(CARS[:8], [(CARS[0], "Heat")])
+    example = Example.of_titles(CARS[:8], [(CARS[0], "Heat")])
     whole = encode(tokenizer, prompt, example, 512)
     cut = encode(tokenizer, prompt, example, whole["length"] - 5)
     assert cut["dropped"] > 0 and cut["length"] <= whole["length"] - 5 and whole["dropped"] == 0

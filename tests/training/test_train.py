@@ -15,6 +15,7 @@ from conftest import CARS, FRUIT, ON_THE_CPU, TWO_PROCESSES, tiny_args, train_re
 from transformers import BloomConfig, LlamaConfig
 
 import train_denoise_model as train
+from denoise_code.common.errors import InputError
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue
 from denoise_code.data_set.held_out import split_rows
 from denoise_code.language_model.loading import load_base_model, load_tokenizer
@@ -79,7 +80,8 @@ def adapter(folder):
 def test_checkpoint_folder_and_resume_after_a_kill(genres, tiny_models, tmp_path):
     name = f"{genres.name}/batch8_sample48_epoch1"
     straight, killed = (
-        tiny_args(genres, tiny_models["llama"], tmp_path / out, "--eval_steps", 3) for out in ("straight", "killed")
+        tiny_args(genres, tiny_models["llama"], tmp_path / out, "--eval_steps", 3, "--logging_steps", 2)
+        for out in ("straight", "killed")
     )
     train.main(straight)
     folder = tmp_path / "straight" / name
@@ -101,7 +103,7 @@ def test_checkpoint_folder_and_resume_after_a_kill(genres, tiny_models, tmp_path
     process.wait()
     shutil.rmtree(half.parent / "checkpoint-6", ignore_errors=True)
     train.main([*killed, "--resume_from_checkpoint"])
-    assert losses(half.parent) == pytest.approx(losses(folder), abs=1e-5)
+    assert losses(half.parent) == pytest.approx(losses(folder), abs=1e-5) and len(losses(folder)) == 4  # steps 2, 3, 4, 6
     expected, found = adapter(folder / "checkpoint-6"), adapter(half.parent / "checkpoint-6")
     assert max((expected[name] - found[name]).abs().max().item() for name in expected) < 1e-5
 
@@ -304,5 +306,37 @@ def test_no_pass_waits_for_what_nobody_reads(genres, tiny_models, tmp_path):
 
 
 def test_a_loss_that_is_no_number_ends_the_training(genres, tiny_models, tmp_path, capsys):
-    extra = ["--learning_rate", "inf", "--eval_sample", 0]
+    """Before it is saved, however seldom the loss is logged."""
+    extra = ["--learning_rate", "1e30", "--eval_sample", 0, "--logging_steps", 100, "--max_steps", 3]
     train_refused(capsys, tiny_args(genres, tiny_models["llama"], tmp_path, *extra), "the loss is nan: a smaller --learning_rate")
+    assert not list(tmp_path.rglob("checkpoint-*"))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ("--seed -1", "--seed: -1 is below 0"),
+        ("--lora_dropout 1.5", "--lora_dropout: 1.5 is not in [0, 1)"),
+        ("--learning_rate nan", "--learning_rate: nan is not a finite number"),
+        ("--learning_rate inf", "--learning_rate: inf is not a finite number"),
+        ("--learning_rate -1", "--learning_rate: -1 is below"),
+        ("--warmup_steps -5", "--warmup_steps: -5 is below 0"),
+        ("--max_steps -7", "--max_steps -7: -1, or 1 and more"),
+        ("--max_steps 0", "--max_steps 0: -1, or 1 and more"),
+        ("--sample 0", "--sample: 0 is below 1"),
+        ("--eval_sample 1", "--eval_sample 1: 0, or 2 and more"),
+        ("--score likelihood --loss_on all --eval_sample 0", "picks no checkpoint with --eval_sample 0"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(capsys, options, message):
+    with pytest.raises(SystemExit):
+        train.parse_args(["--dataset_name", "X", *options.split()])
+    assert message in capsys.readouterr().err
+
+
+def test_a_second_training_in_one_folder_is_refused(tmp_path):
+    folder = tmp_path / "out" / "batch8"
+    with train.only_training_in(folder), pytest.raises(InputError, match="runs already"), train.only_training_in(folder):
+        pass
+    with train.only_training_in(folder):
+        pass  # it is free again

@@ -46,7 +46,7 @@ def window_bounds(users: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarra
     A user of n >= window interactions has a window ending at each interaction from the window-th on,
     one of 2 <= n < window a single window of them all.
     """
-    starts = np.flatnonzero(np.r_[True, users[1:] != users[:-1]])
+    starts = first_of_each_user(users)
     counts = np.diff(np.r_[starts, len(users)])
     starts, counts = starts[counts >= 2], counts[counts >= 2]
     windows_per_user = np.maximum(counts - window, 0) + 1
