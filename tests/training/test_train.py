@@ -307,8 +307,14 @@ def test_no_pass_waits_for_what_nobody_reads(genres, tiny_models, tmp_path):
 
 def test_a_loss_that_is_no_number_ends_the_training(genres, tiny_models, tmp_path, capsys):
     """Before it is saved, however seldom the loss is logged."""
-    extra = ["--learning_rate", "1e30", "--eval_sample", 0, "--logging_steps", 100, "--max_steps", 3]
-    train_refused(capsys, tiny_args(genres, tiny_models["llama"], tmp_path, *extra), "the loss is nan: a smaller --learning_rate")
+    from safetensors.torch import load_file, save_file
+
+    broken = shutil.copytree(tiny_models["llama"], tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"].fill_(float("nan"))
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    few = ["--eval_sample", 0, "--logging_steps", 100, "--max_steps", 1]
+    train_refused(capsys, tiny_args(genres, broken, tmp_path / "out", *few), "the loss is nan: a smaller --learning_rate")
     assert not list(tmp_path.rglob("checkpoint-*"))
 
 
