@@ -15,12 +15,8 @@ from denoise_code.common.statistics import interval
 AT_RANDOM = " at random places"  # what the name of a control ends with
 METRICS_OF_TABLES = ("HR@10", "HR@20", "NDCG@10", "NDCG@20")
 COMPARISONS = ("difference", "to random places", "gap won back")  # columns that compare a row with others
-COLOURS = {
-    "oracle": "#3b6fb6",
-    "random": "0.6",
-    "collaborative": "#e2a43b",
-    "fused": "#d1495b",
-}  # of the first word that a name holds
+# In figures, of rows by the first of these words that their name holds.
+COLOURS = {"oracle": "#3b6fb6", "random": "0.6", "collaborative": "#e2a43b", "fused": "#d1495b"}
 DRAWN_AT_ONCE = 2**22  # draws x users of a block of the bootstrap: 32 MB, twice
 
 

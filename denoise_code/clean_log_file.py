@@ -227,10 +227,11 @@ def run_of(args: argparse.Namespace, command: str, judge, log_file, prepared, ed
 def say_what_came_out(folder: Path, report) -> None:
     """The figures that a person acts on."""
     from denoise_code.cleaning.report import describe_rule, items_of_one_user, verdict
+    from denoise_code.data_set.evidence_files import BOUND_CONFIDENCE
 
     n_judged = report.n_records - report.status_counts["too_short"]
     print(
-        f"noise at most {report.share_bound:.1%} ({report.confidence:.0%} confidence), {report.noise_share:.1%} is assumed\n"
+        f"noise at most {report.share_bound:.1%} ({BOUND_CONFIDENCE:.0%} confidence), {report.noise_share:.1%} is assumed\n"
         f"{report.n_flagged:,} of {n_judged:,} judged lines are flagged: {describe_rule(report)}"
     )
     for status, count in report.status_counts.items():

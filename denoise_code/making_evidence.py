@@ -30,6 +30,7 @@ from denoise_code.data_set.folder import SPLITS, file_of_split
 from denoise_code.data_set.interactions import DataSet, Rows, build_data_set
 from denoise_code.data_set.padded_rows import Split, read_split, read_vectors, resize
 from denoise_code.data_set.planting import BY_POPULARITY, PLANTED_MARK
+from denoise_code.data_set.rows import whole_numbers
 from denoise_code.evidence import detector
 from denoise_code.evidence.calibration import CannotPlant
 from denoise_code.evidence.features import Planted
@@ -238,7 +239,7 @@ def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet, rng: np.random
         print(f"no evidence of the kind llm: the language model did not read {', '.join(unread)}")
         return None
     planted = resize(read_split(path, rows.titles, maxlen=None, columns="needed"), data.train.shape[1])
-    train_row, drawn = read_how_planted(path)
+    train_row, by_popularity = read_how_planted(path)
     row, column = np.nonzero(planted.mask == PLANTED_MARK)
     train = rows.splits["train"]
     if len(row) != len(train_row):
@@ -248,7 +249,6 @@ def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet, rng: np.random
     if not has_row.all() or (differs.sum(1) != 1).any() or not differs[row, column].all():
         print(f"no evidence of the kind llm: {path} was made from other train rows than {train.path}")
         return None
-    by_popularity = drawn == BY_POPULARITY
     n_uniform = int((~by_popularity).sum())
     if n_uniform < LEAST_PLANTED:
         print(
@@ -267,15 +267,10 @@ def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet, rng: np.random
 
 
 def read_how_planted(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Of the rows of planted.csv: the number (M,) int64 of the train row that each was made from, and how its item was drawn (M,) str."""
+    """Of the rows of planted.csv: the number (M,) int64 of the train row that each was made from, by_popularity (M,) bool."""
     remedy = "without it evidence is made without the kind llm; without run.json generate_denoised.py reads all anew"
     table = read_columns(path, ["train_row", "drawn"], remedy)
-    numbers = pd.to_numeric(table["train_row"], errors="coerce")
-    bad = np.flatnonzero(~(numbers.ge(0) & numbers.mod(1).eq(0)).to_numpy())
-    if len(bad):
-        text = table["train_row"].iat[bad[0]]
-        raise InputError(f"{path} row {bad[0] + 1}: train_row is {text!r}, expected a whole number from 0 on; {remedy}")
-    return numbers.to_numpy(np.int64), table["drawn"].to_numpy()
+    return whole_numbers(path, table, "train_row", f"; {remedy}"), (table["drawn"] == BY_POPULARITY).to_numpy()
 
 
 def log_odds(log_prob: np.ndarray) -> np.ndarray:

@@ -196,9 +196,9 @@ class Ranker:
         """(F, C) int32 candidates, the best first, ties by id, then 0."""
         parts = [np.zeros((0, CANDIDATES * len(self.neighbours)), dtype=np.int32)]
         for rows in row_chunks(len(context), 1, AT_ONCE):
-            asked = context.part(rows)
-            candidates = self.candidates(asked)
-            scores = np.where(candidates != 0, self.features(asked, candidates) @ self.weights, -np.inf)
+            context_of_rows = context.part(rows)
+            candidates = self.candidates(context_of_rows)
+            scores = np.where(candidates != 0, self.features(context_of_rows, candidates) @ self.weights, -np.inf)
             order = np.lexsort((candidates, -scores), axis=1)
             parts.append(np.take_along_axis(candidates, order, 1).astype(np.int32))
         return np.concatenate(parts)

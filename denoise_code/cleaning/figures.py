@@ -4,7 +4,7 @@ import numpy as np
 
 from denoise_code.cleaning.records import JudgedRecords, PreparedLog, flag_above
 from denoise_code.cleaning.report import MOST_SUSPECTS, EvidenceRow, RarityRow, ThresholdRow
-from denoise_code.cleaning.self_test import JudgedCopy
+from denoise_code.cleaning.self_test import JudgedCopy, count_flagged
 from denoise_code.common.suspects import AROUND, Item, SuspiciousInteraction
 from denoise_code.data_set.evidence_files import noise_probability
 
@@ -29,10 +29,8 @@ def threshold_rows(judged: JudgedRecords, copy: JudgedCopy, noise_share: float) 
     of_copy = noise_probability(copy.r, noise_share)
     rows = []
     for threshold in THRESHOLDS:
-        flagged = of_copy > threshold
-        right = float(copy.planted[flagged].mean()) if flagged.any() else None
-        found = float(flagged[copy.planted].mean()) if copy.planted.any() else 0.0
-        rows.append(ThresholdRow(threshold, int(flag_above(judged, threshold).sum()), found, right))
+        test = count_flagged(copy, of_copy > threshold)
+        rows.append(ThresholdRow(threshold, int(flag_above(judged, threshold).sum()), test.found, test.right))
     return rows
 
 

@@ -106,7 +106,7 @@ class CleaningReport:
     """All that the page says.
 
     log: name of the log's file. n_records: data lines of it. status_counts {status of scored.csv: lines}. noise_share: what the
-    probabilities assume. share_bound: noise at most, holds with `confidence`. threshold: lines above it are flagged;
+    probabilities assume. share_bound: noise at most, holds with BOUND_CONFIDENCE. threshold: lines above it are flagged;
     drop_share: what --drop asked for, None where the threshold was given. n_flagged: lines flagged. is_replaced: flagged lines
     have their item exchanged in cleaned.csv; else they are left out. taught_by: the folder of --like, which bound and self-test are of;
     None: the log itself. suspects: most suspicious first, up to MOST_SUSPECTS.
@@ -127,7 +127,6 @@ class CleaningReport:
     thresholds: list[ThresholdRow] = field(default_factory=list)
     rarity: list[RarityRow] = field(default_factory=list)
     evidence: list[EvidenceRow] = field(default_factory=list)
-    confidence: float = BOUND_CONFIDENCE
     drop_share: float | None = None
     is_replaced: bool = False
     taught_by: str | None = None
@@ -167,7 +166,7 @@ def headlines(report: CleaningReport) -> list[tuple[str, str]]:
     figures = [
         (
             f"{percent(report.share_bound)} at most",
-            f"of the {lines_of_bound} are noise of the kind that is looked for ({report.confidence:.0%} confidence); the probabilities "
+            f"of the {lines_of_bound} are noise of the kind that is looked for ({BOUND_CONFIDENCE:.0%} confidence); the probabilities "
             f"assume {percent(report.noise_share)} (--noise_share)",
         ),
         (f"{report.n_flagged:,} flagged", f"lines ({percent(flagged_share)}), {describe_rule(report)}; {deed} in cleaned.csv"),

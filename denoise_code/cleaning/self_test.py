@@ -66,25 +66,31 @@ def some_users(users: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.isin(users, order[before < MOST_INTERACTIONS])
 
 
+def counted_groups(copy: JudgedCopy, flagged: np.ndarray) -> tuple[np.ndarray, ...]:
+    """(m,) bool each: what the four counts of a `SelfTest` are of, in their order."""
+    return copy.planted, copy.planted & flagged, ~copy.planted, ~copy.planted & flagged
+
+
+def count_flagged(copy: JudgedCopy, flagged: np.ndarray) -> SelfTest:
+    """How much of the planted noise is flagged (m,), and how much of the rest; without intervals."""
+    return SelfTest(*(int(group.sum()) for group in counted_groups(copy, flagged)))
+
+
 def self_test_figures(copy: JudgedCopy, flagged: np.ndarray, seed: int = 0) -> SelfTest:
-    """How much of the planted noise is flagged (m,), and how much of the rest."""
+    """`count_flagged`, with intervals."""
     names, user = np.unique(copy.users, return_inverse=True)
-    groups = (copy.planted & flagged, copy.planted, ~copy.planted & flagged, ~copy.planted)
+    groups = counted_groups(copy, flagged)
     by_user = np.stack([np.bincount(user, group, minlength=len(names)) for group in groups])  # (4, U)
     rng = np.random.default_rng([seed, 6])
     drawn = np.stack(
         [by_user @ np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names)) for _ in range(DRAWS)]
     )
-    found, planted, lost, others = drawn.T  # (DRAWS,) each
-    totals = by_user.sum(1).astype(int).tolist()
-    return SelfTest(
-        n_planted=totals[1],
-        n_planted_flagged=totals[0],
-        n_others=totals[3],
-        n_others_flagged=totals[2],
-        found_interval=interval_of_shares(found, planted),
-        lost_interval=interval_of_shares(lost, others),
-        right_interval=interval_of_shares(found, found + lost),
+    planted, planted_flagged, others, others_flagged = drawn.T  # (DRAWS,) each
+    return replace(
+        count_flagged(copy, flagged),
+        found_interval=interval_of_shares(planted_flagged, planted),
+        lost_interval=interval_of_shares(others_flagged, others),
+        right_interval=interval_of_shares(planted_flagged, planted_flagged + others_flagged),
     )
 
 

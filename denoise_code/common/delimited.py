@@ -40,6 +40,8 @@ class DelimitedTable:
     Raises InputError for whatever is not a table. `notes` says, after the last chunk, what a person should know.
     """
 
+    named_in = ""
+
     def __init__(self, path: Path, dialect: Dialect, lines: Iterator[str]):
         self.path, self.dialect = path, dialect
         self.notes: list[str] = []

@@ -1,6 +1,7 @@
 """Files of records: one JSON object (or Python dict, as Amazon's metadata of 2014 are) a line, or Parquet. Cells become text.
 
-`open_table` opens any file of columns by its content; all its kinds give the same: `names`, `chunks`, `where`, `notes`.
+`open_table` opens any file of columns by its content; all its kinds give the same: `names`, `chunks`, `where`, `notes`,
+and `named_in`, which says for an error where names were looked for.
 """
 
 import ast
@@ -50,6 +51,8 @@ def open_records(path: Path) -> "RecordTable | ParquetTable":
 
 class RecordTable:
     """A file with one record a line. A field that a record lacks, or that is neither text nor a number, is empty."""
+
+    named_in = f" in its first {CHUNK_ROWS:,} records"
 
     def __init__(self, path: Path, lines: Iterator[str]):
         self.path = path
@@ -148,6 +151,8 @@ def parse_whole_record(path: Path, number: int, line: str) -> dict:
 
 class ParquetTable:
     """A Parquet file. Times of its own types become text: whole numbers of their unit, ISO dates."""
+
+    named_in = ""
 
     def __init__(self, path: Path, stream: BinaryIO):
         self.path = path

@@ -10,7 +10,7 @@ import pandas as pd
 
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue
-from denoise_code.data_set.rows import read_starts
+from denoise_code.data_set.rows import whole_numbers
 
 DENOISED_COLUMNS = ("noise_prob", "noise_items", "noise_items_prob", "suggest_item_ids")
 
@@ -173,7 +173,7 @@ def read_true_items(path: Path, table: pd.DataFrame, items: list, mask: list, ti
 
 def read_places(path: Path, table: pd.DataFrame, items: list, width: int) -> np.ndarray:
     """Which of its user's interactions each column of a padded row is (N, W); `start` is that of a row's first item."""
-    ends = read_starts(path, table) + [len(window) for window in items]
+    ends = whole_numbers(path, table, "start") + [len(window) for window in items]
     return ends[:, None] - width + np.arange(width)
 
 

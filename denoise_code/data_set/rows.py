@@ -47,10 +47,11 @@ def parse_ints(path: Path, row: int, column: str, text: str) -> list[int]:
     return values
 
 
-def read_starts(file: Path | str, table: pd.DataFrame) -> np.ndarray:
-    """The column `start` (N,) as int64: which of its user's interactions a row begins with. file: for the error."""
-    starts = pd.to_numeric(table["start"], errors="coerce")
-    bad = np.flatnonzero((starts.isna() | (starts < 0) | (starts % 1 != 0)).to_numpy())
+def whole_numbers(file: Path | str, table: pd.DataFrame, column: str, remedy: str = "") -> np.ndarray:
+    """A column (N,) as int64. InputError, with the file and what to do, for what is no whole number from 0 on."""
+    numbers = pd.to_numeric(table[column], errors="coerce")
+    bad = np.flatnonzero((numbers.isna() | (numbers < 0) | (numbers % 1 != 0)).to_numpy())
     if len(bad):
-        raise InputError(f"{file} row {bad[0] + 1}: start is {table['start'].iat[bad[0]]!r}, expected a whole number from 0 on")
-    return starts.to_numpy(dtype=np.int64)
+        text = table[column].iat[bad[0]]
+        raise InputError(f"{file} row {bad[0] + 1}: {column} is {text!r}, expected a whole number from 0 on{remedy}")
+    return numbers.to_numpy(dtype=np.int64)

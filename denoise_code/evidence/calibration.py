@@ -45,17 +45,17 @@ def plant(
     rows = np.concatenate([rng.permutation(train_rows) for _ in range(-(-count // len(train_rows)))])[:count]
     by_popularity = rng.random(count) < popular_share
 
-    def draw(asked: np.ndarray) -> np.ndarray:
-        popular = by_popularity[asked]
-        items = np.zeros(len(asked), dtype=np.int64)
+    def draw(clashing: np.ndarray) -> np.ndarray:
+        popular = by_popularity[clashing]
+        items = np.zeros(len(clashing), dtype=np.int64)
         items[~popular] = unseen.draw(int((~popular).sum()), rng)
         items[popular] = items_as_popular(counts, int(popular.sum()), rng)
         return items
 
-    return Planted(rows, draw_others(draw, unseen, items_in_windows(data, rows)))
+    return Planted(rows, draw_outside(draw, unseen, items_in_windows(data, rows)))
 
 
-def draw_others(draw: Callable[[np.ndarray], np.ndarray], unseen: UnseenItems, taken: np.ndarray) -> np.ndarray:
+def draw_outside(draw: Callable[[np.ndarray], np.ndarray], unseen: UnseenItems, taken: np.ndarray) -> np.ndarray:
     """(M,) an item for each row of taken (M, T), none of its items: draw(numbers of rows) until no drawn item is one."""
     items, clashing = np.zeros(len(taken), dtype=np.int64), np.arange(len(taken))
     for _ in range(MOST_DRAWS):
@@ -78,7 +78,7 @@ def plant_in_histories(
     rows = data.train[rng.permutation(len(data.train))[:count]]
     histories = np.where(rows >= 0, table.items[rows], 0)[:, :-1]
     places = histories.shape[1] - 1 - (rng.random(len(rows)) * (histories != 0).sum(1)).astype(int)
-    items = draw_others(lambda asked: unseen.draw(len(asked), rng), unseen, taken=histories)
+    items = draw_outside(lambda clashing: unseen.draw(len(clashing), rng), unseen, taken=histories)
     return table.users[rows[:, -1]], histories, places, items
 
 

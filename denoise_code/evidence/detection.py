@@ -107,9 +107,9 @@ def within_windows(truth: np.ndarray, score: np.ndarray, scored: np.ndarray) -> 
     """AUC and average precision (M,) of each window of (N, W) that holds both kinds; M may be 0."""
     mixed = np.flatnonzero(truth.any(1) & (scored & ~truth).any(1))
     aucs, precisions = np.zeros(len(mixed)), np.zeros(len(mixed))
-    for part in row_chunks(len(mixed), 20 * score.shape[1] ** 2):
-        rows = mixed[part]
-        aucs[part], precisions[part] = auc_and_ap_of_windows(truth[rows], score[rows], scored[rows])
+    for chunk in row_chunks(len(mixed), 20 * score.shape[1] ** 2):
+        rows = mixed[chunk]
+        aucs[chunk], precisions[chunk] = auc_and_ap_of_windows(truth[rows], score[rows], scored[rows])
     return aucs, precisions
 
 

@@ -138,8 +138,8 @@ class PairKind:
             of_log[rows], window_sums = chunk.pooled_features()
             chosen = by_row[inside]
             for part in row_chunks(len(chosen), 40 * 8 * windows.width, self.chunk_bytes):
-                fitting = chosen[part]
-                of_planted[fitting] = chunk.planted_features(planted.rows[fitting], planted.items[fitting], window_sums)
+                numbers = chosen[part]
+                of_planted[numbers] = chunk.planted_features(planted.rows[numbers], planted.items[numbers], window_sums)
             bar.update(rows.stop - rows.start)
         bar.close()
         return of_log, of_planted

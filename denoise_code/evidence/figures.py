@@ -60,8 +60,8 @@ def aucs_of_planted(data: DataSet, evidence: Evidence, by_popularity: bool) -> d
         users = np.r_[table.users[evidence.planted.planted.rows[planted]], table.users[log]]
         truth = np.arange(len(users)) < planted.sum()
         score = np.r_[result.planted[planted], result.train_as_planted[log]]
-        drawn = truth | few_of(~truth, BOOTSTRAPPED_AT_MOST)
-        draws = bootstrap_aucs(users[drawn], truth[drawn], {kind: score[drawn]})
+        bootstrapped = truth | few_of(~truth, BOOTSTRAPPED_AT_MOST)
+        draws = bootstrap_aucs(users[bootstrapped], truth[bootstrapped], {kind: score[bootstrapped]})
         figures[kind] = {"auc": auc(truth, score), "interval_95": interval(draws[kind])}
     return figures
 

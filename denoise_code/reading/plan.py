@@ -22,7 +22,7 @@ import pandas as pd
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.folder import find_train_file
 from denoise_code.data_set.planting import PLANTED
-from denoise_code.data_set.rows import read_starts, read_windows
+from denoise_code.data_set.rows import read_windows, whole_numbers
 from denoise_code.data_set.windows import Window
 
 # An interaction is scored with at least half a window before it, so about as much as a row's items have on average.
@@ -229,7 +229,7 @@ def place_rows(splits: dict) -> pd.DataFrame:
             {"user": table["user_id"].to_numpy(), "split": split, "row": np.arange(len(table)), "length": lengths}
         )
         rows["time"] = pd.to_numeric(table["timestamp"], errors="coerce").to_numpy()
-        rows["start"] = read_starts(f"{split}.csv", table) if "start" in table else -1
+        rows["start"] = whole_numbers(f"{split}.csv", table, "start") if "start" in table else -1
         tables.append(rows)
     rows = pd.concat(tables, ignore_index=True)
     if (rows["start"] < 0).any():

@@ -136,8 +136,7 @@ class LossGuard(TrainerCallback):
     def on_step_end(self, arguments, state, control, **_):
         control.should_log |= control.should_save
 
-    def on_epoch_end(self, arguments, state, control, **_):
-        control.should_log |= control.should_save
+    on_epoch_end = on_step_end
 
     def on_log(self, arguments, state, control, logs=None, **_):
         loss = logs.get("loss", 0.0)

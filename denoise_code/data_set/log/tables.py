@@ -6,14 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from denoise_code.common.delimited import CHUNK_ROWS, DelimitedTable
+from denoise_code.common.delimited import DelimitedTable
 from denoise_code.common.errors import InputError
-from denoise_code.common.records import RecordTable
 from denoise_code.data_set.log.keys import Codes, keys_that_nearly_meet, plain
 from denoise_code.data_set.log.log import Account, Log
 from denoise_code.data_set.log.times import Times
 from denoise_code.data_set.log.titles import TitleVotes
-from denoise_code.data_set.log.whole_tables import WholeTable
 
 
 @dataclass(frozen=True)
@@ -67,15 +65,12 @@ def log_of(users: Codes, items: Codes, user_codes: list, item_codes: list, times
 
 
 def check_columns(table, wanted: list[str]) -> None:
-    searched = ""
-    if isinstance(table.table if isinstance(table, WholeTable) else table, RecordTable):
-        searched = f" in its first {CHUNK_ROWS:,} records"
     if isinstance(table, DelimitedTable):
         for name in wanted:
             table.place(name)
     for name in wanted:
         if name not in table.names:
-            raise InputError(f"{table.path}: no column {name!r}{searched}, found {', '.join(map(repr, table.names))}")
+            raise InputError(f"{table.path}: no column {name!r}{table.named_in}, found {', '.join(map(repr, table.names))}")
 
 
 def coded(keys: list[str], codes: Codes, name: str, where: Callable[[int], str]) -> np.ndarray:

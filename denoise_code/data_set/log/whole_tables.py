@@ -21,7 +21,7 @@ class WholeTable:
     """
 
     def __init__(self, table):
-        self.table, self.path, self.notes = table, table.path, table.notes
+        self.table, self.path, self.notes, self.named_in = table, table.path, table.notes, table.named_in
         self.names = list(table.names)
         self.cells: list[pa.ChunkedArray] = []
         self.n_records = 0
@@ -71,7 +71,7 @@ class WholeTable:
 class PandasTable:
     """A pandas table as the files are read: cells as text, missing ones empty."""
 
-    path = "the table"
+    path, named_in = "the table", ""
 
     def __init__(self, frame: pd.DataFrame):
         self.frame, self.names = frame, list(frame.columns)
