@@ -15,6 +15,7 @@ These train SmolLM2-135M, which comes along. The paper trains Llama: --base_mode
 
 import argparse
 import fcntl
+import gc
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +50,7 @@ def main(argv=None) -> None:
     options = parse_args(argv)
     with input_errors(__file__):
         train(options)
+    gc.collect()  # model and trainer hold each other, and a group of processes whose threads may abort Python's exit
 
 
 def train(options: TrainingOptions) -> None:
@@ -199,7 +201,7 @@ def finish(trainer, run: TrainingRun) -> None:
         write_run(output, run, trainer.state)
         best = trainer.state.best_model_checkpoint
         print(f"peak memory {peak_memory_gib():.2f} GiB; best checkpoint: {best or 'the last'}; adapters in {output}")
-    trainer.accelerator.end_training()  # a communication thread that outlives the interpreter aborts the process
+    trainer.accelerator.end_training()
 
 
 def parse_args(argv=None) -> TrainingOptions:
