@@ -26,7 +26,7 @@ class CleanedLog:
 
 @dataclass(frozen=True)
 class RecordBatch:
-    """Some records as text: cells, one list a column of the log; new, one list for each of `new_columns`."""
+    """Some records as text: cells, one list a column of the log; new, one list for each new column of scored.csv."""
 
     records: slice
     cells: list[list[str]]
@@ -41,7 +41,7 @@ def write_records(scored: Path, cleaned: Path, edits: Path, cleaned_log: Cleaned
         cleaned.open("w", encoding="utf-8", newline="") as cleaned_file,
         edits.open("w", encoding="utf-8", newline="") as edits_file,
     ):
-        names = list(new_columns(cleaned_log.prepared, cleaned_log.judged, slice(0)))
+        names = list(record_batch(cleaned_log, slice(0, 0)).new)
         scored_file.write(header_line([*whole.names, *new_names(names, whole.names)]))
         if cleaned_log.log_file.columns.has_header:
             cleaned_file.write(header_line(whole.names))
@@ -59,7 +59,8 @@ def header_line(names) -> str:
 
 def record_batch(cleaned_log: CleanedLog, records: slice) -> RecordBatch:
     whole = cleaned_log.log_file.whole
-    new = new_columns(cleaned_log.prepared, cleaned_log.judged, records)
+    flagged = cleaned_log.edits.flagged[records].astype(int).astype(str).astype(object)  # "0" or "1"
+    new = new_columns(cleaned_log.prepared, cleaned_log.judged, records) | {"flagged": flagged}
     return RecordBatch(
         records=records,
         cells=[whole.texts(column, records.start, records.stop) for column in range(len(whole.names))],

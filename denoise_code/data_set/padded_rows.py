@@ -42,7 +42,7 @@ class Split:
     def editable(self) -> np.ndarray:
         """(N, W) where the filter may edit: every item of a train row, the history of any other."""
         editable = self.items != 0
-        if not is_train(self.path):
+        if not scores_all_items(self.path):
             editable[:, -1] = False
         return editable
 
@@ -62,7 +62,7 @@ def last_columns(array: np.ndarray, width: int, fill) -> np.ndarray:
     return padded[:, padded.shape[1] - width :]
 
 
-def is_train(path: Path) -> bool:
+def scores_all_items(path: Path) -> bool:
     """Whether all items of the file's rows are scored: train rows, and train rows with a planted item."""
     return path.name.startswith(("train", "planted"))
 
@@ -116,7 +116,7 @@ def read_split(path: Path, titles: list[str], maxlen: int | None, columns: str) 
     items, mask = parse_lists(path, table, "item_ids"), parse_lists(path, table, "mask")
     check_windows(path, items, mask, len(titles) - 1)
     true_items = read_true_items(path, table, items, mask, titles)
-    if not is_train(path):
+    if not scores_all_items(path):
         items = [window[:-1] + true_window[-1:] for window, true_window in zip(items, true_items)]
     width = max(map(len, items)) if maxlen is None else maxlen + 1
     split = Split(
@@ -205,7 +205,7 @@ def read_denoised(split: Split, table: pd.DataFrame, items: list, n_items: int) 
     probs, suspect_probs = (parse_lists(path, table, column, numbers) for column in ("noise_prob", "noise_items_prob"))
     suspects, suggestions = (parse_lists(path, table, column) for column in ("noise_items", "suggest_item_ids"))
     for row, (window, prob, ids, id_probs, suggested) in enumerate(zip(items, probs, suspects, suspect_probs, suggestions), 1):
-        scored = len(window) - (not is_train(path))
+        scored = len(window) - (not scores_all_items(path))
         if len(prob) != scored:
             raise InputError(f"{path} row {row}: noise_prob has {len(prob)} values for {scored} scored items")
         if not np.isfinite(prob).all() or not np.isfinite(id_probs).all():
@@ -216,7 +216,7 @@ def read_denoised(split: Split, table: pd.DataFrame, items: list, n_items: int) 
             raise InputError(f"{path} row {row}: noise_items, noise_items_prob and suggest_item_ids differ in length")
         if ids and (min(*ids, *suggested) < 1 or max(*ids, *suggested) > n_items):
             raise InputError(f"{path} row {row}: noise_items or suggest_item_ids outside 1..{n_items}")
-    if not is_train(path):
+    if not scores_all_items(path):
         probs = [[*prob, np.nan] for prob in probs]  # the target is not scored
     top_k = max(1, *map(len, suspects))
     return replace(

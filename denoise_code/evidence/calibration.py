@@ -166,8 +166,11 @@ def term_names(columns: tuple[str, ...]) -> list[str]:
 
 
 def fit_log_ratio(of_planted: np.ndarray, of_log: np.ndarray) -> LogRatio:
-    """One logistic regression of planted (M, F) against the log's own (L, F). s being its probability and rho the share M / (M + L),
-    r = logit(s) + log((1 - rho) / rho)."""
+    """One logistic regression of planted (M, F) against the log's own (L, F), and the curve that turns its score into r.
+
+    s being the probability of the regression and rho the share M / (M + L), the score is logit(s) + log((1 - rho) / rho). It would be r
+    if a sum of terms told ratios rightly; `counted_ratios` says what r is at each score.
+    """
     from sklearn.linear_model import LogisticRegressionCV
 
     x = np.concatenate([of_planted, of_log]).astype(np.float64)

@@ -34,7 +34,8 @@ class Planted:
 
 
 class FeatureKind(Protocol):
-    """columns: names of its F features."""
+    """columns: names of its F features. Items are numbers up to `n_items` of the counts, which is more than the catalogue has: planted
+    ones may be stand-ins for unseen items (`unseen_items.py`)."""
 
     columns: tuple[str, ...]
 

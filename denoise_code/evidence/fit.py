@@ -38,7 +38,7 @@ class KindOfEvidence:
     planted: np.ndarray
 
     def coefficients(self) -> dict[str, float]:
-        """Weight in r of each standardised feature, and of each product of two."""
+        """Weight in the score of `fit_log_ratio` of each standardised feature, and of each product of two."""
         return dict(zip(term_names(self.columns), map(float, self.log_ratio.weights)))
 
 

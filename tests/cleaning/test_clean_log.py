@@ -97,7 +97,7 @@ def test_noise_has_a_higher_probability(log):
 def test_a_second_run_learns_nothing(log, monkeypatch):
     out = log.with_name("log_cleaned")
     run(log, "--language_model", "none")
-    first, before = contents(out), contents(out, ["run.json"])
+    first, before, at_half = contents(out), contents(out, ["run.json"]), scored(out)
 
     def learns(*_):
         raise AssertionError("something is learned again")
@@ -109,7 +109,10 @@ def test_a_second_run_learns_nothing(log, monkeypatch):
         run(log, "--language_model", "none")
         assert contents(out) == first
         run(log, "--language_model", "none", "--threshold", 0.9)
-        assert contents(out)["scored.csv"] == first["scored.csv"] and contents(out)["cleaned.csv"] != first["cleaned.csv"]
+        assert contents(out)["cleaned.csv"] != first["cleaned.csv"]
+        again = scored(out)
+        assert again.drop(columns="flagged").equals(at_half.drop(columns="flagged"))
+        assert (again["flagged"] == (again["noise_probability"] > 0.9)).all()
         high, promised = (json.loads(content["run.json"]) for content in (contents(out, ["run.json"]), before))
         row = next(row for row in promised["thresholds"] if row["threshold"] == 0.9)
         assert row["n_flagged"] == high["counts"]["flagged"] > 0

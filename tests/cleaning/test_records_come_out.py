@@ -17,7 +17,7 @@ from denoise_code.judging import JudgedInteractions, Replacements
 
 KINDS = ("collaborative", "detector", "fused")
 NEW = ["noise_probability", "noise_rank", "status", "replacement_item", "replacement_title"]
-NEW += [f"probability_{kind}" for kind in KINDS[:-1]]
+NEW += [*(f"probability_{kind}" for kind in KINDS[:-1]), "flagged"]
 HARD_CELLS = [
     "", " ", " padded ", "007", "7", "7.0", "a,b", 'say "hi"', "two\nlines", "two\r\nlines", "carriage\rreturn", "tab\there", "映画",
     "Ünï", "\u200b", "\ufeffmark", "NA", "nan", "null", "0", "-0", "1e5", "'", "\\", "a\x00b"[:1], "=1+1", "\u2028line", "🧸",
@@ -100,7 +100,8 @@ def test_delimited_text(tmp_path, made_up, seed):
     rows = check_all_there(tmp_path / "out", records)
     check_status(records, rows)
     _, kept = read_csv(tmp_path / "out" / "cleaned.csv")
-    expected = [row[:5] for row in rows if not row[5] or float(row[5]) <= 0.5]
+    assert [row[-1] == "1" for row in rows] == [row[5] != "" and float(row[5]) > 0.5 for row in rows]
+    expected = [row[:5] for row in rows if row[-1] == "0"]
     assert kept == expected and 0 < len(kept) < len(records)
 
 
@@ -112,7 +113,7 @@ def check_status(records, rows):
     for number, (triple, row) in enumerate(zip(triples, rows)):
         probability, status = row[5], row[7]
         if distinct[triple[0]] == 1:
-            assert status == "too_short" and row[5:7] + row[8:] == [""] * 6
+            assert status == "too_short" and row[5:7] + row[8:] == [""] * 6 + ["0"]
         elif first.setdefault(triple, number) != number:
             assert status == "duplicate" and row[5:7] + row[8:] == rows[first[triple]][5:7] + rows[first[triple]][8:]
         else:

@@ -1,4 +1,4 @@
-"""Noise scores from a model's logits: how it starts to name a title (paper, section 3.3), and how likely a title is."""
+"""Noise scores of held-out windows from logits: how the model starts to name a title (paper, section 3.3), how likely one is."""
 
 
 def first_token_log_probs(logits, answer_lengths, candidates):
