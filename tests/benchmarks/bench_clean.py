@@ -69,9 +69,7 @@ def find_planted(folder: Path, log: Path, options: list[str]) -> None:
     table.to_csv(noisy, index=False)
     subprocess.run(clean_command(noisy, options), check=True)
     scored = pd.read_csv(folder / "noisy_cleaned" / "scored.csv", dtype={"user": str, "item": str}, keep_default_na=False)
-    probability = pd.to_numeric(scored["noise_probability"], errors="coerce").fillna(0).to_numpy()
-    threshold = json.loads((folder / "noisy_cleaned" / "run.json").read_text())["threshold"]
-    flagged = probability > threshold
+    flagged = scored["flagged"].to_numpy() == 1
     users_of_item = scored.groupby("item")["user"].nunique()
     rarity = -scored["item"].map(users_of_item).to_numpy() + rng.random(len(scored)) * 0.5  # ties at random
     rarest = np.zeros(len(scored), dtype=bool)
@@ -79,7 +77,7 @@ def find_planted(folder: Path, log: Path, options: list[str]) -> None:
     by_chance = rng.permutation(flagged)
     print(f"{len(scored):,} lines, {planted.sum():,} with a planted item ({planted.mean():.1%})")
     for name, chosen in (
-        (f"above {threshold:g}", flagged),
+        ("flagged", flagged),
         ("as many of the rarest items", rarest),
         ("as many by chance", by_chance),
     ):
