@@ -120,7 +120,7 @@ def load(options: RowsOptions) -> LoadedRows:
     titles = read_titles(paths["train"].parent)
     splits = {}
     for split, path in paths.items():
-        splits[split] = read_split(path, titles, None, "needed" if options.reads_noise_prob(split) else "ignored")
+        splits[split] = read_split(path, titles, "needed" if options.reads_noise_prob(split) else "ignored")
     stored = read_evidence(options.folder) if options.reads_evidence else None
     if stored:
         check_catalogue(options.folder, stored, titles)

@@ -154,7 +154,7 @@ def read_rows(folder: Path, data_set: Path) -> RowsOfFolder:
         if path is None and split == "train":
             raise NoEvidence(f"{data_set} has no train.csv")
         if path is not None:
-            splits["train" if split == "train" else path.stem] = read_split(path, titles, maxlen=None, columns="optional")
+            splits["train" if split == "train" else path.stem] = read_split(path, titles, columns="optional")
     width = max(split.items.shape[1] for split in splits.values())  # the longest row may be one of any file
     return RowsOfFolder(titles, {file: resize(split, width) for file, split in splits.items()}, read_user_keys(data_set))
 
@@ -238,7 +238,7 @@ def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet, rng: np.random
     if unread:
         print(f"no evidence of the kind llm: the language model did not read {', '.join(unread)}")
         return None
-    planted = resize(read_split(path, rows.titles, maxlen=None, columns="needed"), data.train.shape[1])
+    planted = resize(read_split(path, rows.titles, columns="needed"), data.train.shape[1])
     train_row, by_popularity = read_how_planted(path)
     row, column = np.nonzero(planted.mask == PLANTED_MARK)
     train = rows.splits["train"]

@@ -34,7 +34,7 @@ def write_evidence_by_hand(folder, noisy=None, kinds=KINDS) -> None:
     n_items, splits = len(titles) - 1, {}
     for name in ("train", "valid", "test"):
         path = file_of_split([noisy or folder], name)
-        splits["train" if name == "train" else path.stem] = read_split(path, titles, None, "ignored")
+        splits["train" if name == "train" else path.stem] = read_split(path, titles, "ignored")
     evaluated = {file: split for file, split in splits.items() if file != "train"}
     data = build_data_set(as_rows(splits["train"]), {file: as_rows(split) for file, split in evaluated.items()}, n_items)
     train = splits["train"]

@@ -105,8 +105,8 @@ def pad(rows: list[list], width: int, fill, dtype, left=True) -> np.ndarray:
     return padded
 
 
-def read_split(path: Path, titles: list[str], maxlen: int | None, columns: str) -> Split:
-    """Read one split, the last maxlen + 1 items of each window (None: all); raises InputError naming file and row.
+def read_split(path: Path, titles: list[str], columns: str) -> Split:
+    """Read one split, as wide as its longest window; raises InputError naming file and row.
 
     columns: whether those of generate_denoised.py are "needed", "optional" or "ignored". The target of a valid or test
     row is restored to the item before noise where the file has noise there (the release restored only test).
@@ -118,7 +118,7 @@ def read_split(path: Path, titles: list[str], maxlen: int | None, columns: str) 
     true_items = read_true_items(path, table, items, mask, titles)
     if not scores_all_items(path):
         items = [window[:-1] + true_window[-1:] for window, true_window in zip(items, true_items)]
-    width = max(map(len, items)) if maxlen is None else maxlen + 1
+    width = max(map(len, items))
     split = Split(
         path,
         table["user_id"].to_numpy(),

@@ -74,7 +74,7 @@ def figures(log_odds: list[np.ndarray], planted: list[tuple[np.ndarray, np.ndarr
 def measure(data_set: Path, denoised: Path, forms: list[str]) -> None:
     titles = read_titles(data_set)
     train = file_of_split([data_set], "train")
-    split = read_split(train, titles, maxlen=None, columns="ignored")
+    split = read_split(train, titles, columns="ignored")
     quarters = np.array([zlib.crc32(str(user).encode()) & 3 for user in split.users])
     vectors = read_vectors(denoised, titles)
     rng = np.random.default_rng(7)

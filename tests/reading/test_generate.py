@@ -124,7 +124,7 @@ def test_contract_with_sasrec(tiny_adapters, data, tmp_path):
     assert result["rows"] == {"train": 90, "valid": 23, "test": 40}
     titles = json.loads(pd.read_csv(folder / "train.csv").suggest_item_titles[0])
     assert titles and all(title in TITLES for title in titles)
-    planted = read_split(folder / "planted.csv", read_titles(folder), 10, "needed")
+    planted = read_split(folder / "planted.csv", read_titles(folder), "needed")
     assert planted.noise_prob.shape == (20, 11) and planted.suspects.max() <= 0  # only scored, to calibrate on
 
 

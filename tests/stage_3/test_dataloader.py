@@ -18,7 +18,7 @@ def test_noisy_targets_of_valid_are_restored(tmp_path):
     table.loc[0, ["item_ids", "mask", "replaced_item_titles"]] = "[1, 2, 3, 9]", "[0, 1, 0, 1]", "['Item 7', \"Item 4\"]"
     table.loc[0, "noise_prob"] = "[-1, -2, -3]"
     table.to_csv(folder / "valid_5000.csv", index=False)
-    split = padded_rows.read_split(folder / "valid_5000.csv", catalogue.read_titles(folder), 10, "needed")
+    split = padded_rows.read_split(folder / "valid_5000.csv", catalogue.read_titles(folder), "needed")
     assert split.items[0, -4:].tolist() == [1, 2, 3, 4] and split.clean[0, -4:].tolist() == [1, 7, 3, 4]
 
 
@@ -69,7 +69,7 @@ def test_the_authors_files(released, tmp_path):
         ]
     )
     assert run["rows"] == {"train": 5000, "valid": 4793, "test": 4794} and run["n_items"] == 11758
-    split = padded_rows.read_split(released / "valid_5000.csv", catalogue.read_titles(released), 10, "ignored")
+    split = padded_rows.read_split(released / "valid_5000.csv", catalogue.read_titles(released), "ignored")
     noisy, raw = np.flatnonzero(split.mask[:, -1] == 1), pd.read_csv(released / "valid_5000.csv")
     titles = catalogue.read_titles(released)
     assert 0.08 < len(noisy) / len(raw) < 0.12
@@ -80,7 +80,8 @@ def test_the_authors_files(released, tmp_path):
 
 def test_places_of_padded_and_cut_rows(tmp_path):
     (tmp_path / "train.csv").write_text('user_id,item_ids,mask,start\n1,"[3, 1, 2]","[0, 0, 0]",4\n1,"[3, 1]","[0, 0]",0\n')
-    split = padded_rows.read_split(tmp_path / "train.csv", ["", "a", "b", "c"], 1, "ignored")
+    read = padded_rows.read_split(tmp_path / "train.csv", ["", "a", "b", "c"], "ignored")
+    split = padded_rows.resize(read, 2)
     assert split.items.tolist() == [[1, 2], [3, 1]] and split.places.tolist() == [[5, 6], [0, 1]]
-    wide = padded_rows.read_split(tmp_path / "train.csv", ["", "a", "b", "c"], 3, "ignored")
+    wide = padded_rows.resize(read, 4)
     assert wide.places[0, 1:].tolist() == [4, 5, 6]

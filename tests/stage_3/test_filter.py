@@ -40,7 +40,7 @@ def slow_filter(split, threshold, most):
 def test_filter_against_a_slow_version(tmp_path_factory, seed, share, most, train, maxlen):
     file = "train.csv" if train else "test_5000.csv"
     folder = write_denoised(tmp_path_factory.mktemp("filter"), n_items=12, rows=(25, 25, 25), seed=seed)
-    split = padded_rows.read_split(folder / file, catalogue.read_titles(folder), maxlen, "needed")
+    split = padded_rows.resize(padded_rows.read_split(folder / file, catalogue.read_titles(folder), "needed"), maxlen + 1)
     threshold = filter.percentile(split, share)
     flagged = filter.flag_suspects(split, threshold, most)
     edited, replaced, deleted = apply_edits(split.items, flagged, filter.suggested_replacements(split), split.noise_prob)
@@ -61,7 +61,7 @@ def test_a_test_target_in_the_history_is_not_edited(tmp_path):
     header = "user_id,item_ids,mask,noise_prob,noise_items,noise_items_prob,suggest_item_ids\n"
     row = '1,"[2, 1, 2]","[0, 0, 0]","[-1.0, -5.0]","[2]","[-1.0]","[3]"\n'
     (folder / "test.csv").write_text(header + row)
-    split = padded_rows.read_split(folder / "test.csv", ["", "a", "b", "c"], 10, "needed")
+    split = padded_rows.read_split(folder / "test.csv", ["", "a", "b", "c"], "needed")
     flagged = filter.flag_suspects(split, -2.0, 3)
     edited, _, _ = apply_edits(split.items, flagged, filter.suggested_replacements(split), split.noise_prob)
     assert edited[0, -3:].tolist() == [3, 1, 2]
