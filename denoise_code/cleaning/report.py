@@ -142,7 +142,7 @@ def sections(report: CleaningReport) -> list[str]:
     return [
         paragraph(
             f"{report.n_records:,} lines of {report.n_users:,} users and {report.n_items:,} items. Noise is what does not belong in "
-            "its user's history: a gift, a mis-click, someone else's account."
+            "its user's history: a gift, a mis-click, something bought for somebody else."
         ),
         cards(headlines(report)),
         verdict_box(report),
