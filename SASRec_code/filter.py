@@ -13,6 +13,7 @@ from rows import LoadedRows, RowEvidence
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.evidence_files import noise_probability
 from denoise_code.data_set.padded_rows import Split
+from denoise_code.data_set.planting import INJECTED
 
 
 def weigh(rows: LoadedRows, options: FilterOptions) -> dict[str, np.ndarray]:
@@ -29,7 +30,7 @@ def suspicion(rows: LoadedRows, name: str, options: FilterOptions) -> np.ndarray
     if options.evidence == "raw":
         return split.noise_prob
     if options.evidence == "oracle":
-        return np.where(split.editable, split.mask == 1, np.nan)
+        return np.where(split.editable, split.mask == INJECTED, np.nan)
     return noise_probability(rows.evidence[name].r[stored_kind(options.evidence)], noise_share(rows, options))
 
 
@@ -186,7 +187,7 @@ def selection_windows(splits: dict[str, Split], edited: dict[str, np.ndarray], s
 
 def describe_edits(split: Split, flagged: np.ndarray) -> str:
     """Precision and recall of flagged (N, W) on injected noise, in words."""
-    noise = (split.mask == 1) & split.editable
+    noise = (split.mask == INJECTED) & split.editable
     if not noise.any():
         return "no injected noise is marked"
     n_found = (flagged & noise).sum()

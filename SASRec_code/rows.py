@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from options import RowsOptions, with_settings
+from options import CONTROLS, RowsOptions, with_settings
 
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.catalogue import read_titles
@@ -151,7 +151,7 @@ def check_kinds(options: RowsOptions, stored: StoredEvidence) -> None:
 def check_replacements(options: RowsOptions, stored: StoredEvidence) -> None:
     """Refuse controls at any place where only probable noise has replacements: they would delete nearly all."""
     least = stored.record["replacements"]["least_probability"]
-    controls = [kind for kind in options.evidence if kind in ("random", "oracle")]
+    controls = [kind for kind in options.evidence if kind in CONTROLS]
     if controls and "replace" in options.edits and least > 0:
         raise InputError(
             f"--evidence {controls[0]}: {options.folder} has replacements above a probability of {least} alone; "

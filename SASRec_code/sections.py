@@ -10,7 +10,7 @@ from denoise_code.common import page, suspects
 from denoise_code.data_set.evidence_files import BOUND_CONFIDENCE
 
 MOST_MISSED = 24  # that are shown
-KINDS = (
+WHAT_THE_KINDS_ARE = (
     "<b>rarity</b> is how few other users have an item, <b>collaborative</b> the co-occurrence of items in train, <b>semantic</b> how "
     "alike titles are, <b>detector</b> a small network that learned to mark planted items, <b>llm</b> the fine-tuned language "
     "model's noise probability, <b>fused</b> all there are."
@@ -110,7 +110,7 @@ def noise_at_most(findings: Findings) -> list[str]:
     return [
         "<h2>How much noise there can be</h2><p>The largest share of noise that each kind of evidence allows, with "
         f"{BOUND_CONFIDENCE:.0%} confidence. "
-        f"Probabilities take a share of {record['noise_share']:.3f}. {KINDS} {CONTEXT}</p>",
+        f"Probabilities take a share of {record['noise_share']:.3f}. {WHAT_THE_KINDS_ARE} {CONTEXT}</p>",
         page.table(["evidence", "noise at most", "auc_context"], rows),
     ]
 

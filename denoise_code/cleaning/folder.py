@@ -45,7 +45,7 @@ from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.judging import Replacements
 from denoise_code.making_evidence import judged_before, options_of, stored_form, stored_record
 
-SCORED, CLEANED, EDITS, REPORT, RUN = "scored.csv", "cleaned.csv", "edits.csv", "report.html", "run.json"
+SCORED_LOG, CLEANED_LOG, EDITS, REPORT, RUN = "scored.csv", "cleaned.csv", "edits.csv", "report.html", "run.json"
 LOG_FILES = ("interactions.csv", "users.csv", "items.csv")
 LEARNED, SELF_TEST = "learned.safetensors", "self_test.safetensors"
 ENDINGS = re.compile(r"(\.(csv|tsv|txt|dat|data|inter|jsonl?|ndjson|parquet|gz|bz2|xz|zst|zip|tar|tgz))+$", re.IGNORECASE)
@@ -67,7 +67,7 @@ def run_of_cleaned_log(folder: Path) -> dict | None:
 
 def check_folder(folder: Path, log: Path, titles: str | None) -> None:
     """Refuse a folder in which the log, the file of titles or anybody else's files would be replaced."""
-    outputs = (SCORED, CLEANED, EDITS, REPORT, RUN, *LOG_FILES, LEARNED, SELF_TEST, ARRAYS, RECORD)
+    outputs = (SCORED_LOG, CLEANED_LOG, EDITS, REPORT, RUN, *LOG_FILES, LEARNED, SELF_TEST, ARRAYS, RECORD)
     inputs = {"the log itself": log} | ({} if titles is None else {"the file of --titles": Path(titles)})
     for name in outputs:
         for what, path in inputs.items():
@@ -197,10 +197,10 @@ def write_files(folder: Path, cleaned_log: CleanedLog, report: CleaningReport, r
 
     keeps_log: the log is written as well as stage 0 writes it, with nothing injected, for --like.
     """
-    names = [RUN, SCORED, CLEANED, EDITS, REPORT, *(LOG_FILES if keeps_log else [])]
+    names = [RUN, SCORED_LOG, CLEANED_LOG, EDITS, REPORT, *(LOG_FILES if keeps_log else [])]
     log = cleaned_log.prepared.log
     with together(folder, names) as paths:
-        write_records(paths[SCORED], paths[CLEANED], paths[EDITS], cleaned_log)
+        write_records(paths[SCORED_LOG], paths[CLEANED_LOG], paths[EDITS], cleaned_log)
         write_report(paths[REPORT], report)
         if keeps_log:
             write_interactions(paths["interactions.csv"], log, log.items, np.zeros(len(log.items), dtype=np.int64))

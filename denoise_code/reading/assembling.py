@@ -80,7 +80,7 @@ def denoise_split(split: str, table: pd.DataFrame, records: list[Record], ground
     figures = {
         "rows": len(table),
         "share_grounded_by_embedding": share_ungrounded,
-        "detection": detection_figures(split, table, [record.noise_prob for record in records]),
+        "detection": detection_of_split(split, table, [record.noise_prob for record in records]),
     }
     return DenoisedSplit(add_columns(table, records, grounder.catalogue), figures)
 
@@ -95,7 +95,7 @@ def ground_texts(records: list[Record], grounder: Grounder) -> float | None:
     return share_ungrounded
 
 
-def detection_figures(split: str, table: pd.DataFrame, noise_probs: list[list[float]]) -> dict | None:
+def detection_of_split(split: str, table: pd.DataFrame, noise_probs: list[list[float]]) -> dict | None:
     """How well noise_prob tells injected noise, or what was planted; None where there is none."""
     if split != PLANTED:
         return detection_of_mask(table["mask"], noise_probs, INJECTED)
