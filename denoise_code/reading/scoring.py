@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from denoise_code.common.errors import InputError
+from denoise_code.language_model.noise_scores import token_log_probs
 from denoise_code.language_model.prompt import Question, Titles
 from denoise_code.language_model.title_trie import common_prefix
 from denoise_code.reading.packed_reader import Reader
 from denoise_code.reading.plan import Text
-from denoise_code.training.held_out_scores import token_log_probs
 
 # How far a text read beside others may be from the same text read alone: the mean over the vocabulary of the difference of
 # next-token log-probabilities, at the end of any title. Measured with SmolLM2-135M on MovieLens windows, largest of 264 ends:

@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 from denoise_code.evidence.detection import planted_detection
+from denoise_code.language_model.noise_scores import first_token_log_probs, title_log_likelihoods
 from denoise_code.language_model.prompt import IGNORED
 from denoise_code.training.encoding import HeldOutLabels
-from denoise_code.training.held_out_scores import first_token_log_probs, title_log_likelihoods
 
 
 class HeldOutScores(NamedTuple):

@@ -1,4 +1,4 @@
-"""held_out_scores.py, held_out_metrics.py, detection.py: scores of padded batches against single texts, figures by hand."""
+"""noise_scores.py, held_out_metrics.py, detection.py: scores of padded batches against single texts, figures by hand."""
 
 import numpy as np
 import pytest
@@ -8,11 +8,11 @@ from conftest import CARS, FRUIT
 from denoise_code.data_set.planting import draw_planted, noise_pools
 from denoise_code.evidence.detection import detection_of_mask, planted_detection, within_windows
 from denoise_code.language_model.loading import load_tokenizer
+from denoise_code.language_model.noise_scores import first_token_log_probs, title_log_likelihoods
 from denoise_code.language_model.prompt import IGNORED, Prompt
 from denoise_code.training.encoding import FOR_METRICS, Collator, encode
 from denoise_code.training.examples import Example
 from denoise_code.training.held_out_metrics import detection_metrics
-from denoise_code.training.held_out_scores import first_token_log_probs, title_log_likelihoods
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])

@@ -19,12 +19,12 @@ from denoise_code.common.errors import InputError
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue
 from denoise_code.data_set.held_out import split_rows
 from denoise_code.language_model.loading import load_base_model, load_tokenizer
+from denoise_code.language_model.noise_scores import first_token_log_probs
 from denoise_code.language_model.prompt import Prompt
 from denoise_code.training import trainer
 from denoise_code.training.encoding import FOR_METRICS, Collator, encode
 from denoise_code.training.examples import load_examples
 from denoise_code.training.held_out_metrics import detection_metrics, held_out_metrics
-from denoise_code.training.held_out_scores import first_token_log_probs
 
 
 def test_learns_what_does_not_belong(genres, tiny_models, tmp_path):
