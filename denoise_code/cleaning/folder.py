@@ -197,15 +197,16 @@ def write_files(folder: Path, cleaned_log: CleanedLog, report: CleaningReport, r
 
     keeps_log: the log is written as well as stage 0 writes it, with nothing injected, for --like.
     """
-    names = [RUN, SCORED_LOG, CLEANED_LOG, EDITS, REPORT, *(LOG_FILES if keeps_log else [])]
+    names = [SCORED_LOG, CLEANED_LOG, EDITS, REPORT, *(LOG_FILES if keeps_log else [])]
     log = cleaned_log.prepared.log
-    with together(folder, names) as paths:
+    # The last one takes its place first: by run.json `check_folder` knows the folder of a run that was killed here.
+    with together(folder, [*names, RUN]) as paths:
         write_records(paths[SCORED_LOG], paths[CLEANED_LOG], paths[EDITS], cleaned_log)
         write_report(paths[REPORT], report)
         if keeps_log:
             write_interactions(paths["interactions.csv"], log, log.items, np.zeros(len(log.items), dtype=np.int64))
             write_keys(paths["users.csv"], paths["items.csv"], log)
-        fingerprints = {name: fingerprint(paths[name]) for name in names[1:]}
+        fingerprints = {name: fingerprint(paths[name]) for name in names}
         if keeps_log:
             fingerprints[LEARNED] = fingerprint_of_learned(folder)
         write_json(paths[RUN], run | {"fingerprints": fingerprints, "steps": steps.costs})

@@ -420,18 +420,20 @@ def test_times_of_another_kind_are_refused(old_and_new, capsys):
 
 
 def test_a_run_that_dies_at_any_file_goes_on(log, tmp_path, monkeypatch):
+    kept = ("interactions.csv", "users.csv", "items.csv", "evidence.safetensors", "learned.safetensors", "self_test.safetensors")
+    die_at_each_file(monkeypatch, tmp_path, (*FILES, *kept), log, "--language_model", "none")
+
+
+def test_a_run_on_new_lines_that_dies_at_any_file_goes_on(old_and_new, tmp_path, monkeypatch):
+    old, new = old_and_new
+    run(old, "--language_model", "none")
+    die_at_each_file(monkeypatch, tmp_path, FILES, new, "--like", old.with_name("old_cleaned"))
+
+
+def die_at_each_file(monkeypatch, folder, names, *command):
     """Dies at each renaming in turn, the second run's files are those of one that was left in peace."""
-    run(log, "--language_model", "none", "--out", tmp_path / "whole")
-    names = (
-        *FILES,
-        "interactions.csv",
-        "users.csv",
-        "items.csv",
-        "evidence.safetensors",
-        "learned.safetensors",
-        "self_test.safetensors",
-    )
-    expected = contents(tmp_path / "whole", names)
+    run(*command, "--out", folder / "whole")
+    expected = contents(folder / "whole", names)
     rename, n_renames = Path.replace, 0
     died = True
     while died:
@@ -445,11 +447,11 @@ def test_a_run_that_dies_at_any_file_goes_on(log, tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             return rename(path, target)
 
-        out = tmp_path / f"out {n_renames}"
+        out = folder / f"out {n_renames}"
         with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
             patch.setattr(Path, "replace", replace)
-            run(log, "--language_model", "none", "--out", out)
-        run(log, "--language_model", "none", "--out", out)
+            run(*command, "--out", out)
+        run(*command, "--out", out)
         assert contents(out, names) == expected
         assert not list(out.glob(".*"))
     assert n_renames > 5
