@@ -47,7 +47,8 @@ def continue_log(old: Log, new: Log, window: int, where, in_order: bool) -> Cont
     user_numbers, user_keys = numbers_behind(old.user_keys, new.user_keys)
     item_numbers, item_keys = numbers_behind(old.item_keys, new.item_keys)
     title_of_new = dict(zip(item_numbers.tolist(), new.titles))
-    titles = [*old.titles, *(title_of_new[item] for item in range(len(old.titles), len(item_keys)))]
+    titles = [title or title_of_new.get(item) or "" for item, title in enumerate(old.titles)]  # one that was not known may be now
+    titles += [title_of_new[item] for item in range(len(old.titles), len(item_keys))]
     old_times, new_times, decimals = times_of_one_unit(old, new, where)
     if in_order:  # both are numbers of records, from 0
         new_times = new_times + old_times.max() + 1

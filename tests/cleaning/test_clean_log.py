@@ -394,6 +394,19 @@ def test_like_with_titles(old_and_new, tiny_models, monkeypatch):
     assert read == ["Item 5 of a new kind"]
 
 
+def test_a_title_that_only_new_lines_have_is_read(old_and_new, tiny_models):
+    old, new = old_and_new
+    table, later = pd.read_csv(old), pd.read_csv(new)
+    item = next(item for item in later["item"] if item in set(table["item"]))
+    table.loc[table["item"] == item, "title"] = ""
+    write_log(old, table)
+    run(old, "--base_model", tiny_models["llama"])
+    before = scored(old.with_name("old_cleaned"))
+    assert set(before.loc[before["item"] == item, "status"]) == {"no_title"}
+    run(new, "--like", old.with_name("old_cleaned"))
+    assert (scored(new.with_name("new_cleaned"))["status"] == "scored").all()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [(["--in_order"], "without --in_order, and so must this be"), (["--window", 7], "--window and --like")],
