@@ -52,7 +52,7 @@ def test_new_records_stand_between_the_old_ones_of_their_users():
     both = continue_log(old_log(), new_log(records), 3, where, in_order=False)
     log = both.prepared.log
     assert log.user_keys == ["", "ann", "bob", "eve"] and log.item_keys == ["", "a", "b", "c", "d", "x"]
-    assert log.titles == ["", "A", "B", "C", "", "new title of x"]  # an old item keeps the title it had
+    assert log.titles == ["", "A", "B", "C", "new title of d", "new title of x"]  # an old item keeps the title it had, if any
     rows = [(log.user_keys[user], log.item_keys[item], time, record) for user, item, time, record in
             zip(log.users, log.items, log.times.tolist(), log.rows.tolist())]  # fmt: skip
     assert rows == [  # bob has no new record; of equal times the old one comes first
