@@ -59,8 +59,8 @@ def header_line(names) -> str:
 
 def record_batch(cleaned_log: CleanedLog, records: slice) -> RecordBatch:
     whole = cleaned_log.log_file.whole
-    flagged = cleaned_log.edits.flagged[records].astype(int).astype(str).astype(object)  # "0" or "1"
-    new = new_columns(cleaned_log.prepared, cleaned_log.judged, records) | {"flagged": flagged}
+    new = new_columns(cleaned_log.prepared, cleaned_log.judged, records)
+    new["flagged"] = cleaned_log.edits.flagged[records].astype(int)
     return RecordBatch(
         records=records,
         cells=[whole.texts(column, records.start, records.stop) for column in range(len(whole.names))],

@@ -10,7 +10,7 @@ import pandas as pd
 
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue
-from denoise_code.data_set.rows import whole_numbers
+from denoise_code.data_set.rows import read_as_text, whole_numbers
 
 DENOISED_COLUMNS = ("noise_prob", "noise_items", "noise_items_prob", "suggest_item_ids")
 
@@ -135,10 +135,7 @@ READ_COLUMNS = {"user_id", "item_ids", "mask", "replaced_item_titles", "timestam
 def read_table(path: Path, columns: str) -> pd.DataFrame:
     """The columns of a file that are read, as text; refuses a file that lacks one that is needed."""
     read = READ_COLUMNS | set(DENOISED_COLUMNS if columns != "ignored" else ())
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=lambda name: name in read)
-    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+    table = read_as_text(path, is_read=lambda name: name in read)
     needed = ["user_id", "item_ids", "mask", *(DENOISED_COLUMNS if columns == "needed" else ())]
     missing = [column for column in needed if column not in table.columns]
     if missing:

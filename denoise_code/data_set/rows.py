@@ -1,12 +1,22 @@
 """Rows of a split as text on disk: list cells parsed, checked row by row."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from denoise_code.common.errors import InputError
+
+
+def read_as_text(path: Path, is_read: Callable[[str], bool] | None = None, remedy: str = "") -> pd.DataFrame:
+    """A CSV file, its cells as they are written. is_read: which columns, by name; None: all. InputError, with what to do, where it cannot
+    be read."""
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False, usecols=is_read)
+    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {' '.join(str(error).split())}{remedy}") from None
 
 
 def read_windows(path: Path, n_items: int | None = None) -> pd.DataFrame:
@@ -17,10 +27,7 @@ def read_windows(path: Path, n_items: int | None = None) -> pd.DataFrame:
     """
     if not path.exists():
         raise InputError(f"{path}: no such file")
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+    table = read_as_text(path)
     missing = {"user_id", "item_ids", "mask", "timestamp"} - set(table.columns)
     if missing:
         raise InputError(f"{path}: no column {sorted(missing)[0]!r}, found {', '.join(table.columns)}")

@@ -7,6 +7,9 @@ The folder is one of the release with nothing injected: samples of train windows
 they are joined where one begins with what another ends with. The log has about half of the data set's interactions: what stands in no
 published window is missing, and where windows do not overlap nobody knows how much lies between. Only the target of a window has a time;
 the other items take that of the next target. Of an item that a user has several times the first counts.
+
+`denoise_code.data_set.interactions` joins windows, too. Of windows of one time that have no item in common it puts another one first: 13
+of the 8,407 users of the Toy log would have another order than the one that was measured.
 """
 
 import argparse
