@@ -30,6 +30,8 @@ def test_every_row_runs(root, gpu):
     assert training["tokens_per_s"] == pytest.approx(32 * training["mean_tokens"] / training["epoch_s"], rel=0.1)
     (reading,) = figures_of["reading_bfloat16"]
     assert reading["windows"] == 12 and 0 < reading["noise_prob_mean_difference"] <= reading["noise_prob_largest_difference"]
+    (compiled,) = figures_of["reading_compiled"]
+    assert compiled.get("passes") or "skipped" in compiled
     assert figures_of["training_eager"][0]["mean_loss"] == training["mean_loss"]
     assert figures_of["llama_reading"][0]["windows"] == 8
 
