@@ -58,24 +58,24 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--seed", type=ranged(int, 0), help="seed of all that is drawn (default: 0)")
     args = parser.parse_args(argv)
     if args.like is not None:
-        read_as_before(parser, args)
+        parser.set_defaults(**how_it_was_read(args.like, args.in_order))
+        args = parser.parse_args(argv)
     check_table_options(parser, args)
     check_args(parser, args)
     return args
 
 
-def read_as_before(parser: Parser, args: argparse.Namespace) -> None:
-    """What says how a table is read, and is not given, is as it was for the log in --like."""
+def how_it_was_read(like: Path, in_order: bool) -> dict:
+    """{option: value} of how the log in --like was read, which a new log is read by where no option says otherwise.
+
+    in_order: whether the new log has no times; then it has no column of times either.
+    """
     from denoise_code.cleaning.folder import run_of_cleaned_log
 
-    run = run_of_cleaned_log(args.like)
-    if run is None:
-        return  # the folder is refused later
+    run = run_of_cleaned_log(like) or {}  # without it the folder is refused later
     before = run.get("options", {})
-    names = [name for name in HOW_A_TABLE_IS_READ if name != "time_column" or not args.in_order]
-    for name in names:
-        if getattr(args, name) == parser.get_default(name) and name in before:
-            setattr(args, name, before[name])
+    names = [name for name in HOW_A_TABLE_IS_READ if name != "time_column" or not in_order]
+    return {name: before[name] for name in names if name in before}
 
 
 def check_args(parser: Parser, args: argparse.Namespace) -> None:

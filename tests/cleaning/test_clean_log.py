@@ -363,6 +363,12 @@ def test_new_lines_are_read_as_the_old_log_was(old_and_new, capsys):
     with pytest.raises(SystemExit):  # what is said is taken
         run(new, "--like", old.with_name("old_cleaned"), "--user_column", "customer")
     assert "customer" in capsys.readouterr().err
+    commas = new.with_name("commas.csv")  # a separator that is the default is taken, too
+    pd.read_csv(new, sep=";").to_csv(commas, index=False)
+    run(commas, "--like", old.with_name("old_cleaned"), "--separator", ",")
+    assert scored(new.with_name("commas_cleaned"))["noise_probability"].equals(
+        scored(new.with_name("new_cleaned"))["noise_probability"]
+    )
     with pytest.raises(SystemExit):
         run(old, "--like", new.with_name("new_cleaned"))
     assert "was itself made with --like" in capsys.readouterr().err
