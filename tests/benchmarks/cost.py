@@ -83,9 +83,13 @@ def memory_gib(parameters, bytes_per_weight=2, layers=32, kv_width=1024, batch=1
 def show(name: str, case: dict) -> None:
     e = estimate(**case)
     print(
-        f"| {name} | {e['train_tokens'] / 1e6:,.0f} M | {e['train_hours']:.1f} h | "
-        f"{(e['score_tokens'] + e['suggest_tokens']) / 1e6:,.0f} M | {e['denoise_flops']:.1e} | {e['denoise_hours']:.1f} h |"
+        f"| {name} | {e['train_tokens'] / 1e6:,.0f} M | {in_hours(e['train_hours'])} | "
+        f"{(e['score_tokens'] + e['suggest_tokens']) / 1e6:,.0f} M | {e['denoise_flops']:.1e} | {in_hours(e['denoise_hours'])} |"
     )
+
+
+def in_hours(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 0.05 else "< 0.1 h"
 
 
 def main():
