@@ -206,10 +206,15 @@ def generate(args: argparse.Namespace) -> None:
         print(request.output)
         return
     process_number = int(os.environ.get("RANK", 0))
+    notes = [
+        f"{request.rows.noise_dataset_path.name} has no {name}.csv: reading {file}.csv"
+        for name, file in zip(args.denoise_data, request.rows.denoise_data)
+        if file != name
+    ]
     if request.model.denoise_model_path:
-        for warning in check_adapter_suits(request, args.any_catalogue):
-            if process_number == 0:
-                print(warning)
+        notes += check_adapter_suits(request, args.any_catalogue)
+    if process_number == 0:
+        print(*notes, sep="\n", end="\n" if notes else "")
 
     # 2. What the language model says: of windows with an adapter, of titles always.
     if args.language_model == "none":
@@ -245,7 +250,10 @@ def write_folder_without_language_model(request: Request, overwrite: bool) -> No
 
 
 def read_with_language_model(request: Request, overwrite: bool) -> bool:
-    """Rows, planted windows and title vectors; returns whether all of them are written, by this process or before."""
+    """Rows, planted windows and title vectors; returns whether this process goes on.
+
+    That is the one which wrote them, or the first where they were there already.
+    """
     from transformers.utils import logging
 
     from denoise_code.reading.assembling import assemble  # these import torch, which --help does without
@@ -294,7 +302,7 @@ def read_with_language_model(request: Request, overwrite: bool) -> bool:
             raise
         return False
     if not is_written:
-        print(f"rank {process.rank}: done; other processes are not")
+        print(f"rank {process.rank}: done; the process that ends last goes on")
     return is_written
 
 
@@ -305,10 +313,7 @@ def files_to_read(data_set: Path, names: list[str]) -> list[str]:
     files = []
     for name, split in zip(names, SPLITS):
         path = file_of_split([data_set], split)
-        file = path.stem if path else name
-        if file != name:
-            print(f"{data_set.name} has no {name}.csv: reading {file}.csv")
-        files.append(file)
+        files.append(path.stem if path else name)
     return files
 
 

@@ -87,19 +87,10 @@ def with_maxlen(args: argparse.Namespace) -> argparse.Namespace:
 
 
 def choose_maxlen(paths: dict[str, Path], maxlen: int | None) -> int:
-    """--maxlen, else the longest history of the files {split: path}, which cuts nothing. Says what an explicit one cuts."""
-    lengths = {split: history_lengths(path) for split, path in paths.items()}  # (N,) each
-    if maxlen is None:
-        return max(1, *(int(of_split.max(initial=1)) for of_split in lengths.values()))
-    for split, of_split in lengths.items():
-        n_cut = (of_split > maxlen).sum()
-        if n_cut:
-            longest = of_split.max()
-            print(
-                f"{split}: --maxlen {maxlen} cuts the oldest items of {n_cut:,} of {len(of_split):,} histories; the longest "
-                f"has {longest} items"
-            )
-    return maxlen
+    """--maxlen, else the longest history of the files {split: path}, which cuts nothing."""
+    if maxlen is not None:
+        return maxlen
+    return max(1, *(int(history_lengths(path).max(initial=1)) for path in paths.values()))
 
 
 def history_lengths(path: Path) -> np.ndarray:
@@ -127,6 +118,8 @@ def load(options: RowsOptions) -> LoadedRows:
         check_kinds(options, stored)
         check_replacements(options, stored)
     evidence = {name: row_evidence(options, stored, name, splits[name]) for name in options.filtered if stored}
+    if options.maxlen:
+        say_what_is_cut(splits, options.maxlen)
     longest = max(split.items.shape[1] for split in splits.values())  # the longest row, its target included
     width = options.maxlen + 1 if options.maxlen else longest
     return LoadedRows(
@@ -136,6 +129,18 @@ def load(options: RowsOptions) -> LoadedRows:
         record=stored.record if stored else None,
         users_of_interactions=stored.users if stored else None,
     )
+
+
+def say_what_is_cut(splits: dict[str, Split], maxlen: int) -> None:
+    """How many histories of each split are longer than --maxlen."""
+    for name, split in splits.items():
+        lengths = (split.items[:, :-1] != 0).sum(1)  # (N,)
+        n_cut = (lengths > maxlen).sum()
+        if n_cut:
+            print(
+                f"{name}: --maxlen {maxlen} cuts the oldest items of {n_cut:,} of {len(lengths):,} histories; the longest "
+                f"has {lengths.max()} items"
+            )
 
 
 def check_kinds(options: RowsOptions, stored: StoredEvidence) -> None:

@@ -106,21 +106,25 @@ def replace_what_is_noise(
     halves: np.ndarray,
     share: float,
     options: EvidenceOptions,
+    new_to_user: bool = False,
 ) -> Replacements:
     """One replacement for each interaction and history place, or for those that may be noise where there are many.
 
     r (n,) of train interactions and r_of_histories {file: (N, H)} say which may be: they are those that a reader is shown.
+    new_to_user: in place of a train interaction stands nothing that its user has; in a data set that would tell what its
+    valid and test rows hold.
     """
     fitted = fit_ranker(data, vectors, halves[0], options.seed)
     least = least_probability(data, options.replace_all)
     return Replacements(
-        train=replace_interactions(data, fitted.ranker, noise_probability(r, share), least),
+        train=replace_interactions(data, fitted.ranker, noise_probability(r, share), least, new_to_user),
         histories={
             file: replace_in_histories(data, file, fitted.ranker, noise_probability(r_of_file, share), least)
             for file, r_of_file in r_of_histories.items()
         },
         said={
             "coefficients": fitted.coefficients,
+            "weights": fitted.ranker.weights.tolist(),
             "held out items found": fitted.held_out,
             "least_probability": least,
         },

@@ -230,7 +230,9 @@ def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet, rng: np.random
     """
     path = folder / "planted.csv"
     if not path.exists():
-        return None  # no adapter
+        if any(split.noise_prob is not None for split in rows.splits.values()):
+            print(f"no evidence of the kind llm: {folder} has no planted.csv to calibrate on (--planted)")
+        return None
     unread = [file for file, split in rows.splits.items() if split.noise_prob is None]
     if unread:
         print(f"no evidence of the kind llm: the language model did not read {', '.join(unread)}")

@@ -5,7 +5,8 @@ Candidates are neighbours of these others, by co-occurrence and by title vectors
 are held out, all others counting alike; in use an item counts by 1 - P(noise). What is done to a valid or test row reads its history alone.
 """
 
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
@@ -134,20 +135,43 @@ def rank_in_group(groups: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------- ranking
 
 
+@dataclass(frozen=True)
+class OwnItems:
+    """Which items each user has: numbers (K,) int64, ascending, user * (n_items + 1) + item."""
+
+    numbers: np.ndarray
+    n_items: int
+
+    @classmethod
+    def of(cls, data: DataSet) -> "OwnItems":
+        table = data.interactions
+        return cls(np.unique(table.users.astype(np.int64) * (data.n_items + 1) + table.items), data.n_items)
+
+    def include(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """(F, C) bool: whether users (F,) have items (F, C)."""
+        asked = users[:, None].astype(np.int64) * (self.n_items + 1) + items  # (F, C)
+        place = np.minimum(np.searchsorted(self.numbers, asked), len(self.numbers) - 1)
+        return self.numbers[place] == asked
+
+
 @dataclass
 class Ranker:
     """What a place's item could be, and the score of each: sum of weights (K,) times features (K,), see COLUMNS.
 
-    neighbours: tables (n_items + 1, n_items + 1), one a kind; vectors (n_items + 1, D) of titles or None.
+    neighbours: tables (n_items + 1, n_items + 1), one a kind; vectors (n_items + 1, D) of titles or None. own_items: of users, what they
+    have, which is no candidate for them then; None where only what is banned is none.
     """
 
     counts: Cooccurrence
     neighbours: list[sparse.csr_array]
     vectors: np.ndarray | None
     weights: np.ndarray
+    own_items: "OwnItems | None" = None
 
     def candidates(self, context: Context) -> np.ndarray:
-        """(F, C) items, ascending, 0 where there are fewer: the nearest to the others, none of the banned."""
+        """(F, C) items, ascending, 0 where there are fewer: the nearest to the others, none of the banned nor of the user's own."""
+        most = CANDIDATES + context.banned.shape[1]  # so many that enough are left
+        most += 0 if self.own_items is None else CANDIDATES
         place, column = np.nonzero(context.others)
         weights = context.shares[place, column] * context.trust[place, column]
         shape = len(context), self.counts.n_items + 1
@@ -159,10 +183,12 @@ class Ranker:
             owner = np.repeat(np.arange(len(context)), np.diff(near.indptr))
             order = np.lexsort((-near.data, owner))  # stable: equal ones by their ids
             rank = rank_in_group(owner)
-            first = rank < CANDIDATES + context.banned.shape[1]  # so many that enough are left
-            nearest = np.zeros((len(context), CANDIDATES + context.banned.shape[1]), dtype=np.int64)
+            first = rank < most
+            nearest = np.zeros((len(context), most), dtype=np.int64)
             nearest[owner[first], rank[first]] = near.indices[order][first]
             nearest[(nearest[:, :, None] == context.banned[:, None, :]).any(2)] = 0
+            if self.own_items is not None:
+                nearest[self.own_items.include(context.users, nearest)] = 0
             kept = (nearest == 0).argsort(1, kind="stable")[:, :CANDIDATES]
             parts.append(np.take_along_axis(nearest, kept, 1))
         candidates = np.sort(np.concatenate(parts, axis=1), axis=1)
@@ -218,9 +244,9 @@ def fit_ranker(data: DataSet, vectors: np.ndarray | None, halving: np.ndarray, s
     """halving (U,) int64, the half of each user: the counts of half 0 rank held-out items of half 1, else a user's own pairs would bring
     the right one among the candidates. Then all count."""
     table, width = data.interactions, data.train.shape[1]
-    by_titles = [] if vectors is None else [neighbours_by_titles(vectors)]
+    by_titles = None if vectors is None else neighbours_by_titles(vectors)
     counts = cooccurrence.count(table, data.n_items, width, users=halving == 0)
-    ranker = Ranker(counts, [neighbours_by_counts(counts), *by_titles], vectors, np.zeros(2 if vectors is None else 4))
+    ranker = make_ranker(counts, vectors, by_titles, np.zeros(2 if vectors is None else 4))
     held_out = np.flatnonzero(table.in_train & (halving[table.users] == 1))
     rows = np.sort(np.random.default_rng(seed).permutation(held_out)[:FIT_ON])
     context = without_own_item(context_of_interactions(data, TrainWindows(data.train), rows, None))
@@ -229,8 +255,15 @@ def fit_ranker(data: DataSet, vectors: np.ndarray | None, halving: np.ndarray, s
     ranked, right = ranker.rank(context), table.items[rows][:, None]
     shares = {"first": float((ranked[:, :1] == right).mean()), "among ten": float((ranked[:, :10] == right).any(1).mean())}
     everyone = cooccurrence.count(table, data.n_items, width)
-    fitted = Ranker(everyone, [neighbours_by_counts(everyone), *by_titles], vectors, ranker.weights)
+    fitted = make_ranker(everyone, vectors, by_titles, ranker.weights)
     return Fitted(fitted, dict(zip(COLUMNS, map(float, weights))), shares)
+
+
+def make_ranker(
+    counts: cooccurrence.Cooccurrence, vectors: np.ndarray | None, by_titles: np.ndarray | None, weights: np.ndarray
+) -> Ranker:
+    """Candidates by co-occurrence and, where titles are read, by title. by_titles: `neighbours_by_titles(vectors)`."""
+    return Ranker(counts, [neighbours_by_counts(counts), *([] if by_titles is None else [by_titles])], vectors, weights)
 
 
 def without_own_item(context: Context) -> Context:
@@ -273,13 +306,17 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------- one replacement each
 
 
-def replace_interactions(data: DataSet, ranker: Ranker, p_noise: np.ndarray, least: float = 0) -> np.ndarray:
+def replace_interactions(
+    data: DataSet, ranker: Ranker, p_noise: np.ndarray, least: float = 0, new_to_user: bool = False
+) -> np.ndarray:
     """(n,) int64: one replacement for each train interaction whose P(noise), p_noise (n,), is `least` or more; 0 elsewhere, and
     where none is left.
 
     It is no item of a train window that holds the interaction, nor what another interaction within a window's length was given: the
-    most probable noise chooses first.
+    most probable noise chooses first. new_to_user: nor any other item that the user has or was given.
     """
+    if new_to_user:
+        ranker = replace(ranker, own_items=OwnItems.of(data))
     table, windows = data.interactions, TrainWindows(data.train)
     width, received = windows.width, np.zeros(len(table), dtype=np.int64)
     asked = np.flatnonzero(table.in_train & (np.nan_to_num(p_noise) >= least))
@@ -289,6 +326,9 @@ def replace_interactions(data: DataSet, ranker: Ranker, p_noise: np.ndarray, lea
         for rows in progress(parts, "choose replacements", "batch")
     ]
     if not ranked:
+        return received
+    if new_to_user:
+        choose_once_a_user(np.concatenate(ranked), p_noise[asked], asked.tolist(), table.users[asked].tolist(), received)
         return received
     first_row, end_row = (np.searchsorted(table.users, table.users[asked], side) for side in ("left", "right"))
     low, high = np.maximum(asked - width + 1, first_row).tolist(), np.minimum(asked + width, end_row).tolist()
@@ -331,3 +371,16 @@ def choose_in_turn(ranked: np.ndarray, p_noise: np.ndarray, cells: list, low: li
                 given[cells[number]] = int(item)
                 break
     received[:] = given
+
+
+def choose_once_a_user(ranked: np.ndarray, p_noise: np.ndarray, cells: list, users: list, received: np.ndarray) -> None:
+    """Give each of F cells the best of ranked (F, C) that no other cell of its user has received. The most probable noise chooses first."""
+    given = defaultdict(set)  # {user: items}
+    for number in (-p_noise).argsort(kind="stable").tolist():
+        for item in ranked[number].tolist():
+            if item == 0:  # none is left
+                break
+            if item not in given[users[number]]:
+                received[cells[number]] = item
+                given[users[number]].add(item)
+                break

@@ -19,7 +19,7 @@ from denoise_code.data_set.log.titles import clean_titles
 from denoise_code.evidence import cooccurrence
 from denoise_code.evidence.learned import Learned, apply_learned
 from denoise_code.judging import JudgedInteractions, Replacements, least_probability
-from denoise_code.replacement import fit_ranker, replace_interactions
+from denoise_code.replacement import make_ranker, neighbours_by_titles, replace_interactions
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,6 @@ class ContinuedLog:
 
     prepared: PreparedLog
     old: DataSet
-
-    @property
-    def old_halving(self) -> np.ndarray:
-        """0 or 1 (U,) of each user of `old`, of the first halving."""
-        return self.prepared.halves[0, : len(self.old.interactions.user_names)]
 
 
 def continue_log(old: Log, new: Log, window: int, where, in_order: bool) -> ContinuedLog:
@@ -104,17 +99,17 @@ def judge_continued(
     said: dict,
     vectors: np.ndarray | None,
     noise_share: float,
-    seed: int,
 ) -> JudgedLog:
     """All interactions of `prepared`, and replacements, with the share of noise of the old log.
 
-    said: what evidence.json has of the old log.
+    said: what evidence.json has of the old log, the weights by which replacements are ranked among it.
     """
     prepared, old = continued.prepared, continued.old
     counts = cooccurrence.count(old.interactions, old.n_items, old.train.shape[1])
     r_by_kind = apply_learned(prepared.data, learned, counts, vectors, prepared.halves)
-    ranker = fit_ranker(old, vectors, continued.old_halving, seed).ranker  # the same as was fitted for the old log
+    by_titles = None if vectors is None else neighbours_by_titles(vectors)
+    ranker = make_ranker(counts, vectors, by_titles, np.array(said["replacements"]["weights"]))
     r = judged_by_what_is_known(r_by_kind, prepared.log.items, prepared.has_title, reads_titles=vectors is not None)
     least = least_probability(prepared.data, replace_all=False)
-    replacements = replace_interactions(prepared.data, ranker, noise_probability(r, noise_share), least)
+    replacements = replace_interactions(prepared.data, ranker, noise_probability(r, noise_share), least, new_to_user=True)
     return JudgedLog(JudgedInteractions(r_by_kind, {}, said), noise_share, Replacements(replacements, {}, {}))

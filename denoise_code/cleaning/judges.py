@@ -99,9 +99,11 @@ class JudgeLike:
         return vectors_of_catalogue(prepared.log.titles, windows, self.settings.base_model, self.folder, self.like).vectors
 
     def judge(self, prepared: PreparedLog, vectors: np.ndarray | None) -> JudgedLog:
-        record = read_record(self.like)
-        learned = load_learned(self.like / LEARNED)
-        return judge_continued(self.continued, learned, record, vectors, self.settings.noise_share, self.settings.seed)
+        try:
+            record, learned = read_record(self.like), load_learned(self.like / LEARNED)
+        except InputError as error:
+            raise InputError(f"--like {self.like}: clean that log again ({error})") from None
+        return judge_continued(self.continued, learned, record, vectors, self.settings.noise_share)
 
     def test(self, prepared: PreparedLog, vectors: np.ndarray | None, judged: JudgedLog) -> JudgedCopy | None:
         """The self-test of the log that is continued."""

@@ -35,6 +35,7 @@ from denoise_code.replacement import NothingToReplaceFrom
 
 WITHOUT_TITLE = "collaborative"  # the kind that judges items without a title, where others read titles
 SCORED, NO_TITLE, TOO_SHORT, DUPLICATE = STATUSES = ("scored", "no_title", "too_short", "duplicate")
+RANK = "noise_rank"  # a column: the share of judged records that are less suspicious
 PREFIX = "denoised_"  # of a new column whose name the log has
 LEAST_INTERACTIONS = 100  # in windows; fewer teach nothing that could be measured
 
@@ -119,7 +120,7 @@ def with_replacements(
 ) -> JudgedLog:
     share = share_taken(interactions, options)
     r = judged_by_what_is_known(interactions.train, prepared.log.items, prepared.has_title, reads_titles=vectors is not None)
-    replacements = replace_what_is_noise(prepared.data, r, {}, vectors, prepared.halves, share, options)
+    replacements = replace_what_is_noise(prepared.data, r, {}, vectors, prepared.halves, share, options, new_to_user=True)
     return JudgedLog(interactions, share, replacements)
 
 
@@ -242,7 +243,7 @@ def new_columns(prepared: PreparedLog, judged: JudgedRecords, records: slice = s
     replacement = judged.replacement[records]
     return {
         "noise_probability": judged.probability[records],
-        "noise_rank": judged.rank[records],
+        RANK: judged.rank[records],
         "status": np.array(STATUSES, dtype=object)[judged.status[records]],
         "replacement_item": prepared.item_keys[replacement],
         "replacement_title": prepared.item_titles[replacement],

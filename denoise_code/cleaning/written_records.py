@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from denoise_code.cleaning.log_file import LogFile
-from denoise_code.cleaning.records import JudgedRecords, PreparedLog, RecordEdits, new_columns, new_names
+from denoise_code.cleaning.records import RANK, JudgedRecords, PreparedLog, RecordEdits, new_columns, new_names
 from denoise_code.common.progress import progress
 from denoise_code.data_set.log.stored_log import csv_lines
 
 RECORDS_AT_ONCE = 20_000  # turned into text at once
+DIGITS, DIGITS_OF_RANK = 6, 10  # of numbers; ranks tell millions of records apart
 COLUMNS_OF_EDITS = ("line", "user", "item", "title", "noise_probability", "replacement_item", "replacement_title")
 
 
@@ -64,7 +65,10 @@ def record_batch(cleaned_log: CleanedLog, records: slice) -> RecordBatch:
     return RecordBatch(
         records=records,
         cells=[whole.texts(column, records.start, records.stop) for column in range(len(whole.names))],
-        new={name: values.tolist() if values.dtype == object else number_texts(values) for name, values in new.items()},
+        new={
+            name: values.tolist() if values.dtype == object else number_texts(values, DIGITS_OF_RANK if name == RANK else DIGITS)
+            for name, values in new.items()
+        },
     )
 
 
@@ -104,6 +108,6 @@ def edited_cells(cleaned_log: CleanedLog, batch: RecordBatch) -> list[list[str]]
     return [lines, *([column[row] for row in edited] for column in columns)]
 
 
-def number_texts(values: np.ndarray) -> list[str]:
-    """Numbers (n,) with six digits, NaN as an empty text."""
-    return ["" if value != value else f"{value:.6g}" for value in values.tolist()]
+def number_texts(values: np.ndarray, digits: int) -> list[str]:
+    """Numbers (n,) with so many digits, NaN as an empty text."""
+    return ["" if value != value else f"{value:.{digits}g}" for value in values.tolist()]

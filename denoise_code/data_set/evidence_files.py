@@ -21,7 +21,7 @@ from denoise_code.data_set.folder import noisy_name
 
 ARRAYS, RECORD = "evidence.safetensors", "evidence.json"
 FUSED = "fused"  # the kind that joins all others
-VERSION = 6  # of both files and of what they are made by: others are made anew
+VERSION = 7  # of both files and of what they are made by: others are made anew
 BOUND_CONFIDENCE = 0.9  # with which the bound on the share of noise holds
 KEYS_OF_RECORD = (
     "version", "kinds", "files", "rows", "catalogue", "noise_share", "share_bound", "features", "coefficients", "replacements",

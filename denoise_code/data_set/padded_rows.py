@@ -2,6 +2,7 @@
 
 import ast
 import json
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pandas as pd
 
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue
+from denoise_code.data_set.planting import INJECTED
 from denoise_code.data_set.rows import read_as_text, whole_numbers
 
 DENOISED_COLUMNS = ("noise_prob", "noise_items", "noise_items_prob", "suggest_item_ids")
@@ -177,22 +179,26 @@ def read_places(path: Path, table: pd.DataFrame, items: list, width: int) -> np.
 def restore(path: Path, table: pd.DataFrame, items: list, mask: list, titles: list[str]) -> list[list[int]]:
     """The windows before noise was injected, by the titles that noise replaced; as they are where none are given.
 
-    Of several items of one title the first counts. An item whose title is none of the catalogue stays.
+    Of several items of one title the first counts. An item whose title is none of the catalogue stays. Both are counted and printed.
     """
     if "replaced_item_titles" not in table.columns:
         return items
     ids = {title: item for item, title in reversed(list(enumerate(titles))) if item}
-    clean, unknown, cells = list(items), 0, table["replaced_item_titles"].tolist()
+    items_of_title = Counter(titles[1:])
+    clean, unknown, ambiguous, cells = list(items), 0, 0, table["replaced_item_titles"].tolist()
     for row in [row for row, marks in enumerate(mask) if any(marks)]:
         replaced = parse_list(path, row + 1, "replaced_item_titles", cells[row], (str,))
-        places = [place for place, mark in enumerate(mask[row]) if mark == 1]
+        places = [place for place, mark in enumerate(mask[row]) if mark == INJECTED]
         if len(places) == len(replaced):  # else they are not given
             clean[row] = list(items[row])
             unknown += sum(title not in ids for title in replaced)
+            ambiguous += sum(items_of_title[title] > 1 for title in replaced)
             for place, title in zip(places, replaced):
                 clean[row][place] = ids.get(title, items[row][place])
     if unknown:
         print(f"{path}: {unknown} of replaced_item_titles are no titles of the catalogue, what replaced them stays")
+    if ambiguous:
+        print(f"{path}: {ambiguous} of replaced_item_titles are titles of several items, the first of them is taken")
     return clean
 
 

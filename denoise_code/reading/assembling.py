@@ -35,12 +35,12 @@ class DenoisedSplit:
 def assemble(job: Job, shards: Shards, splits: dict, n_batches: dict[str, int], grounder: Grounder) -> bool:
     """Write all files once every batch is there; only one process does, and none waits for another.
 
-    splits: {split: (table, windows)}. n_batches: of each part of the job. Returns whether all is written.
+    splits: {split: (table, windows)}. n_batches: of each part of the job. Returns whether this process wrote them.
     """
     with (shards.folder / "lock").open("w") as lock_file:
         lock(lock_file, fcntl.LOCK_EX)
-        if job.is_complete():
-            return True
+        if job.is_complete():  # another process wrote them, and goes on to evidence
+            return False
         batches = {part: shards.read(part) for part in n_batches}
         if any(len(batches[part]) < n_batches[part] for part in n_batches):
             return False

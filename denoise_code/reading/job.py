@@ -12,13 +12,14 @@ import numpy as np
 from denoise_code.common.errors import InputError
 from denoise_code.common.files import fingerprint_of_files, lock, read_json, write_json
 from denoise_code.common.resources import peak_memory_gib
+from denoise_code.data_set.evidence_files import RECORD
 from denoise_code.data_set.folder import find_train_file
 from denoise_code.data_set.planting import PLANTED
 from denoise_code.language_model.loading import choose_dtype
 from denoise_code.language_model.prompt import Titles
 from denoise_code.reading.denoiser import Denoiser
 from denoise_code.reading.options import ModelOptions, ReadingOptions, RowOptions
-from denoise_code.reading.plan import LEAST_HISTORY, WINDOWS_A_CAUSAL_TEXT, Stretch
+from denoise_code.reading.plan import Stretch
 from denoise_code.reading.shards import FinishedBatch, Shards
 
 # What --min_percentile is estimated on costs at most a tenth of the job, and in a large job no more than eight batches:
@@ -26,8 +27,6 @@ from denoise_code.reading.shards import FinishedBatch, Shards
 # drawn by themselves).
 PILOT_SHARE = 0.1
 PILOT_BATCHES = 8
-# Were options until 2026-11-28: jobs that name them with these values are the same as jobs that do not.
-FORMER_OPTIONS = {"overlap": LEAST_HISTORY, "span": WINDOWS_A_CAUSAL_TEXT}
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,8 @@ class Job:
         return path.exists() and not self.differs_in(read_json(path).get("job", {}))
 
     def differs_in(self, description: dict) -> list[str]:
-        """Names of what another job's description says otherwise."""
-        other = {name: value for name, value in description.items() if (name, value) not in FORMER_OPTIONS.items()}
-        return [name for name in self.description | other if other.get(name) != self.description.get(name)]
+        """Names of what another job's description says otherwise; first those that it has: without a language model it has one."""
+        return [name for name in description | self.description if description.get(name) != self.description.get(name)]
 
     def open_work_folder(self, overwrite: bool) -> Path:
         """Where the finished batches of this job go; refuses to mix it with another one, unless that is to be overwritten."""
@@ -71,7 +69,11 @@ class Job:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if overwrite and changed:
-                (self.output / "run.json").unlink(missing_ok=True)
+                for name in (
+                    "run.json",
+                    RECORD,
+                ):  # evidence of the rows that are replaced would be taken for that of the new ones
+                    (self.output / name).unlink(missing_ok=True)
             write_json(folder / "job.json", self.description)
         except OSError as error:
             raise InputError(f"--output_root: cannot write {self.output} ({error.strerror})") from None

@@ -1,7 +1,6 @@
 """denoise_code/cleaning/continued.py by hand: numbers of old and new users and items, windows over both, what is refused."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -67,8 +66,8 @@ def test_new_records_stand_between_the_old_ones_of_their_users():
     assert set(data.interactions.users.tolist()) == {0, 2}
     old = both.old
     assert old.interactions.users.tolist() == [0, 0, 0, 1, 1] and old.n_items == 5
-    assert both.prepared.halves.shape == (2, 3) and len(both.old_halving) == 2
-    assert (both.old_halving == old.interactions.halves(["ann", "bob"])[0]).all()
+    assert both.prepared.halves.shape == (2, 3)
+    assert (both.prepared.halves[0, :2] == old.interactions.halves(["ann", "bob"])[0]).all()
 
 
 def test_times_of_more_digits():
@@ -125,14 +124,16 @@ def test_an_item_without_a_title_is_replaced_by_the_probability_that_is_shown(mo
         old_log(), new_log([("bob", "b", 6)]), 3, where, in_order=False
     )  # bob has a, d without a title, b
     r_by_kind = {"collaborative": np.array([0.0, 1, 2]), "fused": np.array([-5.0, -6, -7])}
-    probabilities = []
+    asked = []
     monkeypatch.setattr(continued, "apply_learned", lambda *_: r_by_kind)
-    monkeypatch.setattr(continued, "fit_ranker", lambda *_: SimpleNamespace(ranker=None))
-    monkeypatch.setattr(continued, "replace_interactions", lambda data, ranker, p_noise, least: probabilities.append(p_noise))
+    monkeypatch.setattr(continued, "replace_interactions", lambda data, *what, new_to_user: asked.append((*what, new_to_user)))
     vectors = np.zeros((5, 2)) if reads_titles else None
-    continued.judge_continued(continued_log, None, {}, vectors, 0.1, 0)
-    expected = 0.1 * np.exp([-5, 1, -7] if reads_titles else [-5, -6, -7])
-    assert np.allclose(probabilities, expected)
+    weights = [0.5, 0.25, 1.0, 2.0][: 4 if reads_titles else 2]
+    continued.judge_continued(continued_log, None, {"replacements": {"weights": weights}}, vectors, 0.1)
+    ((ranker, p_noise, least, new_to_user),) = asked
+    assert np.allclose(p_noise, 0.1 * np.exp([-5, 1, -7] if reads_titles else [-5, -6, -7]))
+    assert ranker.weights.tolist() == weights  # those that the old log taught
+    assert least == 0 and new_to_user
 
 
 def test_what_the_old_log_has_is_refused_by_its_line():

@@ -107,6 +107,26 @@ def test_the_fitted_weights_find_what_was_held_out(data):
         assert found.coefficients["co-occurrence"] > 0 and found.held_out["among ten"] > 0.4
 
 
+@pytest.mark.parametrize("with_titles", [False, True])
+def test_in_a_log_of_ones_own_a_replacement_is_new_to_its_user(data, with_titles):
+    """No item that the user has anywhere, and none twice; what has one has the best that is left."""
+    table = data.interactions
+    ranker = fitted(data, title_vectors() if with_titles else None).ranker
+    p_noise = some_noise(data)
+    received = replacement.replace_interactions(data, ranker, p_noise, new_to_user=True)
+    own = {user: set(table.items[table.users == user].tolist()) for user in np.unique(table.users).tolist()}
+    for user in own:
+        given = received[(table.users == user) & (received != 0)].tolist()
+        assert not own[user] & set(given) and len(set(given)) == len(given)
+    with_one = (received != 0)[table.in_train]
+    assert 0.9 < with_one.mean() <= 1
+    # The most probable noise has the first of its ranking that the user does not have.
+    first = int(np.flatnonzero(table.in_train)[p_noise[table.in_train].argmax()])
+    context = context_of_interactions(data, TrainWindows(data.train), np.array([first]), p_noise)
+    ranked = ranker.rank(context)[0].tolist()
+    assert received[first] == next(item for item in ranked if item not in own[int(table.users[first])])
+
+
 def test_one_replacement_for_an_interaction_and_none_twice_within_a_window(data):
     noise = some_noise(data)
     ranker = fitted(data).ranker

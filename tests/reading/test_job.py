@@ -139,18 +139,24 @@ def test_finished_and_changed_runs(tiny_adapters, data, tmp_path, capsys):
     refused(capsys, arguments(adapter, data, "--top_k", 2), "was made with another --noise_dataset_path")
 
 
-def test_a_folder_that_names_former_options_is_the_same_job(tmp_path):
-    """Until 2026-11-28 run.json named --overlap and --span: by their defaults the folder is complete, by others another one."""
+def test_a_refusal_names_an_option_that_the_folder_was_made_with(tmp_path):
     job = Job({"unit": "interaction", "limit": None}, tmp_path, tmp_path)
     assert not job.is_complete()
-    for former, is_same in (({"overlap": 0.5, "span": 4}, True), ({"overlap": 0.5, "span": 2}, False), ({}, True)):
-        (tmp_path / "run.json").write_text(json.dumps({"job": job.description | former}))
-        assert job.is_complete() == is_same
-        if is_same:
+    for other, option in (({"unit": "window", "limit": None}, "unit"), ({"language_model": "none"}, "language_model")):
+        (tmp_path / "run.json").write_text(json.dumps({"job": other}))
+        with pytest.raises(InputError, match=f"was made with another --{option}:"):
             job.open_work_folder(overwrite=False)
-        else:
-            with pytest.raises(InputError, match="was made with another --span"):
-                job.open_work_folder(overwrite=False)
+
+
+def test_overwriting_leaves_no_evidence_of_the_rows_before(tmp_path):
+    job = Job({"unit": "interaction"}, tmp_path, tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"job": job.description}))
+    (tmp_path / "evidence.json").write_text("{}")
+    job.open_work_folder(overwrite=True)  # the same job: it is kept
+    assert (tmp_path / "evidence.json").exists()
+    (tmp_path / "run.json").write_text(json.dumps({"job": {"unit": "window"}}))
+    job.open_work_folder(overwrite=True)
+    assert not (tmp_path / "evidence.json").exists() and not (tmp_path / "run.json").exists()
 
 
 def test_batches_hold_whole_stretches_and_are_dealt_by_cost():
