@@ -49,6 +49,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add(
         "--drop", type=share, metavar="SHARE", help="flag this share of the log, the most suspicious lines (default: --threshold)"
     )
+    add("--confirmed", type=Path, metavar="FILE", help="flag the lines that FILE lists: edits.csv without those that shall stay")
     add("--replace", action="store_true", help="cleaned.csv has another item in flagged lines (default: it leaves them out)")
     add("--like", type=Path, metavar="FOLDER", help="judge new lines by what the log in FOLDER taught (default: by this log)")
     add("--noise_share", type=share, help="share of noise that probabilities assume (default: the smaller of 0.1 and the bound)")
@@ -80,9 +81,11 @@ def how_it_was_read(like: Path, in_order: bool) -> dict:
 
 def check_args(parser: Parser, args: argparse.Namespace) -> None:
     """Refuse options that contradict each other, and fill in the defaults."""
-    if args.threshold is not None and args.drop is not None:
-        parser.error("--threshold and --drop: one of them says what is flagged")
-    args.threshold = THRESHOLD if args.threshold is None else args.threshold
+    rules = [name for name in ("threshold", "drop", "confirmed") if getattr(args, name) is not None]
+    if len(rules) > 1:
+        parser.error(f"--{rules[0]} and --{rules[1]}: one of them says what is flagged")
+    if not rules:
+        args.threshold = THRESHOLD
     set_options = [name for name in WITHOUT_LIKE if getattr(args, name) is not None]
     if args.like is not None and set_options:
         parser.error(f"--{set_options[0]} and --like: lines are judged as the log in {args.like} was")
@@ -113,6 +116,7 @@ def clean(args: argparse.Namespace, command: str) -> None:
     # 1. The records of the log, each cell as it is written; their interactions and windows
     with steps.step("read the log"):
         log_file = read_log_file(args)
+        rule = flagging_rule(args, log_file)
         prepared = judge.prepare(log_file.log, log_file.whole.where)
         make_folder(folder)
     print("\n".join([prepared.title_changes, *log_file.account.lines(), *log_file.account.notes]), flush=True)
@@ -123,13 +127,13 @@ def clean(args: argparse.Namespace, command: str) -> None:
     with steps.step("evidence and replacements"):
         judged = judge.judge(prepared, vectors)
     records = spread_over_records(prepared, judged, reads_titles=vectors is not None)
-    edits = edits_of(records, flag(args, prepared, records), args.replace)
+    edits = edits_of(records, rule.flag(prepared, records), args.replace)
     # 4. Whether planted noise is found
     with steps.step("self-test"):
         copy = judge.test(prepared, vectors, judged)
     # 5. The files
     with steps.step("write the files"):
-        report = report_of(args, log_file, prepared, judged, records, edits, judge.users_of_item(prepared), copy)
+        report = report_of(args, rule, log_file, prepared, judged, records, edits, judge.users_of_item(prepared), copy)
         run = run_of(args, command, judge, log_file, prepared, edits, report) | {"reads_titles": vectors is not None}
         write_files(folder, CleanedLog(log_file, prepared, records, edits), report, run, steps, keeps_log=args.like is None)
     say_what_came_out(folder, report)
@@ -146,33 +150,24 @@ def judge_asked_for(args: argparse.Namespace, folder: Path):
     return JudgeByItself(folder, Settings(args.window, args.noise_share, base_model, args.seed))
 
 
-def flag(args: argparse.Namespace, prepared, records):
-    """(N,) bool: the records that --threshold or --drop flags."""
-    from denoise_code.cleaning.records import flag_above, flag_most_suspicious
+def flagging_rule(args: argparse.Namespace, log_file):
+    """What --threshold, --drop or --confirmed says."""
+    from denoise_code.cleaning.flagging import AboveThreshold, Confirmed, MostSuspicious, records_at_lines
 
-    if args.drop is None:
-        return flag_above(records, args.threshold)
-    return flag_most_suspicious(records, prepared.distinct.interaction_of_record, args.drop)
+    if args.confirmed is not None:
+        return Confirmed(args.confirmed, records_at_lines(args.confirmed, log_file))
+    return AboveThreshold(args.threshold) if args.drop is None else MostSuspicious(args.drop)
 
 
-def report_of(args: argparse.Namespace, log_file, prepared, judged, records, edits, users_of_item, copy):
+def report_of(args: argparse.Namespace, rule, log_file, prepared, judged, records, edits, users_of_item, copy):
     """All that report.html says. copy: the judged copy of the self-test, or None."""
     import numpy as np
 
     from denoise_code.cleaning.figures import evidence_rows, most_suspicious, rarity_rows, threshold_rows
     from denoise_code.cleaning.report import CleaningReport
     from denoise_code.cleaning.self_test import self_test_figures
-    from denoise_code.data_set.evidence_files import noise_probability
 
-    threshold, self_test = args.threshold, None
-    if args.drop is not None:
-        threshold = float(records.probability[edits.flagged].min()) if edits.flagged.any() else 1.0
-    if copy is not None:
-        if args.drop is None:
-            flagged = noise_probability(copy.r, judged.noise_share) > args.threshold
-        else:
-            flagged = copy.r >= (records.r[edits.flagged].min() if edits.flagged.any() else np.inf)
-        self_test = self_test_figures(copy, flagged)
+    flagged_of_copy = None if copy is None else rule.flag_copy(copy, judged.noise_share, records, edits.flagged)
     return CleaningReport(
         log=args.log.name,
         n_records=len(records.r),
@@ -181,14 +176,14 @@ def report_of(args: argparse.Namespace, log_file, prepared, judged, records, edi
         status_counts=records.status_counts(),
         noise_share=judged.noise_share,
         share_bound=judged.interactions.share_bound,
-        threshold=threshold,
+        rule=rule.describe(records, edits.flagged),
         n_flagged=int(edits.flagged.sum()),
         suspects=most_suspicious(prepared, records, edits.flagged, log_file.location),
-        self_test=self_test,
+        self_test=None if flagged_of_copy is None else self_test_figures(copy, flagged_of_copy),
         thresholds=[] if copy is None else threshold_rows(records, copy, judged.noise_share),
         rarity=rarity_rows(prepared, records, edits.flagged, users_of_item),
         evidence=evidence_rows(judged.interactions.said),
-        drop_share=args.drop,
+        is_confirmed=args.confirmed is not None,
         is_replaced=args.replace,
         taught_by=None if args.like is None else str(args.like),
     )
@@ -217,7 +212,7 @@ def run_of(args: argparse.Namespace, command: str, judge, log_file, prepared, ed
         "titles": prepared.title_changes,
         "noise_share": report.noise_share,
         "share_bound": report.share_bound,
-        "threshold": report.threshold,
+        "rule": report.rule,
         "self_test": report.self_test and asdict(report.self_test),
         "thresholds": [asdict(row) for row in report.thresholds],
         "rarity": [asdict(row) for row in report.rarity],
@@ -226,13 +221,13 @@ def run_of(args: argparse.Namespace, command: str, judge, log_file, prepared, ed
 
 def say_what_came_out(folder: Path, report) -> None:
     """The figures that a person acts on."""
-    from denoise_code.cleaning.report import describe_rule, items_of_one_user, verdict
+    from denoise_code.cleaning.report import items_of_one_user, verdict
     from denoise_code.data_set.evidence_files import BOUND_CONFIDENCE
 
     n_judged = report.n_records - report.status_counts["too_short"]
     print(
         f"noise at most {report.share_bound:.1%} ({BOUND_CONFIDENCE:.0%} confidence), {report.noise_share:.1%} is assumed\n"
-        f"{report.n_flagged:,} of {n_judged:,} judged lines are flagged: {describe_rule(report)}"
+        f"{report.n_flagged:,} of {n_judged:,} judged lines are flagged: {report.rule}"
     )
     for status, count in report.status_counts.items():
         if count and status != "scored":
@@ -243,7 +238,7 @@ def say_what_came_out(folder: Path, report) -> None:
         print(
             f"self-test: {test.found:.0%} of {test.n_planted:,} planted interactions are flagged, {test.lost:.1%} of the others{right}"
         )
-    print("\n".join([verdict(test)[1], *items_of_one_user(report)]))
+    print("\n".join([verdict(test, report.is_confirmed)[1], *items_of_one_user(report)]))
     print(f"wrote {folder}: scored.csv, cleaned.csv, edits.csv, report.html")
 
 

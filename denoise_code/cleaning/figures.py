@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from denoise_code.cleaning.records import JudgedRecords, PreparedLog, flag_above
+from denoise_code.cleaning.flagging import flag_above
+from denoise_code.cleaning.records import JudgedRecords, PreparedLog
 from denoise_code.cleaning.report import MOST_SUSPECTS, EvidenceRow, RarityRow, ThresholdRow
 from denoise_code.cleaning.self_test import JudgedCopy, count_flagged
 from denoise_code.common.suspects import AROUND, Item, SuspiciousInteraction

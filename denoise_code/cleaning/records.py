@@ -200,23 +200,6 @@ def share_below(values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), np.nan, shares)
 
 
-def flag_above(judged: JudgedRecords, threshold: float) -> np.ndarray:
-    """(N,) bool: records with a probability above the threshold."""
-    return np.nan_to_num(judged.probability) > threshold
-
-
-def flag_most_suspicious(judged: JudgedRecords, interaction_of_record: np.ndarray, share: float) -> np.ndarray:
-    """(N,) bool: the most suspicious records, as many as fit into this share of all; records of one interaction go together."""
-    r = np.where(np.isnan(judged.r), -np.inf, judged.r)
-    order = np.lexsort((interaction_of_record, -r))
-    is_last = np.r_[interaction_of_record[order][1:] != interaction_of_record[order][:-1], True]  # of its interaction, in `order`
-    most = int(share * len(r) + 1e-6)  # 0.29 * 100 is 28.999...
-    fitting = np.flatnonzero(is_last & (np.arange(len(r)) < most) & np.isfinite(r[order]))  # ends of whole interactions
-    flagged = np.zeros(len(r), dtype=bool)
-    flagged[order[: fitting[-1] + 1 if len(fitting) else 0]] = True
-    return flagged
-
-
 @dataclass(frozen=True)
 class RecordEdits:
     """What becomes of the N records: flagged, left_out, exchanged (N,) bool. Exchanged ones get another item, flagged ones without a

@@ -27,7 +27,7 @@ MEANING_OF_STATUS = {
 class SelfTest:
     """Random items planted into a copy of the log, judged with what was learned from the log.
 
-    n_planted, n_planted_flagged: planted interactions, and how many of them are flagged at the report's threshold. n_others,
+    n_planted, n_planted_flagged: planted interactions, and how many of them are flagged by the report's rule. n_others,
     n_others_flagged: the same of the interactions that were left as they are. The intervals are (low, high) of 95 %, users drawn;
     None where there are too few users. `found` is the share of planted ones that is flagged, `lost` that of the others, `right`
     the share of planted ones in what is flagged.
@@ -79,7 +79,7 @@ class ThresholdRow:
 class RarityRow:
     """Judged lines whose item `least_users` to `most_users` users have (None: or more).
 
-    n_flagged: above the threshold. mean_probability: None where there is no line.
+    n_flagged: of them. mean_probability: None where there is no line.
     """
 
     least_users: int
@@ -106,8 +106,8 @@ class CleaningReport:
     """All that the page says.
 
     log: name of the log's file. n_records: data lines of it. status_counts {status of scored.csv: lines}. noise_share: what the
-    probabilities assume. share_bound: noise at most, holds with BOUND_CONFIDENCE. threshold: lines above it are flagged;
-    drop_share: what --drop asked for, None where the threshold was given. n_flagged: lines flagged. is_replaced: flagged lines
+    probabilities assume. share_bound: noise at most, holds with BOUND_CONFIDENCE. rule: which lines
+    are flagged, in words; is_confirmed: a person has read them. n_flagged: lines flagged. is_replaced: flagged lines
     have their item exchanged in cleaned.csv; else they are left out. taught_by: the folder of --like, which bound and self-test are of;
     None: the log itself. suspects: most suspicious first, up to MOST_SUSPECTS.
     rarity: rarest items first.
@@ -120,14 +120,14 @@ class CleaningReport:
     status_counts: dict[str, int]
     noise_share: float
     share_bound: float
-    threshold: float
+    rule: str
     n_flagged: int
     suspects: list[SuspiciousInteraction]
     self_test: SelfTest | None = None
     thresholds: list[ThresholdRow] = field(default_factory=list)
     rarity: list[RarityRow] = field(default_factory=list)
     evidence: list[EvidenceRow] = field(default_factory=list)
-    drop_share: float | None = None
+    is_confirmed: bool = False
     is_replaced: bool = False
     taught_by: str | None = None
 
@@ -169,29 +169,24 @@ def headlines(report: CleaningReport) -> list[tuple[str, str]]:
             f"of the {lines_of_bound} are noise of the kind that is looked for ({BOUND_CONFIDENCE:.0%} confidence); the probabilities "
             f"assume {percent(report.noise_share)} (--noise_share)",
         ),
-        (f"{report.n_flagged:,} flagged", f"lines ({percent(flagged_share)}), {describe_rule(report)}; {deed} in cleaned.csv"),
+        (f"{report.n_flagged:,} flagged", f"lines ({percent(flagged_share)}), {report.rule}; {deed} in cleaned.csv"),
     ]
     test = report.self_test
     if test is not None:
         figures += [
             (
                 f"{percent(test.found)} found",
-                f"of the noise that a self-test planted into a copy of {self_test_log(report)}, at the same threshold",
+                f"of the noise that a self-test planted into a copy of {self_test_log(report)}, by the same rule",
             ),
             (f"{percent(test.lost)} lost", "of everything else in that copy, flagged with it"),
         ]
     return figures
 
 
-def describe_rule(report: CleaningReport) -> str:
-    """Which lines are flagged."""
-    if report.drop_share is None:
-        return f"above a probability of {report.threshold:g} (--threshold)"
-    return f"the most suspicious {percent(report.drop_share)} (--drop), probabilities from {report.threshold:.2f}"
-
-
-def verdict(test: SelfTest | None) -> tuple[str, str]:
-    """(class of the box, a few plain sentences): whether to act on the flags."""
+def verdict(test: SelfTest | None, is_confirmed: bool = False) -> tuple[str, str]:
+    """(class of the box, a few plain sentences): whether to act on the flags. is_confirmed: a person has read them."""
+    if is_confirmed:
+        return "good", "Flagged are the lines that you have confirmed."
     if test is None:
         return "", "Not tested: there was no self-test on this log. Read each line before you leave it out."
     if test.n_planted < LEAST_PLANTED:
@@ -210,8 +205,8 @@ def verdict(test: SelfTest | None) -> tuple[str, str]:
         )
     if test.right_interval and test.right_interval[0] < 0.5:
         return "", (
-            "Read each line before you leave it out. In the self-test so few lines are flagged that most of them may be wrong, but the "
-            "order says where to look first."
+            "Read each line before you leave it out. In the self-test most of what is flagged was planted, but with other users it may "
+            "be less than half. The order says where to look first."
         )
     if test.found < 0.5:
         return "good", (
@@ -225,7 +220,7 @@ def verdict(test: SelfTest | None) -> tuple[str, str]:
 
 
 def verdict_box(report: CleaningReport) -> str:
-    kind, sentence = verdict(report.self_test)
+    kind, sentence = verdict(report.self_test, report.is_confirmed)
     parts = [f"<p><b>{html.escape(sentence)}</b></p>"]
     if report.self_test is not None:
         parts.append(paragraph(describe_self_test(report.self_test, self_test_log(report))))

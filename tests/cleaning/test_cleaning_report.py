@@ -63,7 +63,7 @@ REPORT = CleaningReport(
     status_counts={"scored": 19_000, "no_title": 900, "too_short": 77, "duplicate": 23},
     noise_share=0.1,
     share_bound=0.168,
-    threshold=0.5,
+    rule="above a probability of 0.5 (--threshold)",
     n_flagged=420,
     suspects=[suspect(before=[Item("K3", "Oldest"), Item("K4", "Older")], after=[Item("K5", "Newer")])],
     self_test=SelfTest(2_000, 560, 18_000, 360, (0.26, 0.3), (0.018, 0.022), (0.58, 0.63)),
@@ -102,8 +102,10 @@ def test_the_figures_are_those_given(tmp_path):
 
 
 def test_what_is_done_with_flagged_lines_is_said(tmp_path):
-    said = texts(written(tmp_path, replace(REPORT, is_replaced=True, drop_share=0.02, threshold=0.478)))
-    assert "the most suspicious 2.0% (--drop), probabilities from 0.48; exchanged in cleaned.csv" in said
+    said = texts(
+        written(tmp_path, replace(REPORT, is_replaced=True, rule="the most suspicious 2% (--drop), probabilities from 0.48"))
+    )
+    assert "the most suspicious 2% (--drop), probabilities from 0.48; exchanged in cleaned.csv" in said
 
 
 @pytest.mark.parametrize(
@@ -146,7 +148,7 @@ def test_what_another_log_taught_is_said_of_that_log(tmp_path):
 def test_flags_of_which_half_may_be_wrong_by_chance_are_not_trusted():
     """18 of 35 flagged ones were planted: the interval goes down to a third."""
     few = SelfTest(600, 18, 5_400, 17, (0.02, 0.05), (0.001, 0.005), (0.35, 0.67))
-    assert verdict(few)[0] == "" and "most of them may be wrong" in verdict(few)[1]
+    assert verdict(few)[0] == "" and "with other users it may be less than half" in verdict(few)[1]
     many = replace(few, n_planted_flagged=180, n_others_flagged=60, right_interval=(0.66, 0.83))
     assert verdict(many)[0] == "good"
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,8 @@ import pytest
 
 from denoise_code import clean_log_file
 from denoise_code.cleaning import judges
-from denoise_code.cleaning.records import JudgedLog, JudgedRecords, flag_most_suspicious
+from denoise_code.cleaning.flagging import flag_most_suspicious
+from denoise_code.cleaning.records import JudgedLog, JudgedRecords
 from denoise_code.cleaning.self_test import JudgedCopy
 from denoise_code.judging import JudgedInteractions, Replacements
 
@@ -229,6 +231,50 @@ def test_threshold_and_drop(tmp_path, made_up):
     assert cleaned == [row[:5] for row in left]
 
 
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_lines_that_a_person_has_confirmed_are_left_out(tmp_path, made_up, separator):
+    """Whatever is in the cells, line breaks too; a spreadsheet writes semicolons, and takes leading zeros from keys."""
+    records = random_records(11)
+    log, out = tmp_path / "log.csv", tmp_path / "out"
+    write_delimited(log, records)
+    run(log, "--out", out, "--threshold", 0.2)
+    header, edits = read_csv(out / "edits.csv")
+    confirmed = edits[::3]
+    assert 1 < len(confirmed) < len(edits)
+    with (tmp_path / "confirmed.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter=separator).writerows(
+            [header, *([line, user.lstrip("0"), *rest] for line, user, *rest in confirmed)]
+        )
+    run(log, "--out", out, "--confirmed", tmp_path / "confirmed.csv")
+    _, left = read_csv(out / "edits.csv")
+    assert left == confirmed
+    _, scored = read_csv(out / "scored.csv")
+    _, cleaned = read_csv(out / "cleaned.csv")
+    assert [row[:5] for row in scored if row[-1] == "0"] == cleaned and len(cleaned) == len(scored) - len(confirmed)
+    assert json.loads((out / "run.json").read_text())["self_test"] is None  # nobody has read the copy
+    assert "the lines that you have confirmed" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda row: ["3x", *row[1:]], "confirmed.csv:2: line '3x': .*log.csv has no record that begins there"),
+        (lambda row: ["1", *row[1:]], "confirmed.csv:2: line '1': "),
+        (lambda row: [row[0], "somebody", *row[2:]], "confirmed.csv:2: user 'somebody' and item .*: is the list of another log?"),
+    ],
+)
+def test_a_list_of_another_log_is_refused_before_anything_is_learned(tmp_path, made_up, capsys, edit, message):
+    log, out = tmp_path / "log.csv", tmp_path / "out"
+    write_delimited(log, random_records(11))
+    run(log, "--out", out, "--threshold", 0.2)
+    header, edits = read_csv(out / "edits.csv")
+    with (tmp_path / "confirmed.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, edit(edits[0])])
+    with pytest.raises(SystemExit):
+        run(log, "--out", tmp_path / "other", "--confirmed", tmp_path / "confirmed.csv")
+    assert re.search(message, capsys.readouterr().err) and not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize(("share", "n_records", "n_flagged"), [(0.29, 100, 29), (0.29, 99, 28), (0.07, 100, 7), (0.005, 100, 0)])
 def test_as_many_lines_are_dropped_as_the_share_says(share, n_records, n_flagged):
     """0.29 * 100 is 28.999... as a float."""
@@ -272,6 +318,8 @@ def test_a_full_disk_leaves_the_old_files(tmp_path, made_up, monkeypatch, capsys
     ("options", "message"),
     [
         (["--threshold", 0.3, "--drop", 0.1], "--threshold and --drop"),
+        (["--drop", 0.1, "--confirmed", "nowhere.csv"], "--drop and --confirmed"),
+        (["--confirmed", "nowhere.csv"], "--confirmed nowhere.csv: cannot be read (No such file or directory)"),
         (["--threshold", 1.5], "1.5 is not in 0..1"),
         (["--drop", 0], "0 is not between 0 and 1"),
         (["--window", 2], "2 is below 3"),
