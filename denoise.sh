@@ -20,15 +20,21 @@ is_log=  # a file, and no folder behind it
 [ $# -gt 0 ] && [ -e "$1" ] && [ ! -d "$1" ] && [ ! -d "${2:-}" ] && is_log=yes
 cd "$(dirname "${BASH_SOURCE[0]}")"
 here=$PWD
+default=unknown
 case "$is_log $# ${1:-}" in
     yes*) default= ;;
     " 0 ") default=all root=data part=(--planted 400) trained=(--seeds 5) ;;
     " 1 --quick") default=quick root=data/quick trained=(--seeds 3)
         part=(--planted 100 --users 25 --denoise_data valid_5000 test_5000) ;;
-    " "[2-9]" "[!-]* | " "[1-9][0-9]" "[!-]*) default= ;;
     *)
-        case "${1:-}" in "" | -*) ;; *) [ -e "$start/$1" ] || [ -e "$1" ] || echo "denoise.sh: $1: no such file or folder" >&2 ;; esac
-        usage ;;
+        case "${1:-}" in
+            "") ;;
+            -*) [ $# -eq 1 ] || echo "denoise.sh: $1: the log comes first, options behind it" >&2 ;;
+            *)
+                [ -e "$start/$1" ] || [ -e "$1" ] || { echo "denoise.sh: $1: no such file or folder" >&2; exit 2; }
+                case "${2:-}" in "" | -*) echo "denoise.sh: $1: an adapter's folder, so a data set folder comes behind it" >&2 ;; *) default=; esac ;;
+        esac
+        [ "$default" != unknown ] || usage ;;
 esac
 
 python=python3

@@ -111,7 +111,7 @@ def clean(args: argparse.Namespace, command: str) -> None:
 
     steps = Steps()
     folder = args.out or default_folder(args.log)
-    check_folder(folder, args.log, args.titles)
+    check_folder(folder, args.log, args.titles, is_named=args.out is not None)
     judge = judge_asked_for(args, folder)
     # 1. The records of the log, each cell as it is written; their interactions and windows
     with steps.step("read the log"):
@@ -119,7 +119,7 @@ def clean(args: argparse.Namespace, command: str) -> None:
         rule = flagging_rule(args, log_file)
         prepared = judge.prepare(log_file.log, log_file.whole.where)
         make_folder(folder)
-    print("\n".join([prepared.title_changes, *log_file.account.lines(), *log_file.account.notes]), flush=True)
+    print("\n".join([*describe_log(log_file, prepared, args.in_order), *log_file.account.notes]), flush=True)
     # 2. What a language model knows of each title
     with steps.step("title vectors"):
         vectors = judge.read_titles(prepared)
@@ -137,6 +137,29 @@ def clean(args: argparse.Namespace, command: str) -> None:
         run = run_of(args, command, judge, log_file, prepared, edits, report) | {"reads_titles": vectors is not None}
         write_files(folder, CleanedLog(log_file, prepared, records, edits), report, run, steps, keeps_log=args.like is None)
     say_what_came_out(folder, report)
+
+
+def describe_log(log_file, prepared, in_order: bool) -> list[str]:
+    """What was read, so that a wrong column or unit is seen before anything is learned."""
+    import numpy as np
+
+    from denoise_code.data_set.log.times import describe_range
+
+    log, columns = log_file.log, log_file.columns
+    items = prepared.log.items[prepared.distinct.interaction_of_record]  # (N,)
+    without_title = ~prepared.has_title[items]
+    times = "in the order of the file" if in_order else describe_range(log)
+    lines = [
+        *log_file.account.lines(),
+        f"users {len(np.unique(log.users)):,}  items {len(np.unique(log.items)):,}  times {times}",
+    ]
+    if not without_title.all():
+        source = "--titles" if columns.title is None else f"column {log_file.whole.names[columns.title]!r}"
+        n_items = len(np.unique(items[without_title]))
+        lines.append(
+            f"titles from {source}: {without_title.sum():,} lines, of {n_items:,} items, have none; {prepared.title_changes}"
+        )
+    return lines
 
 
 def judge_asked_for(args: argparse.Namespace, folder: Path):

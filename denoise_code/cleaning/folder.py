@@ -65,8 +65,11 @@ def run_of_cleaned_log(folder: Path) -> dict | None:
     return run if isinstance(run, dict) and {"fingerprints", "settings"} <= run.keys() else None
 
 
-def check_folder(folder: Path, log: Path, titles: str | None) -> None:
-    """Refuse a folder in which the log, the file of titles or anybody else's files would be replaced."""
+def check_folder(folder: Path, log: Path, titles: str | None, is_named: bool = True) -> None:
+    """Refuse a folder in which the log, the file of titles or anybody else's files would be replaced.
+
+    Those of another log are somebody else's, too, unless --out names the folder (is_named): the same log may have another name then.
+    """
     outputs = (SCORED_LOG, CLEANED_LOG, EDITS, REPORT, RUN, *LOG_FILES, LEARNED, SELF_TEST, ARRAYS, RECORD)
     inputs = {"the log itself": log} | ({} if titles is None else {"the file of --titles": Path(titles)})
     for name in outputs:
@@ -77,7 +80,13 @@ def check_folder(folder: Path, log: Path, titles: str | None) -> None:
         present = {path.name for path in folder.iterdir()}
     except OSError:  # it is still to be made, or `make_folder` says what is wrong with it
         return
-    if LEARNED in present or run_of_cleaned_log(folder) is not None:  # a first run that was killed has the former alone
+    run = run_of_cleaned_log(folder)
+    before = Path(run["options"]["log"]).name if run else log.name
+    if before != log.name and not is_named:
+        raise InputError(
+            f"{folder}: holds the files of {before}, which would be replaced; name it, or another folder, with --out"
+        )
+    if LEARNED in present or run is not None:  # a first run that was killed has the former alone
         return
     for name in outputs:
         if name in present:

@@ -128,7 +128,7 @@ def open_judge_like(folder: Path, like: Path, in_order: bool) -> JudgeLike:
             f"--like {like}: was itself made with --like {first}; name that folder, or add the lines to its log and clean it"
         )
     if folder.resolve() == like.resolve():
-        raise InputError(f"--like {like}: --out names the same folder")
+        raise InputError(f"--like {like}: the files of these lines would go into the same folder; name another one with --out")
     for name in (*LOG_FILES, LEARNED):
         if not (like / name).exists() or fingerprint(like / name) != run["fingerprints"].get(name):
             raise InputError(f"--like {like}: {name} is not the one that its {RUN} tells of; clean that log again")

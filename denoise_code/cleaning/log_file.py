@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from denoise_code.common.delimited import DelimitedTable, Dialect
 from denoise_code.common.records import ParquetTable
 from denoise_code.data_set.log.csv_source import log_of_table, open_log_table, title_column
 from denoise_code.data_set.log.log import Account, Log
@@ -27,6 +28,11 @@ class LogFile:
     account: Account
     columns: LogColumns
 
+    @property
+    def dialect(self) -> Dialect:
+        """How its lines are written; of JSON lines and Parquet, which have no separators, as CSV is."""
+        return self.whole.table.dialect if isinstance(self.whole.table, DelimitedTable) else Dialect()
+
     def location(self, record: int) -> str:
         """Where a person finds a record."""
         kind = "row" if isinstance(self.whole.table, ParquetTable) else "line"
@@ -40,7 +46,10 @@ def read_log_file(args) -> LogFile:
     log = log_of_table(whole, args, account)
     if title is None and not args.titles:
         late = ", which only later records have: --titles takes them from a file" if "title" in whole.names else ""
-        account.notes.append(f"no column of titles{late}: items are judged without a language model")
+        found = ", ".join(map(repr, whole.names))
+        account.notes.append(
+            f"no column 'title'{late}, found {found}: titles are not read (--title_column names another column, --titles a file)"
+        )
         log = replace(log, titles=[None] * len(log.titles))
     places = [whole.names.index(name) for name in (args.user_column, args.item_column)]
     columns = LogColumns(*places, None if title is None else whole.names.index(title), not args.no_header)

@@ -1,5 +1,6 @@
 """scored.csv, cleaned.csv and edits.csv: the records of a log in its order, cell for cell, with what is said of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from denoise_code.cleaning.log_file import LogFile
 from denoise_code.cleaning.records import RANK, JudgedRecords, PreparedLog, RecordEdits, new_columns, new_names
+from denoise_code.common.delimited import Dialect
 from denoise_code.common.progress import progress
 from denoise_code.data_set.log.stored_log import csv_lines
 
@@ -35,8 +37,8 @@ class RecordBatch:
 
 
 def write_records(scored: Path, cleaned: Path, edits: Path, cleaned_log: CleanedLog) -> None:
-    """All three files, some records at a time."""
-    whole = cleaned_log.log_file.whole
+    """All three files, some records at a time; cleaned.csv with the separator of the log."""
+    whole, dialect = cleaned_log.log_file.whole, cleaned_log.log_file.dialect
     with (
         scored.open("w", encoding="utf-8", newline="") as scored_file,
         cleaned.open("w", encoding="utf-8", newline="") as cleaned_file,
@@ -45,17 +47,17 @@ def write_records(scored: Path, cleaned: Path, edits: Path, cleaned_log: Cleaned
         names = list(record_batch(cleaned_log, slice(0, 0)).new)
         scored_file.write(header_line([*whole.names, *new_names(names, whole.names)]))
         if cleaned_log.log_file.columns.has_header:
-            cleaned_file.write(header_line(whole.names))
+            cleaned_file.write(header_line(whole.names, dialect))
         edits_file.write(header_line(COLUMNS_OF_EDITS))
         for start in progress(range(0, whole.n_records, RECORDS_AT_ONCE), "write lines", "batch"):
             batch = record_batch(cleaned_log, slice(start, min(start + RECORDS_AT_ONCE, whole.n_records)))
             scored_file.write(csv_lines([*batch.cells, *batch.new.values()]))
-            cleaned_file.write(csv_lines(cleaned_cells(cleaned_log, batch)))
+            cleaned_file.write(csv_lines(cleaned_cells(cleaned_log, batch), dialect.separator, dialect.quotes))
             edits_file.write(csv_lines(edited_cells(cleaned_log, batch)))
 
 
-def header_line(names) -> str:
-    return csv_lines([[name] for name in names])
+def header_line(names: Sequence[str], dialect: Dialect = Dialect()) -> str:  # noqa: B008  frozen
+    return csv_lines([[name] for name in names], dialect.separator, dialect.quotes)
 
 
 def record_batch(cleaned_log: CleanedLog, records: slice) -> RecordBatch:

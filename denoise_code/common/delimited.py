@@ -181,7 +181,7 @@ class DelimitedTable:
         count = self.names.count(name)
         if count == 0:
             found = f"found {', '.join(map(repr, self.names))}" if self.dialect.header else f"found {self.width} columns"
-            raise InputError(f"{self.path}: no column {name!r}, {found}")
+            raise InputError(f"{self.path}: no column {name!r}, {found}{separator_hint(self.names)}")
         if count > 1:
             raise InputError(f"{self.path}: {count} columns are called {name!r}")
         return self.names.index(name)
@@ -219,6 +219,13 @@ class DelimitedTable:
 
     def where(self, record: int) -> str:
         return f"{self.path}:{self.line_of(record)}"
+
+
+def separator_hint(names: list[str]) -> str:
+    """Where the only column's name holds what often separates columns: that another separator may be meant."""
+    likely = next((character for character in ";\t|," if len(names) == 1 and character in names[0]), "")
+    option = "tab" if likely == "\t" else f"'{likely}'"
+    return f"; is there another separator? (--separator {option})" if likely else ""
 
 
 def line_breaks(cell: str) -> int:

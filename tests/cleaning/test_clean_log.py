@@ -480,5 +480,11 @@ def test_denoise_sh_tells_a_log_from_folders(root, log, tmp_path):
     """A file is a log; a folder, or a file with a folder behind it, is what generate_denoised.py reads."""
     done = subprocess.run(["bash", root / "denoise.sh", log, "--threshold", "2"], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "denoise.sh: error" in done.stderr and "2 is not in 0..1" in done.stderr
-    done = subprocess.run(["bash", root / "denoise.sh", tmp_path / "no.csv"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "no.csv: no such file or folder" in done.stderr and "./denoise.sh LOG" in done.stderr
+    for options in ([], ["--separator", ";"], ["--like", tmp_path], ["--help"]):
+        done = subprocess.run(
+            ["bash", root / "denoise.sh", tmp_path / "no.csv", *options], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2 and done.stderr == f"denoise.sh: {tmp_path}/no.csv: no such file or folder\n"
+    for words, said in ((["--drop", "0.1", log], "the log comes first"), ([tmp_path], "a data set folder comes behind it")):
+        done = subprocess.run(["bash", root / "denoise.sh", *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and said in done.stderr and "./denoise.sh LOG" in done.stderr

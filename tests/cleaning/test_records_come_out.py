@@ -50,10 +50,10 @@ def run(*arguments):
     clean_log_file.main([str(argument) for argument in arguments])
 
 
-def read_csv(path, header=True):
+def read_csv(path, header=True, separator=","):
     """(names, rows) as Python's own reader has them."""
     with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
+        rows = list(csv.reader(file, delimiter=separator))
     return (rows[0], rows[1:]) if header else (None, rows)
 
 
@@ -129,8 +129,19 @@ def test_no_header_other_separator_and_order(tmp_path, made_up):
     run(tmp_path / "log.txt", *options, "--user_column", 1, "--item_column", 2, "--out", tmp_path / "out")
     rows = check_all_there(tmp_path / "out", records, names=["1", "2", "3", "4", "5"])
     assert {row[7] for row in rows} <= {"scored", "too_short"}  # no two records of one place in the order
-    _, kept = read_csv(tmp_path / "out" / "cleaned.csv", header=False)
+    _, kept = read_csv(tmp_path / "out" / "cleaned.csv", header=False, separator="|")  # as the log has it
     assert kept == [row[:5] for row in rows if not row[5] or float(row[5]) <= 0.5]
+
+
+def test_tabs_and_quotation_marks_as_text(tmp_path, made_up):
+    """cleaned.csv has the log's own lines, character for character."""
+    lines = ["user\titem\ttimestamp\tnote"]
+    lines += [f'u{number % 9}\t"i{number % 13}"\t{number}\tan inch is 1", {number}' for number in range(200)]
+    (tmp_path / "log.tsv").write_text("\n".join(lines) + "\n")
+    run(tmp_path / "log.tsv", "--separator", "tab", "--out", tmp_path / "out")
+    _, rows = read_csv(tmp_path / "out" / "scored.csv")
+    expected = [lines[0], *(line for line, row in zip(lines[1:], rows, strict=True) if row[-1] == "0")]
+    assert (tmp_path / "out" / "cleaned.csv").read_text().splitlines() == expected and len(expected) < len(lines)
 
 
 def test_json_lines(tmp_path, made_up):
@@ -375,6 +386,43 @@ def test_files_of_others_are_not_replaced(tmp_path, made_up, capsys, name, conte
         run(tmp_path / "log.csv", "--out", tmp_path)
     assert f"{name} there is of no log that ./denoise.sh cleaned" in capsys.readouterr().err
     assert (tmp_path / name).read_text() == content and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_folder_of_another_log_is_replaced_only_where_it_is_named(tmp_path, made_up, capsys):
+    write_delimited(tmp_path / "log.csv", random_records(0))
+    write_delimited(tmp_path / "log.txt", random_records(1))
+    run(tmp_path / "log.csv")
+    before = (tmp_path / "log_cleaned" / "scored.csv").read_bytes()
+    with pytest.raises(SystemExit):
+        run(tmp_path / "log.txt")
+    assert "log_cleaned: holds the files of log.csv, which would be replaced" in capsys.readouterr().err
+    assert (tmp_path / "log_cleaned" / "scored.csv").read_bytes() == before
+    run(tmp_path / "log.txt", "--out", tmp_path / "log_cleaned")
+    assert (tmp_path / "log_cleaned" / "scored.csv").read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "said"),
+    [
+        ("1600000000", "1600100000", "times 2020-09-13 to 2020-09-14 (taken as seconds since 1970)"),
+        ("1600000000000", "1600100000000", "times 2020-09-13 to 2020-09-14 (taken as milliseconds since 1970)"),
+        ("2020-09-13", "2020-10-01 14:05", "times 2020-09-13 to 2020-10-01\n"),
+        ("3", "700", "times 3 to 700\n"),
+        ("1600000000", "1600100000000", "1 times are a hundred times larger or smaller than most, the first at"),
+    ],
+)
+def test_what_was_read_is_said(tmp_path, made_up, capsys, first, last, said):
+    """A wrong unit, or titles that are missing, are seen before anything is learned."""
+    records = [
+        record | {"timestamp": first, "item": f"i{number % 9}", "title": ""} for number, record in enumerate(random_records(0))
+    ]
+    records[-1]["timestamp"] = last
+    records[0]["title"] = "A title"
+    write_delimited(tmp_path / "log.csv", records)
+    run(tmp_path / "log.csv", "--language_model", "none")
+    printed = capsys.readouterr().out
+    n_without = sum(record["item"] != "i0" for record in records)
+    assert said in printed and f"titles from column 'title': {n_without:,} lines, of 8 items, have none" in printed
 
 
 def test_a_first_run_that_was_killed_goes_on(tmp_path, made_up):

@@ -2,6 +2,7 @@
 
 import re
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from denoise_code.data_set.log.sequences import places_of
 from denoise_code.data_set.log.times import Times
 
 CHUNK_ROWS = 100_000  # rows turned into text at once: bounds the memory of writing
-NEEDS_QUOTES = re.compile(r'[,"\r\n]|(^|\x00)\s|\s(\x00|$)')
+NEEDS_QUOTES = re.compile(r'["\r\n]|(^|\x00)\s|\s(\x00|$)')  # and what holds the separator
 
 
 def written_times(times: np.ndarray, decimals: int) -> np.ndarray | list[str]:
@@ -58,15 +59,25 @@ def write_keys(users_path: Path, items_path: Path, log: Log) -> None:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
 
 
-def csv_lines(columns: list[list[str]]) -> str:
-    """Rows of a CSV file from the cells of its columns, each row with its line end."""
-    texts = [column if not NEEDS_QUOTES.search("\x00".join(column)) else list(map(cell, column)) for column in columns]
-    return "".join([",".join(row) + "\n" for row in zip(*texts)])
+def csv_lines(columns: list[list[str]], separator: str = ",", quotes: bool = True) -> str:
+    """Rows of a CSV file from the cells of its columns, each row with its line end. Without quotes all characters are text."""
+    if quotes:
+        columns = [
+            list(map(partial(cell, separator=separator), column)) if needs_quotes(column, separator) else column
+            for column in columns
+        ]
+    return "".join([separator.join(row) + "\n" for row in zip(*columns)])
 
 
-def cell(text: str) -> str:
+def needs_quotes(column: list[str], separator: str) -> bool:
+    """Whether some cell of a column does."""
+    joined = "\x00".join(column)
+    return separator in joined or NEEDS_QUOTES.search(joined) is not None
+
+
+def cell(text: str, separator: str = ",") -> str:
     """A cell of a CSV file. (Python's csv leaves a carriage return without quotation marks, and nothing reads it back.)"""
-    if any(character in text for character in ',"\r\n') or text != text.strip():
+    if separator in text or any(character in text for character in '"\r\n') or text != text.strip():
         return '"' + text.replace('"', '""') + '"'
     return text
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from denoise_code.common.delimited import DelimitedTable
+from denoise_code.common.delimited import DelimitedTable, separator_hint
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.log.keys import Codes, keys_that_nearly_meet, plain
 from denoise_code.data_set.log.log import Account, Log
-from denoise_code.data_set.log.times import Times
+from denoise_code.data_set.log.times import Times, far_from_most
 from denoise_code.data_set.log.titles import TitleVotes
 
 
@@ -70,7 +70,8 @@ def check_columns(table, wanted: list[str]) -> None:
             table.place(name)
     for name in wanted:
         if name not in table.names:
-            raise InputError(f"{table.path}: no column {name!r}{table.named_in}, found {', '.join(map(repr, table.names))}")
+            found = ", ".join(map(repr, table.names))
+            raise InputError(f"{table.path}: no column {name!r}{table.named_in}, found {found}{separator_hint(table.names)}")
 
 
 def coded(keys: list[str], codes: Codes, name: str, where: Callable[[int], str]) -> np.ndarray:
@@ -107,6 +108,12 @@ def note_log(log: Log, table, times_cut: int, account: Account) -> None:
     account.notes += table.notes
     if times_cut:
         account.notes.append(f"{times_cut:,} times have more digits than 64 bits hold: cut to {log.decimals} decimals")
+    far = far_from_most(log)
+    if len(far):
+        account.notes.append(
+            f"{len(far):,} times are a hundred times larger or smaller than most, the first at {table.where(int(far[0]))}: are they "
+            "in other units, or broken?"
+        )
     for kind, keys in (("user", log.user_keys), ("item", log.item_keys)):
         refuse_broken_keys(table.path, kind, keys)
         count, example = keys_that_nearly_meet(keys)

@@ -10,6 +10,7 @@ from denoise_code.common.errors import InputError
 NUMBER = re.compile(r"([+-]?)([0-9]*)(?:\.([0-9]*))?(?:[eE]([+-]?[0-9]{1,3}))?", re.ASCII)
 LARGEST = 2**63 - 1
 FAST_DIGITS = 18  # whole numbers of so many digits fit in 64 bits, whatever they are
+SEEMS_RECENT = 10**8  # seconds since 1970: in 1973
 EARLIEST, LATEST = "1677-09-22", "2262-04-11"  # days whose nanoseconds since 1970 fit in 64 bits
 
 
@@ -136,3 +137,23 @@ def shortest(times: np.ndarray, decimals: int) -> tuple[np.ndarray, int]:
     while decimals and not (times % 10).any():
         times, decimals = times // 10, decimals - 1
     return times, decimals
+
+
+def describe_range(log) -> str:
+    """The first and the last time of a `Log`, as dates where they are dates or seem to be seconds, milliseconds … since 1970."""
+    first, last = (int(time) / 10**log.decimals for time in (log.times.min(), log.times.max()))
+    units = {"dates": 1} if log.times_are_dates else {"seconds": 1, "milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
+    for unit, a_second in units.items():
+        if log.times_are_dates or (first >= SEEMS_RECENT * a_second and last < SEEMS_RECENT * a_second * 1000):
+            days = [str(pd.Timestamp(time / a_second, unit="s").date()) for time in (first, last)]
+            return f"{days[0]} to {days[1]}" + ("" if log.times_are_dates else f" (taken as {unit} since 1970)")
+    return f"{first:.15g} to {last:.15g}"
+
+
+def far_from_most(log) -> np.ndarray:
+    """(K,) records whose time is a hundred times more or less than most, where these are times since 1970: of other units, or broken."""
+    times = np.abs(log.times) / 10**log.decimals
+    median = np.median(times)
+    if log.times_are_dates or median < SEEMS_RECENT:
+        return np.zeros(0, dtype=np.int64)
+    return np.flatnonzero((times > 100 * median) | (times < median / 100))
