@@ -16,6 +16,9 @@ import re
 import shlex
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +39,7 @@ from preparation.windows import (
 
 from denoise_code.common.errors import InputError, Parser
 from denoise_code.common.files import fingerprint, peak_resident_gib, publish_folder, write_json
-from denoise_code.common.options import finite, probability_below_one, ranged
+from denoise_code.common.options import Options, finite, probability_below_one, ranged
 from denoise_code.data_set.log.csv_source import add_table_options, check_table_options, read_csv_log
 from denoise_code.data_set.log.log import Account, Log
 from denoise_code.data_set.log.sequences import number_and_sort, window_bounds
@@ -44,6 +47,35 @@ from denoise_code.data_set.log.titles import clean_titles
 from denoise_code.data_set.planting import INJECTED
 
 DATA_ROOT = Path(__file__).resolve().parent
+DEFAULT_NAMES = {"ml-100k": "ML100K"}  # of sources that are one data set
+
+
+@dataclass(frozen=True)
+class DataSetOptions(Options):
+    """What is made of a log."""
+
+    name: str  # the <Name> of the folder
+    noise: float  # probability that an interaction is replaced
+    min_rating: float | None  # interactions that are rated less are dropped
+    title_words: int  # words that are kept of each title; 0: all
+    k_core: int
+    sample_items: int | None  # items that are kept at first; None: all
+    window: int
+    seed: int
+    output_root: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.output_root / f"{self.name}_noise_user{self.noise}"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run was asked for."""
+
+    read_source: Callable[[Account], Log]
+    options: DataSetOptions
+    by_name: dict  # {option: value} of the whole command line, as run.json records it
 
 
 def summary(log: Log, mask: np.ndarray, bounds, splits: dict) -> str:
@@ -64,7 +96,8 @@ def summary(log: Log, mask: np.ndarray, bounds, splits: dict) -> str:
     return "\n".join(lines)
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def parse_args(argv=None) -> Request:
+    """What the command line asks for, checked before anything is read."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--name", help="data set name, the <Name> of the folder (default: the source's)")
     shared.add_argument(
@@ -97,25 +130,23 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sources = parser.add_subparsers(dest="source", required=True, metavar="source", parser_class=Parser)
 
-    def source(name, read, default_name, help):
-        added = sources.add_parser(name, parents=[shared], help=help, description=help, allow_abbrev=False)
-        added.set_defaults(read=read, default_name=default_name)
-        return added
+    def source(name, help):
+        return sources.add_parser(name, parents=[shared], help=help, description=help, allow_abbrev=False)
 
     years = {"action": "store_true", "help": "titles without their year: fewer tokens, a few coincide (default: with it)"}
-    source("ml-100k", read_ml_100k, "ML100K", "MovieLens-100k from the wheel recbole").add_argument("--no_year", **years)
-    movielens = source("movielens", read_movielens, None, "a MovieLens folder: ml-100k, ml-1m, ml-10M100K, ml-20m, ml-32m")
+    source("ml-100k", "MovieLens-100k from the wheel recbole").add_argument("--no_year", **years)
+    movielens = source("movielens", "a MovieLens folder: ml-100k, ml-1m, ml-10M100K, ml-20m, ml-32m")
     movielens.add_argument(
         "--folder", required=True, help="the unpacked folder with ratings.* and movies.*, or u.data and u.item (needed)"
     )
     movielens.add_argument("--no_year", **years)
-    recbole = source("recbole", read_recbole, None, "a folder DATASET of RecBole's atomic files, DATASET.inter and DATASET.item")
+    recbole = source("recbole", "a folder DATASET of RecBole's atomic files, DATASET.inter and DATASET.item")
     recbole.add_argument("--folder", required=True, help="the folder of DATASET.inter and DATASET.item (needed)")
     recbole.add_argument("--title_column", help="field of the titles (default: the first text field named like one)")
-    amazon = source("amazon", read_amazon, None, "Amazon reviews of 2014, 2018 or 2023, JSON or Python lines, .gz or not")
+    amazon = source("amazon", "Amazon reviews of 2014, 2018 or 2023, JSON or Python lines, .gz or not")
     amazon.add_argument("--reviews", required=True, help="the file of reviews (needed)")
     amazon.add_argument("--metadata", required=True, help="the file of products, for their titles (needed)")
-    table = source("csv", read_csv_log, None, "a delimited file, JSON lines or Parquet, told apart by content")
+    table = source("csv", "a delimited file, JSON lines or Parquet, told apart by content")
     table.add_argument("--interactions", required=True, help="the file of interactions (needed)")
     table.add_argument(
         "--rating_column", help="name of the rating column, for --min_rating (default: rating, where there is one)"
@@ -123,19 +154,33 @@ def parse_args(argv=None) -> argparse.Namespace:
     add_table_options(table)
 
     args = parser.parse_args(argv)
-    args.name = args.name or args.default_name
+    args.name = args.name or DEFAULT_NAMES.get(args.source)
     if not args.name:
         parser.error(f"--name is needed with the source {args.source}")
-    if args.source == "csv":
-        check_table_options(parser, args)
-        if args.rating_column and args.min_rating is None:
-            parser.error("--rating_column needs --min_rating: ratings are read for nothing else")
+    read_source = reader_of(parser, args)
     if not re.fullmatch(r"[\w.-]+", args.name) or "noise" in args.name:
         parser.error(f"--name {args.name!r}: letters, digits, dot, dash and underscore only, and not the word 'noise'")
-    args.folder_out = Path(args.output_root) / f"{args.name}_noise_user{args.noise}"
-    if args.folder_out.exists() and not args.overwrite:
-        parser.error(f"{args.folder_out} exists; --overwrite replaces it")
-    return args
+    options = DataSetOptions.from_arguments(args, output_root=Path(args.output_root))
+    if options.folder.exists() and not args.overwrite:
+        parser.error(f"{options.folder} exists; --overwrite replaces it")
+    return Request(read_source, options, vars(args) | {"output_root": str(args.output_root)})
+
+
+def reader_of(parser: Parser, args: argparse.Namespace) -> Callable[[Account], Log]:
+    """What reads the source; its options that contradict each other are refused."""
+    with_ratings = args.min_rating is not None
+    if args.source == "ml-100k":
+        return partial(read_ml_100k, args.no_year, with_ratings)
+    if args.source == "movielens":
+        return partial(read_movielens, Path(args.folder), args.no_year, with_ratings)
+    if args.source == "recbole":
+        return partial(read_recbole, Path(args.folder), args.title_column, with_ratings)
+    if args.source == "amazon":
+        return partial(read_amazon, Path(args.reviews), Path(args.metadata))
+    table_options = check_table_options(parser, args)
+    if args.rating_column and not with_ratings:
+        parser.error("--rating_column needs --min_rating: ratings are read for nothing else")
+    return partial(read_csv_log, Path(args.interactions), table_options, args.rating_column, with_ratings)
 
 
 def keep(log: Log, account: Account, step: str, shorter: Log) -> Log:
@@ -144,20 +189,19 @@ def keep(log: Log, account: Account, step: str, shorter: Log) -> Log:
     return shorter
 
 
-def reduced(log: Log, args: argparse.Namespace, account: Account) -> Log:
+def reduced(log: Log, options: DataSetOptions, account: Account) -> Log:
     """The interactions that count, numbered and sorted; what is dropped on the way is counted."""
     account.counts["duplicate_lines"] = count_duplicates(log)
-    if args.min_rating is not None:
-        log = keep(log, account, "rated_below_min_rating", drop_low_ratings(log, args.min_rating))
+    if options.min_rating is not None:
+        log = keep(log, account, "rated_below_min_rating", drop_low_ratings(log, options.min_rating))
     log = keep(log, account, "without_title", drop_untitled(log))
-    if args.sample_items:
-        log = keep(
-            log, account, "not_of_sampled_items", sample_items(log, args.sample_items, np.random.default_rng([args.seed, 0]))
-        )
-    log = keep(log, account, "below_k_core", k_core(log, args.k_core))
+    if options.sample_items:
+        sampled = sample_items(log, options.sample_items, np.random.default_rng([options.seed, 0]))
+        log = keep(log, account, "not_of_sampled_items", sampled)
+    log = keep(log, account, "below_k_core", k_core(log, options.k_core))
     if account.share("below_k_core") > 0.5:
         account.notes.append(
-            f"WARNING: --k_core {args.k_core} drops {account.share('below_k_core'):.0%} of the log: users and items with fewer "
+            f"WARNING: --k_core {options.k_core} drops {account.share('below_k_core'):.0%} of the log: users and items with fewer "
             f"interactions; --k_core 1 keeps them all"
         )
     account.counts["single_interactions"] = count_single_interactions(log.users)
@@ -166,22 +210,23 @@ def reduced(log: Log, args: argparse.Namespace, account: Account) -> Log:
 
 
 def main(argv=None) -> None:
-    args = parse_args(argv)
+    request = parse_args(argv)
+    options = request.options
     started, account = time.perf_counter(), Account()
     try:
         # 1. Read the log, 2. keep what counts, 3. cut windows and inject noise
-        log, cleaned = clean_titles(args.read(args, account), args.title_words)
-        log = reduced(log, args, account)
-        bounds = window_bounds(log.users, args.window)
+        log, cleaned = clean_titles(request.read_source(account), options.title_words)
+        log = reduced(log, options, account)
+        bounds = window_bounds(log.users, options.window)
         splits = time_split(log.times[bounds[1]])
-        noisy, mask = inject_noise(log.items, len(log.titles) - 1, args.noise, np.random.default_rng([args.seed, 1]))
+        noisy, mask = inject_noise(log.items, len(log.titles) - 1, options.noise, np.random.default_rng([options.seed, 1]))
 
         # 4. Write the folder, whole or not at all
         def write(folder: Path) -> None:
-            write_data_set(folder, log, noisy, mask, bounds, splits, args.seed)
-            write_json(folder / "run.json", run_of(args, argv, account, folder, time.perf_counter() - started))
+            write_data_set(folder, log, noisy, mask, bounds, splits, options.seed)
+            write_json(folder / "run.json", run_of(request, argv, account, folder, time.perf_counter() - started))
 
-        publish_folder(args.folder_out, write)
+        publish_folder(options.folder, write)
     except (InputError, OSError) as error:
         if account.rows_read:  # where too little is left, this tells why
             print("\n".join([*account.lines(), *account.notes]), flush=True)
@@ -189,16 +234,15 @@ def main(argv=None) -> None:
     # 5. Say what was done
     print("\n".join([cleaned, *account.lines(), *account.notes]))
     print(summary(log, mask, bounds, splits))
-    print(f"wrote {args.folder_out} in {time.perf_counter() - started:.1f} s, peak memory {peak_resident_gib():.2f} GiB")
+    print(f"wrote {options.folder} in {time.perf_counter() - started:.1f} s, peak memory {peak_resident_gib():.2f} GiB")
 
 
-def run_of(args: argparse.Namespace, argv, account: Account, folder: Path, seconds: float) -> dict:
+def run_of(request: Request, argv, account: Account, folder: Path, seconds: float) -> dict:
     """The content of run.json."""
-    options = {name: value for name, value in vars(args).items() if name not in ("read", "default_name", "folder_out")}
     return {
         "command": shlex.join([Path(__file__).name, *map(str, sys.argv[1:] if argv is None else argv)]),
-        "options": options | {"output_root": str(args.output_root)},
-        "window": args.window,
+        "options": request.by_name,
+        "window": request.options.window,
         "counts": account.as_json(),
         "notes": account.notes,
         "fingerprints": {name: fingerprint(folder / name) for name in ("interactions.csv", "items.csv", "users.csv")},

@@ -26,7 +26,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # the root, where den
 
 from denoise_code.common.errors import Parser, input_errors
 from denoise_code.common.options import ranged, share
-from denoise_code.data_set.log.csv_source import add_table_options, check_table_options
+from denoise_code.data_set.log.csv_source import TableOptions, add_table_options, check_table_options
 
 THRESHOLD = 0.5
 HOW_A_TABLE_IS_READ = (
@@ -37,7 +37,8 @@ HOW_A_TABLE_IS_READ = (
 WITHOUT_LIKE = {"window": 11, "noise_share": None, "language_model": "base", "base_model": None, "seed": 0}
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def parse_args(argv=None) -> tuple[argparse.Namespace, TableOptions]:
+    """All options, and how the log is read."""
     parser = Parser(
         prog="denoise.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -61,9 +62,9 @@ def parse_args(argv=None) -> argparse.Namespace:
     if args.like is not None:
         parser.set_defaults(**how_it_was_read(args.like, args.in_order))
         args = parser.parse_args(argv)
-    check_table_options(parser, args)
+    table_options = check_table_options(parser, args)
     check_args(parser, args)
-    return args
+    return args, table_options
 
 
 def how_it_was_read(like: Path, in_order: bool) -> dict:
@@ -97,12 +98,12 @@ def check_args(parser: Parser, args: argparse.Namespace) -> None:
 
 
 def main(argv=None) -> None:
-    args = parse_args(argv)
+    args, table_options = parse_args(argv)
     with input_errors("denoise.sh"):
-        clean(args, shlex.join(["./denoise.sh", *map(str, sys.argv[1:] if argv is None else argv)]))
+        clean(args, table_options, shlex.join(["./denoise.sh", *map(str, sys.argv[1:] if argv is None else argv)]))
 
 
-def clean(args: argparse.Namespace, command: str) -> None:
+def clean(args: argparse.Namespace, table_options: TableOptions, command: str) -> None:
     from denoise_code.cleaning.folder import check_folder, default_folder, make_folder, write_files
     from denoise_code.cleaning.log_file import read_log_file
     from denoise_code.cleaning.records import edits_of, spread_over_records
@@ -115,7 +116,7 @@ def clean(args: argparse.Namespace, command: str) -> None:
     judge = judge_asked_for(args, folder)
     # 1. The records of the log, each cell as it is written; their interactions and windows
     with steps.step("read the log"):
-        log_file = read_log_file(args)
+        log_file = read_log_file(args.log, table_options)
         rule = flagging_rule(args, log_file)
         prepared = judge.prepare(log_file.log, log_file.whole.where)
         make_folder(folder)

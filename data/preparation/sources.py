@@ -1,6 +1,6 @@
 """Files of others as one interaction log: users, items, times and ratings as arrays, titles.
 
-One source a function: each takes the options and the account, and returns the log.
+One source a function: each takes what its options say and the account, and returns the log. with_ratings: whether ratings are read.
 """
 
 import importlib.util
@@ -25,39 +25,35 @@ VHS_SUFFIX = re.compile(r"\s*[\[(]?\bVHS\b( Tape)?[\])]?\s*$", re.IGNORECASE)
 REVIEW_FIELDS = ("reviewerID", "user_id", "parent_asin", "asin", "unixReviewTime", "timestamp", "overall", "rating")
 
 
-def read_ml_100k(args, account: Account) -> Log:
+def read_ml_100k(no_year: bool, with_ratings: bool, account: Account) -> Log:
     """MovieLens-100k as the wheel `recbole` carries it; the package is located, never imported."""
     spec = importlib.util.find_spec("recbole")
     if spec is None:
         raise InputError("ml-100k needs the files of a wheel: pip install --no-deps recbole==1.2.1")
     folder = Path(spec.origin).parent / "dataset_example" / "ml-100k"
     tabs = Dialect("\t")
-    columns = Columns(
-        "user_id:token", "item_id:token", "timestamp:float", "rating:float" if args.min_rating is not None else None
-    )
+    columns = Columns("user_id:token", "item_id:token", "timestamp:float", "rating:float" if with_ratings else None)
     log = read_log(open_table(folder / "ml-100k.inter", tabs), columns, account)
 
     def title_of(title: str, year: str) -> str:
         if title == "unkonwn":  # so written there: one item of unknown title
             return ""
         title = article_first(title)
-        return f"{title} ({year})" if year and not args.no_year else title
+        return f"{title} ({year})" if year and not no_year else title
 
     fields = ["item_id:token", "movie_title:token_seq", "release_year:token"]
     return with_titles(log, open_table(folder / "ml-100k.item", tabs), fields, account, title_of)
 
 
-def read_movielens(args, account: Account) -> Log:
+def read_movielens(folder: Path, no_year: bool, with_ratings: bool, account: Account) -> Log:
     """A folder of GroupLens: u.data/u.item (100k), ratings.dat/movies.dat (1m, 10m), ratings.csv/movies.csv (20m, 32m)."""
-    folder = Path(args.folder)
-    year = re.compile(r"\s*\(\d{4}\)\s*$" if args.no_year else r"\s+$")
-    rated = args.min_rating is not None
+    year = re.compile(r"\s*\(\d{4}\)\s*$" if no_year else r"\s+$")
 
     def title_of(title: str) -> str:
         return article_first(year.sub("", title))
 
     if (folder / "ratings.csv").exists():
-        columns = Columns("userId", "movieId", "timestamp", "rating" if rated else None)
+        columns = Columns("userId", "movieId", "timestamp", "rating" if with_ratings else None)
         log = read_log(open_table(folder / "ratings.csv", Dialect()), columns, account)
         return with_titles(log, open_table(folder / "movies.csv", Dialect()), ["movieId", "title"], account, title_of)
     if (folder / "ratings.dat").exists():
@@ -66,7 +62,7 @@ def read_movielens(args, account: Account) -> Log:
         interactions, between, movies, separator = "u.data", "\t", "u.item", "|"
     else:
         raise InputError(f"{folder}: neither ratings.csv nor ratings.dat nor u.data is there")
-    columns = Columns("1", "2", "4", "3" if rated else None)
+    columns = Columns("1", "2", "4", "3" if with_ratings else None)
     log = read_log(open_table(folder / interactions, Dialect(between, header=False, quoting="none")), columns, account)
     try:  # 10m is UTF-8; 100k and 1m are Latin-1
         return movielens_titles(log, folder / movies, separator, "utf-8", account, title_of)
@@ -82,21 +78,20 @@ def movielens_titles(log: Log, path: Path, separator: str, encoding: str, accoun
     return with_titles(log, table, ["1", "2"], account, lambda title: "" if title == "unknown" else title_of(title))
 
 
-def read_recbole(args, account: Account) -> Log:
+def read_recbole(folder: Path, title_column: str | None, with_ratings: bool, account: Account) -> Log:
     """A folder of RecBole's atomic files: <name>.inter and <name>.item, whose headers give each field's type.
 
-    The title is the first text field of the items whose name speaks of a title or a name, or --title_column.
+    The title is the first text field of the items whose name speaks of a title or a name, or title_column.
     """
-    folder = Path(args.folder)
     inter, item = (folder / f"{folder.resolve().name}{ending}" for ending in (".inter", ".item"))
     table, fields = open_atomic(inter)
     if missing := [name for name in ("user_id", "item_id", "timestamp") if name not in fields]:
         raise InputError(f"{inter}:1: no field {missing[0]!r}, found {', '.join(fields)}")
-    rating = fields.get("rating") if args.min_rating is not None else None
+    rating = fields.get("rating") if with_ratings else None
     log = read_log(table, Columns(fields["user_id"], fields["item_id"], fields["timestamp"], rating), account)
     table, fields = open_atomic(item)
     texts = [name for name, typed in fields.items() if typed.endswith((":token", ":token_seq")) and re.search("title|name", name)]
-    title = args.title_column or next(iter(texts), None)
+    title = title_column or next(iter(texts), None)
     if "item_id" not in fields or title not in fields:
         raise InputError(f"{item}:1: no field {title or 'with titles'!r}, found {', '.join(fields)}: --title_column names it")
     return with_titles(log, table, [fields["item_id"], fields[title]], account)
@@ -116,14 +111,14 @@ def open_atomic(path: Path) -> tuple[DelimitedTable, dict[str, str]]:
     return table, {typed.rsplit(":", 1)[0]: typed for typed in table.names}
 
 
-def read_amazon(args, account: Account) -> Log:
+def read_amazon(reviews: Path, metadata: Path, account: Account) -> Log:
     """Amazon reviews and metadata of 2014, 2018 (asin) or 2023 (parent_asin, milliseconds).
 
     Of several reviews of one item by one user the earliest counts (of equally old ones the first in the file);
     a trailing "VHS" is cut from titles, so that two editions of a film carry one name.
     """
-    log = read_reviews(Path(args.reviews), account)
-    table = open_records(Path(args.metadata))
+    log = read_reviews(reviews, account)
+    table = open_records(metadata)
     log = with_titles_of(log, products_of(table), table, account, lambda title: VHS_SUFFIX.sub("", title))
     by_time = np.argsort(log.times, kind="stable")
     pairs = log.users[by_time] * len(log.item_keys) + log.items[by_time]

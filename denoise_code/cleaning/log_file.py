@@ -1,10 +1,11 @@
 """The file of a log: every cell of it, and the interactions that it holds."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from denoise_code.common.delimited import DelimitedTable, Dialect
 from denoise_code.common.records import ParquetTable
-from denoise_code.data_set.log.csv_source import log_of_table, open_log_table, title_column
+from denoise_code.data_set.log.csv_source import TableOptions, log_of_table, open_log_table
 from denoise_code.data_set.log.log import Account, Log
 from denoise_code.data_set.log.whole_tables import WholeTable
 
@@ -39,18 +40,18 @@ class LogFile:
         return f"{kind} {self.whole.line_of(record):,}"
 
 
-def read_log_file(args) -> LogFile:
-    """The file args.log as the options of `csv_source` describe it; items have no title where nothing gives them one."""
-    whole, account = WholeTable(open_log_table(args.log, args)), Account()
-    title = None if args.titles else title_column(whole, args)
-    log = log_of_table(whole, args, account)
-    if title is None and not args.titles:
+def read_log_file(path: Path, options: TableOptions) -> LogFile:
+    """The file of a log as the options describe it; items have no title where nothing gives them one."""
+    whole, account = WholeTable(open_log_table(path, options)), Account()
+    title = None if options.titles else options.title_column_among(whole.names)
+    log = log_of_table(whole, options, account)
+    if title is None and not options.titles:
         late = ", which only later records have: --titles takes them from a file" if "title" in whole.names else ""
         found = ", ".join(map(repr, whole.names))
         account.notes.append(
             f"no column 'title'{late}, found {found}: titles are not read (--title_column names another column, --titles a file)"
         )
         log = replace(log, titles=[None] * len(log.titles))
-    places = [whole.names.index(name) for name in (args.user_column, args.item_column)]
-    columns = LogColumns(*places, None if title is None else whole.names.index(title), not args.no_header)
+    places = [whole.names.index(name) for name in (options.user_column, options.item_column)]
+    columns = LogColumns(*places, None if title is None else whole.names.index(title), not options.no_header)
     return LogFile(whole, log, account, columns)

@@ -1,7 +1,21 @@
-"""Types of options: each turns the text of an option into a number, or says what is wrong with it."""
+"""What options are made of: a base of the dataclasses in which they travel, and their types.
+
+A type turns the text of an option into a number, or says what is wrong with it.
+"""
 
 import argparse
 import math
+from dataclasses import fields
+from typing import Self
+
+
+class Options:
+    """A base of frozen dataclasses, each a group of options by who reads them; a field has the name of its option."""
+
+    @classmethod
+    def from_arguments(cls, args: argparse.Namespace, **instead) -> Self:
+        """Each field from the option of its name; instead: fields whose value is not an option's as it stands."""
+        return cls(**{field.name: getattr(args, field.name) for field in fields(cls) if field.name not in instead} | instead)
 
 
 def finite(text: str) -> float:

@@ -2,16 +2,44 @@
 
 import argparse
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from denoise_code.common.delimited import DelimitedTable, Dialect
 from denoise_code.common.errors import InputError, Parser
 from denoise_code.common.opening import is_pipe
+from denoise_code.common.options import Options
 from denoise_code.common.records import ParquetTable, RecordTable, open_table
 from denoise_code.data_set.log.log import Account, Log
 from denoise_code.data_set.log.tables import Columns, read_log, with_titles
 
 COLUMNS = {"user": "user", "item": "item", "time": "timestamp"}  # what they are called by default
+
+
+@dataclass(frozen=True)
+class TableOptions(Options):
+    """How a table of interactions is read: for the functions below and cleaning/log_file.py. Columns are names or, without a header,
+    positions from 1."""
+
+    titles: str | None  # a file of items and titles
+    separator: str
+    encoding: str
+    quoting: str | None  # "standard" or "none"; None: by the separator
+    no_header: bool
+    in_order: bool  # there are no times
+    user_column: str
+    item_column: str
+    time_column: str | None  # None: in_order
+    title_column: str | None  # None: `title`, where there is one
+    titles_item_column: str | None  # of the file of titles; None: as item_column
+    titles_title_column: str | None  # None: as title_column, or `title`
+
+    def dialect(self, has_header: bool = True) -> Dialect:
+        return Dialect(self.separator, self.encoding, has_header, self.quoting)
+
+    def title_column_among(self, names: list[str]) -> str | None:
+        """The column of the interactions, whose columns have these names, that holds titles; None where there is none."""
+        return self.title_column or ("title" if "title" in names else None)
 
 
 def add_table_options(table: argparse.ArgumentParser) -> None:
@@ -45,8 +73,8 @@ def add_table_options(table: argparse.ArgumentParser) -> None:
     )
 
 
-def check_table_options(parser: Parser, args: argparse.Namespace) -> None:
-    """Refuse what contradicts itself, and fill in the default names of columns."""
+def check_table_options(parser: Parser, args: argparse.Namespace) -> TableOptions:
+    """Refuses what contradicts itself, and fills in the default names of columns: in `args` too, which run.json records."""
     args.separator = {"tab": "\t", "\\t": "\t"}.get(args.separator, args.separator)
     if not args.separator:
         parser.error("--separator is empty")
@@ -65,6 +93,7 @@ def check_table_options(parser: Parser, args: argparse.Namespace) -> None:
     for column, default in COLUMNS.items():
         if column != "time" or not args.in_order:
             setattr(args, f"{column}_column", getattr(args, f"{column}_column") or default)
+    return TableOptions.from_arguments(args)
 
 
 def check_positions(parser: Parser, args: argparse.Namespace) -> None:
@@ -80,39 +109,35 @@ def check_positions(parser: Parser, args: argparse.Namespace) -> None:
         parser.error("--no_header: --titles_item_column is needed, the name in --titles")
 
 
-def read_csv_log(args, account: Account) -> Log:
-    """Any table of interactions. Titles are from a column of its own, from the table --titles, or the items' keys."""
-    path = Path(args.interactions)
-    table = open_log_table(path, args)
-    rating = args.rating_column or ("rating" if args.min_rating is not None and "rating" in table.names else None)
-    log = log_of_table(table, args, account, rating)
-    if not args.titles and title_column(table, args) in (None, args.item_column):
+def read_csv_log(path: Path, options: TableOptions, rating_column: str | None, with_ratings: bool, account: Account) -> Log:
+    """Any table of interactions. Titles are from a column of its own, from the table --titles, or the items' keys.
+
+    rating_column: None for `rating`, where there is one.
+    """
+    table = open_log_table(path, options)
+    rating = rating_column or ("rating" if with_ratings and "rating" in table.names else None)
+    log = log_of_table(table, options, account, rating)
+    if not options.titles and options.title_column_among(table.names) in (None, options.item_column):
         account.notes.append("no column of titles: a language model reads the items' keys in their place")
     return log
 
 
-def open_log_table(path: Path, args) -> DelimitedTable | RecordTable | ParquetTable:
+def open_log_table(path: Path, options: TableOptions) -> DelimitedTable | RecordTable | ParquetTable:
     """The file of interactions as the options describe it."""
-    if args.titles and Path(args.titles).resolve() == path.resolve() and is_pipe(path):
-        raise InputError(f"--titles {args.titles}: a pipe is read once, for the interactions")
-    table = open_table(path, Dialect(args.separator, args.encoding, not args.no_header, args.quoting))
-    if args.no_header and not isinstance(table, DelimitedTable):
+    if options.titles and Path(options.titles).resolve() == path.resolve() and is_pipe(path):
+        raise InputError(f"--titles {options.titles}: a pipe is read once, for the interactions")
+    table = open_table(path, options.dialect(has_header=not options.no_header))
+    if options.no_header and not isinstance(table, DelimitedTable):
         raise InputError(f"{path}: --no_header: the columns of this file have names")
     return table
 
 
-def title_column(table, args) -> str | None:
-    """The column of the interactions that holds titles; None where there is none."""
-    return args.title_column or ("title" if "title" in table.names else None)
-
-
-def log_of_table(table, args, account: Account, rating: str | None = None) -> Log:
+def log_of_table(table, options: TableOptions, account: Account, rating: str | None = None) -> Log:
     """The interactions of an open table; without a column of titles and without --titles the items' keys are titles."""
-    title = title_column(table, args)
-    columns = Columns(args.user_column, args.item_column, args.time_column, rating, None if args.titles else title)
-    log = read_log(table, columns, account)
-    if not args.titles:
+    title = None if options.titles else options.title_column_among(table.names)
+    log = read_log(table, Columns(options.user_column, options.item_column, options.time_column, rating, title), account)
+    if not options.titles:
         return log
-    titles = open_table(Path(args.titles), Dialect(args.separator, args.encoding, quoting=args.quoting))
-    title = args.titles_title_column or (None if args.no_header else args.title_column) or "title"
-    return with_titles(log, titles, [args.titles_item_column or args.item_column, title], account)
+    title = options.titles_title_column or (None if options.no_header else options.title_column) or "title"
+    titles = open_table(Path(options.titles), options.dialect())
+    return with_titles(log, titles, [options.titles_item_column or options.item_column, title], account)
