@@ -37,6 +37,7 @@ from denoise_code.data_set.windows import keep_users, read_scored_windows
 from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.language_model.loading import (
     EMBEDDED_MODEL,
+    Precision,
     check_adapter,
     check_base_model,
     choose_reading_dtype,
@@ -288,12 +289,12 @@ def read_with_language_model(request: Request, overwrite: bool) -> bool:
 
     # 3. The model, once.
     model, base_weights = load_reading_model(request.model)
-    denoiser = Denoiser(model, titles, request.reading, request.model.load_in_8bit)
+    denoiser = Denoiser(model, titles, request.reading, request.model.precision.load_in_8bit)
     grounder = Grounder(model, tokenizer, catalogue, data_set, request.model, request.reading.ground == "title_vectors")
 
     # 4. Scores and suggestions, batch by batch; the last process to finish grounds them, puts the rows together and reports.
     try:
-        with products_in(request.model.dtype):  # not of title vectors, nor of evidence
+        with products_in(request.model.precision.dtype):  # not of title vectors, nor of evidence
             n_batches = {part: denoise_part(part, stretches, denoiser, shards, process) for part, stretches in parts.items()}
         restore_base_weights(model, base_weights)
         is_written = assemble(job, shards, splits, n_batches, grounder)
@@ -333,7 +334,7 @@ def read_request(args: argparse.Namespace) -> Request:
     name = output_name(data_set.name, adapter and adapter.resolve(), adapter_run.get("arguments", {}).get("sample", 0))
     return Request(
         RowOptions(args.noise_dataset_path, files_to_read(data_set, args.denoise_data), args.planted, args.limit, args.users),
-        ModelOptions(adapter, base_model, dtype, args.load_in_8bit),
+        ModelOptions(adapter, base_model, Precision(dtype, args.load_in_8bit)),
         ReadingOptions(
             score=args.score,
             unit=args.unit,
@@ -413,8 +414,8 @@ def check_parts(parts: dict[str, list[Stretch]], titles: Titles, options: Readin
 
 def load_reading_model(options: ModelOptions) -> tuple:
     """(base model on this process's device with the adapter merged into it, what restores its weights); in 8 bit not merged."""
-    model = load_model(options.denoise_model_path, options.base_model, options)
-    if options.denoise_model_path and not options.load_in_8bit:
+    model = load_model(options.denoise_model_path, options.base_model, options.precision)
+    if options.denoise_model_path and not options.precision.load_in_8bit:
         return model, merge_adapter(model)
     return model, {}
 

@@ -21,10 +21,7 @@ ALL_LINEAR = "all-linear"  # peft's name for every linear layer but the head
 
 @dataclass(frozen=True)
 class Precision:
-    """How the weights of a language model stand in memory: read where they are loaded.
-
-    Stage 2 passes its own options of the model in its place, which have these two fields.
-    """
+    """How the weights of a language model stand in memory: read where they are loaded."""
 
     dtype: str = "auto"  # float32, bfloat16, or auto: bfloat16 on GPUs that have it; of stage 2 tf32 too, and never auto
     load_in_8bit: bool = False  # the base model by bitsandbytes, on a GPU

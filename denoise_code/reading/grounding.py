@@ -25,7 +25,8 @@ class Grounder:
     @cached_property
     def title_vectors(self) -> tuple[dict, dict]:
         """Tensors of the title vectors, and the record of how they were made (title_vectors.py)."""
-        return title_vectors(self.model, self.tokenizer, self.catalogue, self.data_set, self.options, self.options.base_model)
+        precision, base_model = self.options.precision, self.options.base_model
+        return title_vectors(self.model, self.tokenizer, self.catalogue, self.data_set, precision, base_model)
 
     @cached_property
     def last_token_table(self) -> torch.Tensor:
@@ -67,7 +68,8 @@ def last_token_table(model, tokenizer, catalogue: list[str], data_set: Path, opt
         if getattr(table, "shape", None) == (len(catalogue), model.config.get_text_config().hidden_size):
             return table[1:].float()
         print(f"{released}: does not fit this model and catalogue, computing our own")
-    made_by = [options.base_model, str(choose_dtype(options.dtype)), options.load_in_8bit, catalogue]
+    precision = options.precision
+    made_by = [options.base_model, str(choose_dtype(precision.dtype)), precision.load_in_8bit, catalogue]
 
     def compute():
         return {"embedding": last_token_states(model, tokenizer, catalogue[1:])}, {}

@@ -107,8 +107,8 @@ def describe_job(rows: RowOptions, model: ModelOptions, reading: ReadingOptions)
         "batch_size": reading.batch_size,
         "limit": rows.limit,
         "users": rows.users,
-        "load_in_8bit": model.load_in_8bit,
-        "dtype": "tf32" if model.dtype == "tf32" else str(choose_dtype(model.dtype)),
+        "load_in_8bit": model.precision.load_in_8bit,
+        "dtype": "tf32" if model.precision.dtype == "tf32" else str(choose_dtype(model.precision.dtype)),
         "noise_dataset_path": fingerprint_of_files([*(rows.noise_dataset_path / name for name in data_set_files), train_file]),
         "denoise_model_path": fingerprint_of_files([adapter / name for name in adapter_files]) if adapter else model.base_model,
     }

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from denoise_code.language_model.loading import Precision
+
 
 @dataclass(frozen=True)
 class RowOptions:
@@ -21,8 +23,7 @@ class ModelOptions:
 
     denoise_model_path: Path | None  # the adapter; None: title vectors alone
     base_model: str  # the adapter's, where there is one
-    dtype: str  # float32, tf32 or bfloat16; auto where no language model is read with
-    load_in_8bit: bool
+    precision: Precision  # its dtype is auto only where no language model is read with
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ def main():
 
     prompt, catalogue = Prompt.load(given.adapter), read_catalogue(given.dataset)
     run = check_adapter(given.adapter, None)
-    model = load_model(given.adapter, run["base_model"], request().model)
+    model = load_model(given.adapter, run["base_model"], request().model.precision)
     tokenizer = load_tokenizer(str(given.adapter))
     model.merge_adapter()
     _, windows = read_split(given.dataset, given.split, catalogue, given.windows, 0, run)

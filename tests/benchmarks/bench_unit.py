@@ -73,7 +73,7 @@ def pair(adapter: Path, data: Path, users: int, every: int, rounds: int) -> None
     stretches = sorted(stretches, key=lambda stretch: -len(stretch.interactions))
     stretches = [stretches[place] for place in np.linspace(0, len(stretches) - 1, users).astype(int)]
     rows = [splits[row.split][1][row.row] for stretch in stretches for row in stretch.rows]
-    model = load_model(adapter, check_adapter(adapter, None)["base_model"], request.model)
+    model = load_model(adapter, check_adapter(adapter, None)["base_model"], request.model.precision)
     model.merge_adapter()
     titles = Titles(load_tokenizer(str(adapter)), Prompt.load(adapter), catalogue)
     lengths(titles, [window for _, windows in splits.values() for window in windows])

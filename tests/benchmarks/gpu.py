@@ -321,7 +321,7 @@ def read_windows(setting: Setting, model, request, n_windows: int) -> tuple[list
     tokenizer, catalogue = load_adapter_tokenizer(setting.adapter), read_catalogue(setting.data_set)
     _, windows = read_scored_windows(setting.data_set, "test_5000", catalogue, n_windows, 0, request.adapter_run)
     prompt = Prompt.load(setting.adapter)
-    with products_in(request.model.dtype):
+    with products_in(request.model.precision.dtype):
         records, seconds, tokens = ours(model, tokenizer, prompt, catalogue, windows, request.reading)
     n_tokens = sum(tokens.values())
     return records, {

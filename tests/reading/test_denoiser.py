@@ -11,12 +11,11 @@ from conftest import TITLES, arguments, csvs, refused, run, same_but_rounding
 
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.titles import fold_title as clean_title
-from denoise_code.language_model.loading import check_adapter, load_adapter_tokenizer, load_model, load_tokenizer
+from denoise_code.language_model.loading import Precision, check_adapter, load_adapter_tokenizer, load_model, load_tokenizer
 from denoise_code.language_model.prompt import Prompt, Question, Titles
 from denoise_code.language_model.title_trie import Trie
 from denoise_code.reading import packed_reader
 from denoise_code.reading.denoiser import Denoiser
-from denoise_code.reading.options import ModelOptions
 from denoise_code.reading.packed_reader import Reader
 from denoise_code.reading.scoring import Scorer
 
@@ -193,7 +192,7 @@ def test_hiding_one_title_of_ten_is_refused(tiny_adapters, monkeypatch, kind, hi
     adapter = tiny_adapters[kind]
     base_model = check_adapter(adapter, None)["base_model"]
     titles = Titles(load_adapter_tokenizer(adapter), Prompt(), TITLES)
-    model = load_model(adapter, base_model, ModelOptions(adapter, base_model, "float32", load_in_8bit=False))
+    model = load_model(adapter, base_model, Precision("float32"))
     model.get_output_embeddings().register_forward_hook(lambda module, inputs, logits: logits / 10)
     scorer = Scorer(model, titles, by_likelihood=False, load_in_8bit=False, tokens=Counter())
     windows = [tuple(range(1, 11)), tuple(range(20, 26))]

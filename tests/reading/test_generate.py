@@ -247,7 +247,7 @@ def test_what_a_gpu_is_asked_for(tiny_adapters, data, monkeypatch):
         monkeypatch.setattr(loading, "SMALL_MODEL", small)
         options = arguments(tiny_adapters["llama"], data, "--batch_size", "auto")
         request = generate.read_request(generate.parse_args(options))
-        assert (request.model.dtype, request.reading.batch_size) == (dtype, batch_size)
+        assert (request.model.precision.dtype, request.reading.batch_size) == (dtype, batch_size)
         assert describe_job(request.rows, request.model, request.reading)["dtype"] == described
 
 
