@@ -23,21 +23,19 @@ the rows together. Started again after a kill, it goes on where it was.
 
 import argparse
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from denoise_code.common.errors import InputError, Parser, input_errors
 from denoise_code.common.files import write_json
-from denoise_code.common.options import ranged, share
+from denoise_code.common.options import share
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue
 from denoise_code.data_set.folder import SPLITS, file_of_split, output_name
-from denoise_code.data_set.planted_rows import DEFAULT_PLANTED
 from denoise_code.data_set.planting import PLANTED
 from denoise_code.data_set.windows import keep_users, read_scored_windows
 from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.language_model.loading import (
     EMBEDDED_MODEL,
-    Precision,
     check_adapter,
     check_base_model,
     choose_reading_dtype,
@@ -50,8 +48,17 @@ from denoise_code.language_model.loading import (
     quiet_libraries,
     restore_base_weights,
 )
+from denoise_code.language_model.options import Precision
 from denoise_code.language_model.prompt import Prompt, Titles
-from denoise_code.reading.options import ModelOptions, ReadingOptions, RowOptions
+from denoise_code.reading.options import (
+    BATCH_SIZE_CPU,
+    BATCH_SIZE_GPU,
+    BATCH_SIZE_LARGE_MODEL,
+    DEFAULT_FILES,
+    ModelOptions,
+    ReadingOptions,
+    RowOptions,
+)
 from denoise_code.reading.plan import Stretch, plan_parts
 
 # Options that say how windows are read: of no use without an adapter.
@@ -60,85 +67,34 @@ NEED_AN_ADAPTER = (
     "any_catalogue",
 )  # fmt: skip
 OF_A_LANGUAGE_MODEL = ("denoise_model_path", "base_model", "dtype", "load_in_8bit", "batch_size")
-BATCH_SIZE_CPU, BATCH_SIZE_GPU = 16, 1024
-BATCH_SIZE_LARGE_MODEL = 128  # on a GPU too, of SMALL_MODEL parameters and more
-DEFAULT_FILES = ["train", "valid_5000", "test_5000"]  # of each of SPLITS
 
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    add = parser.add_argument
-    add("--denoise_model_path", type=Path, help="checkpoint of train_denoise_model.py (default: none, no rows are read)")
-    add("--noise_dataset_path", type=Path, required=True, help="data set folder <Name>_noise_user<rate> (needed)")
-    add(
-        "--denoise_data",
-        nargs="+",
-        default=DEFAULT_FILES,
-        help="files of the data set, without .csv (default: train valid_5000 test_5000, or what there is in place of these; release: "
-        "train test_5000)",
-    )
-    add(
-        "--planted",
-        type=ranged(int, 0),
-        default=DEFAULT_PLANTED,
-        help="train rows with one planted item each, written as planted.csv; 0: none (default: 1000, or as many as there are)",
-    )
-    add("--base_model", help="language model, the adapter's where there is one (default: that, or the embedded one)")
-    add(
-        "--batch_size",
-        default="auto",
-        help=f"windows at once (default: auto, {BATCH_SIZE_CPU} on a CPU, {BATCH_SIZE_GPU} on a GPU and "
-        f"{BATCH_SIZE_LARGE_MODEL} there with models of a billion parameters)",
-    )
-    add("--top_k", type=ranged(int, 1), default=3, help="suspects a window (default, release: 3)")
-    add(
-        "--score",
-        choices=["first_token", "likelihood"],
-        default="first_token",
-        help="noise_prob by how readily the model starts to name a title (default, paper: first_token), or by how unlikely it is there",
-    )
-    add(
-        "--unit",
-        choices=["window", "interaction"],
-        default="window",
-        help="what is read: each row (default, paper: window), or each interaction once, with half a window or more before it",
-    )
-    add(
-        "--suggest",
-        choices=["free", "catalogue"],
-        default="free",
-        help="what may be suggested: any text (default, paper: free), or titles of the catalogue alone",
-    )
-    add(
-        "--ground",
-        choices=["last_token", "title_vectors"],
-        default="last_token",
-        help="how free text that is no title finds the nearest item (default, release: last_token)",
-    )
-    add(
-        "--min_percentile",
-        type=share,
-        help="suspects only above this share of positions, estimated on a pilot (default: the top ones, whatever they have)",
-    )
-    add(
-        "--max_new_tokens", type=ranged(int, 1), default=64, help="longest free suggestion, in tokens (default: 64; release: 512)"
-    )
-    add("--limit", type=ranged(int, 1), help="this many rows of each file but planted.csv, evenly spaced (default: all)")
-    add("--users", type=ranged(int, 1), help="the rows of so many users only, evenly spaced among all (default: of all)")
-    add("--output_root", type=Path, help="where the denoised folder goes (default: beside the data set)")
-    add(
-        "--dtype",
-        choices=["auto", "float32", "tf32", "bfloat16"],
-        default="auto",
-        help="number type of the weights; tf32: float32, whose products a GPU rounds; auto: tf32 on GPUs that have it, there bfloat16 "
-        "with models of a billion parameters, else float32 (default: auto; release: bfloat16)",
-    )
+    RowOptions.add_to(parser, "rows")
+    ModelOptions.add_to(parser, "model")
+    Precision.add_to(parser, "weights in memory")
+    ReadingOptions.add_to(parser, "how windows are read, and what is suggested")
+    add_evidence_options(parser)
+    add = parser.add_argument_group("how it runs").add_argument
     add(
         "--language_model",
         choices=["base", "none"],
         default="base",
         help="without an adapter: title vectors of the base model, or none, evidence from the interactions alone (default: base)",
     )
+    add("--any_catalogue", action="store_true", help="take an adapter that was trained on another catalogue (default: refuse)")
+    add("--output_root", type=Path, help="where the denoised folder goes (default: beside the data set)")
+    add("--overwrite", action="store_true", help="replace a denoised folder made with other options (default: refuse)")
+    add("--where", action="store_true", help="print the output folder and stop (default: run)")
+    args = parser.parse_args(argv)
+    check_args(parser, args)
+    return args
+
+
+def add_evidence_options(parser: argparse.ArgumentParser) -> None:
+    """Those of EvidenceOptions that stage 2 is asked for; the cleaning of a log has its own."""
+    add = parser.add_argument_group("evidence").add_argument
     add(
         "--noise_share",
         type=share,
@@ -150,13 +106,6 @@ def parse_args(argv=None) -> argparse.Namespace:
         help="a replacement for every place, which --evidence random needs (default: beyond half a million places only above a "
         "probability of 0.1)",
     )
-    add("--load_in_8bit", action="store_true", help="base model in 8 bit; needs CUDA and the package bitsandbytes (default: off)")
-    add("--any_catalogue", action="store_true", help="take an adapter that was trained on another catalogue (default: refuse)")
-    add("--overwrite", action="store_true", help="replace a denoised folder made with other options (default: refuse)")
-    add("--where", action="store_true", help="print the output folder and stop (default: run)")
-    args = parser.parse_args(argv)
-    check_args(parser, args)
-    return args
 
 
 def check_args(parser: Parser, args: argparse.Namespace) -> None:
@@ -320,44 +269,52 @@ def files_to_read(data_set: Path, names: list[str]) -> list[str]:
 
 def read_request(args: argparse.Namespace) -> Request:
     """The options by who reads them, `auto` and what the adapter says filled in."""
-    import torch
-
-    if args.load_in_8bit and not torch.cuda.is_available():
-        raise InputError("--load_in_8bit needs a CUDA device")
+    check_device(args.load_in_8bit)
     adapter = args.denoise_model_path
     adapter_run = check_adapter(adapter, args.base_model) if adapter else {"base_model": args.base_model or EMBEDDED_MODEL}
-    base_model, dtype = adapter_run["base_model"], args.dtype
-    if args.language_model != "none":
-        dtype = choose_reading_dtype(dtype, base_model, args.load_in_8bit)
-    batch_size = choose_batch_size(base_model, bool(adapter)) if args.batch_size == "auto" else int(args.batch_size)
+    base_model = adapter_run["base_model"]
     data_set = Path(os.path.abspath(args.noise_dataset_path))  # noqa: PTH100  links stay
-    name = output_name(data_set.name, adapter and adapter.resolve(), adapter_run.get("arguments", {}).get("sample", 0))
+    precision = choose_precision(Precision.from_arguments(args), base_model, reads=args.language_model != "none")
+    batch_size = choose_batch_size(args.batch_size, base_model, reads_windows=bool(adapter))
     return Request(
-        RowOptions(args.noise_dataset_path, files_to_read(data_set, args.denoise_data), args.planted, args.limit, args.users),
-        ModelOptions(adapter, base_model, Precision(dtype, args.load_in_8bit)),
-        ReadingOptions(
-            score=args.score,
-            unit=args.unit,
-            suggest=args.suggest,
-            ground=args.ground,
-            top_k=args.top_k,
-            min_percentile=args.min_percentile,
-            max_new_tokens=args.max_new_tokens,
-            batch_size=batch_size,
-        ),
+        RowOptions.from_arguments(args, denoise_data=files_to_read(data_set, args.denoise_data)),
+        ModelOptions(adapter, base_model, precision),
+        ReadingOptions.from_arguments(args, batch_size=batch_size),
         EvidenceOptions(args.noise_share, args.replace_all),
         adapter_run,
-        (args.output_root or data_set.parent) / name,
+        output_folder(args.output_root or data_set.parent, data_set, adapter, adapter_run),
     )
 
 
-def choose_batch_size(base_model: str, reads_windows: bool) -> int:
-    """Windows at once: on a GPU so many that a small model does not wait for launches, and the cache of a large one fits."""
+def check_device(load_in_8bit: bool) -> None:
     import torch
 
+    if load_in_8bit and not torch.cuda.is_available():
+        raise InputError("--load_in_8bit needs a CUDA device")
+
+
+def choose_precision(precision: Precision, base_model: str, reads: bool) -> Precision:
+    """With a dtype in place of `auto`, where a language model is read with."""
+    if not reads:
+        return precision
+    return replace(precision, dtype=choose_reading_dtype(precision.dtype, base_model, precision.load_in_8bit))
+
+
+def choose_batch_size(batch_size: str, base_model: str, reads_windows: bool) -> int:
+    """Windows at once. auto: on a GPU so many that a small model does not wait for launches, and the cache of a large one fits."""
+    import torch
+
+    if batch_size != "auto":
+        return int(batch_size)
     if not torch.cuda.is_available():
         return BATCH_SIZE_CPU
     return BATCH_SIZE_GPU if reads_windows and is_small(base_model) else BATCH_SIZE_LARGE_MODEL
+
+
+def output_folder(root: Path, data_set: Path, adapter: Path | None, adapter_run: dict) -> Path:
+    """<Name>_denoise_user<rate>_<sample>[_<step>] below root."""
+    sample = adapter_run.get("arguments", {}).get("sample", 0)
+    return root / output_name(data_set.name, adapter and adapter.resolve(), sample)
 
 
 def check_adapter_suits(request: Request, any_catalogue: bool) -> list[str]:

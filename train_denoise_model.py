@@ -22,14 +22,10 @@ from pathlib import Path
 
 from denoise_code.common.errors import InputError, Parser, input_errors
 from denoise_code.common.files import lock, read_json
-from denoise_code.common.options import probability_below_one, ranged, share
 from denoise_code.common.resources import peak_memory_gib
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue
 from denoise_code.data_set.folder import data_fingerprint
 from denoise_code.language_model.loading import (
-    EMBEDDED_MODEL,
-    AdapterOptions,
-    Precision,
     add_adapter,
     check_base_model,
     compile_layers,
@@ -41,9 +37,7 @@ from denoise_code.training.checkpoints import TrainingRun, checkpoint_to_resume,
 from denoise_code.training.duration import Stopwatch, cpu_estimate, plan_training, product_rate
 from denoise_code.training.encoding import tokenize
 from denoise_code.training.examples import Examples, describe_held_out, load_examples
-from denoise_code.training.options import ExampleOptions, OptimiserOptions, ReportOptions, TrainingOptions
-
-ROOT = Path(__file__).resolve().parent
+from denoise_code.training.options import ExampleOptions, TrainingOptions
 
 
 def main(argv=None) -> None:
@@ -133,7 +127,7 @@ def examples_of(options: TrainingOptions) -> Examples:
         example_options.sample,
         example_options.eval_sample,
         options.seed,
-        example_options.planting_rate,
+        example_options.manual_noise,
         example_options.plant,
     )
     if int(os.environ.get("RANK", 0)) == 0:
@@ -161,7 +155,7 @@ def load_trainable_model(options: TrainingOptions, longest: int):
     """The base model, checked before its weights are read, with a fresh adapter."""
     from transformers import set_seed
 
-    check_base_model(options.base_model, longest, options.adapter.target_modules)
+    check_base_model(options.base_model, longest, options.adapter.lora_target_modules)
     set_seed(options.seed)
     base = load_base_model(options.base_model, options.precision.dtype, options.precision.load_in_8bit)
     model = add_adapter(
@@ -206,15 +200,27 @@ def finish(trainer, run: TrainingRun) -> None:
 
 def parse_args(argv=None) -> TrainingOptions:
     """The options of the command line, checked as far as they can be without reading anything."""
-    parser = make_parser()
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    TrainingOptions.add_to(parser)
     args = parser.parse_args(argv)
+    args.micro_batch_size = choose_micro_batch_size(parser, args.batch_size, args.micro_batch_size)
+    check_args(parser, args)
+    return TrainingOptions.from_arguments(args)
+
+
+def choose_micro_batch_size(parser: Parser, batch_size: int, micro_batch_size: int) -> int:
+    """Windows that a device computes at once: at most its share of an optimiser step, which has to be a multiple of them."""
     world = int(os.environ.get("WORLD_SIZE", 1))
-    args.micro_batch_size = min(args.micro_batch_size, max(1, args.batch_size // world))
-    if args.batch_size % (args.micro_batch_size * world):
+    micro_batch_size = min(micro_batch_size, max(1, batch_size // world))
+    if batch_size % (micro_batch_size * world):
         parser.error(
-            f"--batch_size {args.batch_size} is not a multiple of --micro_batch_size {args.micro_batch_size} "
-            f"times {world} processes"
+            f"--batch_size {batch_size} is not a multiple of --micro_batch_size {micro_batch_size} times {world} processes"
         )
+    return micro_batch_size
+
+
+def check_args(parser: Parser, args: argparse.Namespace) -> None:
+    """Refuse options that contradict each other."""
     if args.score == "likelihood" and args.loss_on == "answer":
         parser.error("--score likelihood needs --loss_on all or unplanted: only then the model learns how likely a title is")
     if args.eval_sample == 1:
@@ -225,185 +231,6 @@ def parse_args(argv=None) -> TrainingOptions:
         )
     if args.max_steps == 0 or args.max_steps < -1:
         parser.error(f"--max_steps {args.max_steps}: -1, or 1 and more")
-    return group_options(args)
-
-
-def make_parser() -> Parser:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-
-    add = parser.add_argument_group("data and model").add_argument
-    add("--dataset_name", required=True, help="folder below --data_root, e.g. Movie_noise_user0.0 (needed)")
-    add("--data_root", default=ROOT / "data", type=Path, help="where the data sets are (default: data beside this script)")
-    add("--output_root", default=ROOT / "save_denoise_model", type=Path, help="where adapters go (default: save_denoise_model)")
-    add(
-        "--base_model",
-        default=EMBEDDED_MODEL,
-        help="any Hugging Face causal LM, name or folder (default: %(default)s; paper: meta-llama/Meta-Llama-3-8B)",
-    )
-    add("--sample", type=ranged(int, 1), default=5000, help="windows to train on (default, paper: 5000)")
-    add(
-        "--seed",
-        type=ranged(int, 0),
-        default=2024,
-        help="seed of the split, of what is planted, of batches and weights (default: 2024; release: 42)",
-    )
-
-    add = parser.add_argument_group("optimiser").add_argument
-    add(
-        "--batch_size",
-        type=ranged(int, 1),
-        default=128,
-        help="windows an optimiser step, over all devices (default, release: 128)",
-    )
-    add(
-        "--micro_batch_size",
-        type=ranged(int, 1),
-        default=16,
-        help="windows a device computes at once; --batch_size is a multiple of it (default: 16, at most the device's share; "
-        "release: that share)",
-    )
-    add("--num_epochs", type=ranged(int, 1), default=50, help="passes over the trained windows (default, release: 50)")
-    add(
-        "--learning_rate", type=ranged(float, 1e-12), default=1e-4, help="highest learning rate of AdamW (default, release: 1e-4)"
-    )
-    add(
-        "--warmup_steps",
-        type=ranged(int, 0),
-        default=20,
-        help="optimiser steps in which the learning rate rises (default, release: 20)",
-    )
-    add(
-        "--cutoff_len",
-        type=ranged(int, 1),
-        default=512,
-        help="longest text in tokens; beyond it the oldest items go (default, release: 512)",
-    )
-
-    add = parser.add_argument_group("adapter").add_argument
-    add(
-        "--lora_r",
-        type=ranged(int, 1),
-        default=AdapterOptions.r,
-        help="rank of the change that LoRA learns (default, release: %(default)s)",
-    )
-    add(
-        "--lora_alpha",
-        type=ranged(int, 1),
-        default=AdapterOptions.alpha,
-        help="scale of that change, divided by the rank (default, release: %(default)s)",
-    )
-    add(
-        "--lora_dropout",
-        type=probability_below_one,
-        default=AdapterOptions.dropout,
-        help="dropout of the adapter's input (default, release: %(default)s)",
-    )
-    add(
-        "--lora_target_modules",
-        nargs="+",
-        default=list(AdapterOptions.target_modules),
-        help="names of the layers that are changed, or all-linear (default, release: q_proj v_proj)",
-    )
-
-    add = parser.add_argument_group("what is learned and measured").add_argument
-    add(
-        "--plant",
-        choices=["uniform", "popularity"],
-        default="uniform",
-        help="how planted items are drawn over the catalogue (default, paper: uniform)",
-    )
-    add("--manual_noise", type=share, help="plant each item with this probability (default, paper: one item a window)")
-    add(
-        "--loss_on",
-        choices=["answer", "all", "unplanted"],
-        default="answer",
-        help="tokens that carry loss: the answer's, all, or all but those of planted titles (default: answer; release: all)",
-    )
-    add(
-        "--score",
-        choices=["first_token", "likelihood"],
-        default="first_token",
-        help="noise score whose held-out AUC picks the best checkpoint (default, paper: first_token)",
-    )
-    add(
-        "--eval_sample",
-        type=ranged(int, 0),
-        default=200,
-        help="held-out windows on which detection is measured; 0, release: none (default: 200)",
-    )
-    add("--eval_steps", type=ranged(int, 1), help="evaluate and save every so many steps (default: every epoch)")
-    add("--logging_steps", type=ranged(int, 1), default=10, help="optimiser steps between two lines of the loss (default: 10)")
-
-    add = parser.add_argument_group("how it runs").add_argument
-    add(
-        "--resume_from_checkpoint",
-        nargs="?",
-        const="last",
-        help="continue from this checkpoint, or from the last (default: start afresh)",
-    )
-    add(
-        "--load_in_8bit",
-        action="store_true",
-        help="base model in 8 bit; needs CUDA and the package bitsandbytes (default: off; release: on)",
-    )
-    add(
-        "--dtype",
-        choices=["auto", "float32", "bfloat16"],
-        default="auto",
-        help="number type of the weights (default: auto, bfloat16 on GPUs that have it; release: bfloat16)",
-    )
-    add(
-        "--gradient_checkpointing",
-        action="store_true",
-        help="compute activations again in the backward pass: less memory, a third more time (default: off)",
-    )
-    add(
-        "--max_steps",
-        type=int,
-        default=-1,
-        help="stop after so many optimiser steps, whatever --num_epochs says (default: -1, it does not)",
-    )
-    add(
-        "--report_to",
-        default="tensorboard",
-        help="where losses are logged: tensorboard, wandb, … or none (default, release: tensorboard)",
-    )
-    return parser
-
-
-def group_options(args: argparse.Namespace) -> TrainingOptions:
-    """The options by who reads them."""
-    return TrainingOptions(
-        dataset_name=args.dataset_name,
-        data_root=args.data_root,
-        output_root=args.output_root,
-        base_model=args.base_model,
-        seed=args.seed,
-        precision=Precision(args.dtype, args.load_in_8bit),
-        adapter=AdapterOptions(args.lora_r, args.lora_alpha, args.lora_dropout, tuple(args.lora_target_modules)),
-        examples=ExampleOptions(
-            sample=args.sample,
-            eval_sample=args.eval_sample,
-            plant=args.plant,
-            planting_rate=args.manual_noise,
-            loss_on=args.loss_on,
-            cutoff_len=args.cutoff_len,
-        ),
-        optimiser=OptimiserOptions(
-            batch_size=args.batch_size,
-            micro_batch_size=args.micro_batch_size,
-            num_epochs=args.num_epochs,
-            max_steps=args.max_steps,
-            learning_rate=args.learning_rate,
-            warmup_steps=args.warmup_steps,
-            gradient_checkpointing=args.gradient_checkpointing,
-        ),
-        report=ReportOptions(
-            score=args.score, eval_steps=args.eval_steps, logging_steps=args.logging_steps, report_to=args.report_to
-        ),
-        resume_from_checkpoint=args.resume_from_checkpoint,
-        by_name=vars(args),
-    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The options that the scripts of stage 3 share, and the small dataclasses in which they travel.
 
 A script parses its options once and makes of them the dataclasses that it hands on; what reads each stands in its docstring.
-Their fields bear the names of the options, and their defaults are the defaults of the options.
+Most of their fields are options, with help and default (denoise_code/common/options.py).
 """
 
 import argparse
@@ -9,12 +9,13 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from denoise_code.common.errors import Parser
 from denoise_code.common.files import write_atomically
-from denoise_code.common.options import ranged
+from denoise_code.common.options import Options, needed, option, positive, ranged, switch
 
 ROOT = Path(__file__).resolve().parent
 KINDS = ("raw", "llm", "collaborative", "semantic", "detector", "fused", "random", "oracle")
@@ -41,6 +42,10 @@ OPTIONS_OF_ROWS = (
     "edit",
     "clean",
 )
+WHAT_IS_SUSPICIOUS = (
+    "what makes an item suspicious: raw, noise_prob itself (default, paper: raw); or P(noise) by what stage 2 made, fused by all that the "
+    "folder has"
+)
 NO_CAP = 10**6  # edits in a row
 # What is edited where nothing is given: of raw evidence as in the release, of calibrated evidence what is rather noise than not.
 RAW_LIMITS, CALIBRATED_LIMITS = (0.9, 3), (0.5, NO_CAP)  # (threshold, most edits in a row)
@@ -52,12 +57,16 @@ def stored_kind(evidence: str) -> str:
 
 
 @dataclass(frozen=True)
-class RowsOptions:
+class RowsOptions(Options):
     """Which files are read, and how much of their rows: rows.py."""
 
-    dataset: str
-    data_root: Path = ROOT.parent / "data"
-    maxlen: int | None = None  # None: what the rows need
+    dataset: str = needed("folder below --data_root (needed)")
+    data_root: Path = option(ROOT.parent / "data", "where data sets lie (default: data/ of the project)", type=Path)
+    maxlen: int | None = option(
+        None,
+        "longest history, of a longer one the latest items (default: that of the data set's rows; 10 in the release)",
+        type=positive,
+    )
     evidence: tuple[str, ...] = ("raw",)  # kinds that will weigh the rows
     filtered: tuple[str, ...] = ()  # splits whose rows will be filtered
     edits: tuple[str, ...] = ("replace",)
@@ -83,7 +92,7 @@ class RowsOptions:
         return self.data_root / self.dataset
 
     @classmethod
-    def from_arguments(cls, args: argparse.Namespace) -> "RowsOptions":
+    def from_arguments(cls, args: argparse.Namespace) -> Self:
         kinds = (args.evidence,) if isinstance(args.evidence, str) else tuple(args.evidence)
         edits = (args.edit,) if isinstance(args.edit, str) else tuple(args.edit)
         filtered, whole_splits = FILTERED_SPLITS[args.denoise_category], getattr(args, "rows", "sample") == "all"  # of export.py
@@ -101,104 +110,9 @@ class EditLimits:
     max_edits: int = RAW_LIMITS[1]
 
 
-@dataclass(frozen=True)
-class FilterOptions:
-    """What the threshold filter does: filter.py, bench.py."""
-
-    denoise_category: str = "none"
-    train: EditLimits = EditLimits()
-    test: EditLimits = EditLimits()  # of histories of valid and test rows
-    threshold_from: str = "valid"
-    evidence: str = "raw"
-    noise_share: float | None = None  # None: that of the evidence
-    edit: str = "replace"
-    clean: bool = False
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The splits whose rows are filtered."""
-        return FILTERED_SPLITS[self.denoise_category]
-
-    def limits_of(self, split: str) -> EditLimits:
-        return self.train if split == "train" else self.test
-
-    @classmethod
-    def from_arguments(cls, args: argparse.Namespace, **instead) -> "FilterOptions":
-        """instead: fields that are given in place of the options', such as one of several kinds of evidence."""
-        by_name = {"denoise_category", "threshold_from", "evidence", "noise_share", "edit", "clean"}
-        values = {name: getattr(args, name) for name in by_name}
-        values["train"] = EditLimits(args.train_noise_filter_threshold, args.train_max_denoise_num)
-        values["test"] = EditLimits(args.test_noise_filter_threshold, args.test_max_denoise_num)
-        return cls(**values | instead)
-
-
-@dataclass(frozen=True)
-class RecommenderOptions:
-    """The network: training.make_model."""
-
-    model: str = "SASRec"
-    maxlen: int = 10
-    hidden_units: int = 64
-    num_blocks: int = 2
-    num_heads: int = 1
-    dropout_rate: float = 0.5
-
-    @classmethod
-    def from_arguments(cls, args: argparse.Namespace, model: str) -> "RecommenderOptions":
-        """With what the model's paper sets where nothing is given."""
-        return from_namespace(cls, of_model(args, model))
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """How it learns: training.train_epoch, training.fit."""
-
-    batchsize: int = 256
-    lr: float = 0.001
-    num_epochs: int = 201
-    weight_decay: float = 0.0
-    loss: str = "bce"
-    patience: int = 10
-    select_on: str = "valid"
-
-    @classmethod
-    def from_arguments(cls, args: argparse.Namespace) -> "TrainingOptions":
-        return from_namespace(cls, args)
-
-
-PAPER = {  # width, blocks, heads and dropout of each model's paper; SASRec as in the release
-    "SASRec": {"hidden_units": 64, "num_blocks": 2, "num_heads": 1, "dropout_rate": 0.5},
-    "GRU4Rec": {"hidden_units": 100, "num_blocks": 1, "num_heads": 1, "dropout_rate": 0.5},
-    "BERT4Rec": {"hidden_units": 64, "num_blocks": 2, "num_heads": 2, "dropout_rate": 0.2},
-}
-
-
-def from_namespace(cls, args: argparse.Namespace):
-    """A dataclass whose fields are all options."""
-    return cls(**{field.name: getattr(args, field.name) for field in fields(cls)})
-
-
-def filter_parser(description: str, several: bool = False) -> argparse.ArgumentParser:
-    """Which rows, and what the filter makes of them: the options of export.py, and a part of everyone else's.
-
-    several: of what sweep.py compares.
-    """
-    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    add, count, share = parser.add_argument, ranged(int, 0), ranged(float, 0, 1)
-    several_values = {"nargs": "+"} if several else {}
-
-    def default(value):
-        return [value] if several else value
-
-    add("--dataset", required=True, help="folder below --data_root (needed)")
-    add_rows_options(parser)
-    add("--output_root", type=Path, default=ROOT / "output", help="where results go (default: SASRec_code/output)")
-    add(
-        "--denoise_category",
-        choices=[*FILTERED_SPLITS],
-        default=FilterOptions.denoise_category,
-        help="rows to filter; test: the histories of valid too (default, release: none)",
-    )
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """Of train rows, and of the histories of valid and test rows; those that are not given are set by `with_limits`."""
+    add, number, share = parser.add_argument_group("what is edited").add_argument, ranged(int, 0), ranged(float, 0, 1)
     add(
         "--train_noise_filter_threshold",
         type=share,
@@ -212,57 +126,82 @@ def filter_parser(description: str, several: bool = False) -> argparse.ArgumentP
     )
     add(
         "--train_max_denoise_num",
-        type=count,
+        type=number,
         help="most edits in a train row (default: raw 3, as in the release, in whose command 2; other evidence no limit)",
     )
     add(
         "--test_max_denoise_num",
-        type=count,
+        type=number,
         help="most edits in a history of valid or test (defaults as for train rows; release, in its command: 1)",
     )
-    add(
-        "--threshold_from",
+
+
+@dataclass(frozen=True)
+class FilterOptions(Options):
+    """What the threshold filter does: filter.py, bench.py."""
+
+    denoise_category: str = option(
+        "none",
+        "rows to filter; test: the histories of valid too (default, release: none)",
+        choices=[*FILTERED_SPLITS],
+    )
+    train: EditLimits = EditLimits()
+    test: EditLimits = EditLimits()  # of histories of valid and test rows
+    threshold_from: str = option(
+        "valid",
+        "raw: rows whose percentile is taken for test (default: valid; release: split, each its own)",
         choices=["valid", "split"],
-        default=FilterOptions.threshold_from,
-        help="raw: rows whose percentile is taken for test (default: valid; release: split, each its own)",
     )
-    add(
-        "--evidence",
-        choices=[kind for kind in KINDS if not (several and kind in CONTROLS)],
-        default=default(FilterOptions.evidence),
-        **several_values,
-        help="what makes an item suspicious: raw, noise_prob itself (default, paper: raw); or P(noise) by what stage 2 made, fused by "
-        "all that the folder has" + ("" if several else "; random: the same at random places; oracle: the injected noise itself"),
+    evidence: str = option(
+        "raw",
+        f"{WHAT_IS_SUSPICIOUS}; random: the same at random places; oracle: the injected noise itself",
+        choices=[*KINDS],
     )
-    add(
-        "--noise_share",
+    noise_share: float | None = option(
+        None,
+        "share of noise that P(noise) takes (default: that of the evidence); replacements stay as they are",
         type=ranged(float, 1e-9, 1),
-        help="share of noise that P(noise) takes (default: that of the evidence); replacements stay as they are",
     )
-    add(
-        "--edit",
+    edit: str = option(
+        "replace",
+        "what is done to a flagged item; one without a replacement is deleted either way (default, paper: replace)",
         choices=EDITS,
-        default=default(FilterOptions.edit),
-        **several_values,
-        help="what is done to a flagged item; one without a replacement is deleted either way (default, paper: replace)",
     )
-    add(
-        "--clean",
-        action="store_true",
-        help="take the rows before noise was injected: the upper bound of denoising (default: as they are)",
-    )
-    return parser
+    clean: bool = switch("take the rows before noise was injected: the upper bound of denoising (default: as they are)")
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits whose rows are filtered."""
+        return FILTERED_SPLITS[self.denoise_category]
+
+    def limits_of(self, split: str) -> EditLimits:
+        return self.train if split == "train" else self.test
+
+    @classmethod
+    def from_arguments(cls, args: argparse.Namespace, **instead) -> Self:
+        """instead: such as one of several kinds of evidence."""
+        train = EditLimits(args.train_noise_filter_threshold, args.train_max_denoise_num)
+        test = EditLimits(args.test_noise_filter_threshold, args.test_max_denoise_num)
+        return super().from_arguments(args, train=train, test=test, **instead)
 
 
-def add_rows_options(parser: argparse.ArgumentParser) -> None:
-    """Where rows lie and how much of them is read: for all scripts that read rows."""
-    add = parser.add_argument
-    add("--data_root", type=Path, default=RowsOptions.data_root, help="where data sets lie (default: data/ of the project)")
-    add(
-        "--maxlen",
-        type=ranged(int, 1),
-        help="longest history, of a longer one the latest items (default: that of the data set's rows; 10 in the release)",
-    )
+# What sweep.py, which compares several, is told otherwise.
+SEVERAL_FILTERS = {
+    "evidence": {
+        "choices": [kind for kind in KINDS if kind not in CONTROLS],
+        "default": ["raw"],
+        "nargs": "+",
+        "help": WHAT_IS_SUSPICIOUS,
+    },
+    "edit": {"default": ["replace"], "nargs": "+"},
+}
+SEVERAL_MODELS = {"model": {"default": ["SASRec"], "nargs": "+"}}
+
+PAPER = {  # width, blocks, heads and dropout of each model's paper; SASRec as in the release
+    "SASRec": {"hidden_units": 64, "num_blocks": 2, "num_heads": 1, "dropout_rate": 0.5},
+    "GRU4Rec": {"hidden_units": 100, "num_blocks": 1, "num_heads": 1, "dropout_rate": 0.5},
+    "BERT4Rec": {"hidden_units": 64, "num_blocks": 2, "num_heads": 2, "dropout_rate": 0.2},
+}
 
 
 def of_papers(option: str) -> str:
@@ -271,62 +210,83 @@ def of_papers(option: str) -> str:
     return f"release: {PAPER['SASRec'][option]} for SASRec; paper: {papers}"
 
 
-def make_parser(description: str, several: bool = False) -> argparse.ArgumentParser:
-    """The same, and how the recommender is trained: the options of main.py and sweep.py."""
-    parser = filter_parser(description, several)
-    add, count = parser.add_argument, ranged(int, 0)
-    add(
-        "--model",
-        choices=[*PAPER],
-        default=["SASRec"] if several else "SASRec",
-        **({"nargs": "+"} if several else {}),
-        help="recommender (default, release: SASRec)",
-    )
-    add("--batchsize", type=ranged(int, 1), default=TrainingOptions.batchsize, help="windows a step (default, release: 256)")
-    add("--lr", type=ranged(float, 1e-9), default=TrainingOptions.lr, help="Adam's learning rate (default, release: 0.001)")
-    add("--hidden_units", type=ranged(int, 1), help=f"width of the network (default, {of_papers('hidden_units')})")
-    add("--num_blocks", type=ranged(int, 1), help=f"layers of the network (default, {of_papers('num_blocks')})")
-    add("--num_heads", type=ranged(int, 1), help=f"heads of attention (default, {of_papers('num_heads')})")
-    add("--num_epochs", type=ranged(int, 1), default=TrainingOptions.num_epochs, help="most epochs (default, release: 201)")
-    add(
-        "--dropout_rate",
+@dataclass(frozen=True)
+class RecommenderOptions(Options):
+    """The network: training.make_model. A size that is not given is that of the model's paper: `of_model`."""
+
+    model: str = option("SASRec", "recommender (default, release: SASRec)", choices=[*PAPER])
+    maxlen: int = 10
+    hidden_units: int = option(64, f"width of the network (default, {of_papers('hidden_units')})", type=positive, default=None)
+    num_blocks: int = option(2, f"layers of the network (default, {of_papers('num_blocks')})", type=positive, default=None)
+    num_heads: int = option(1, f"heads of attention (default, {of_papers('num_heads')})", type=positive, default=None)
+    dropout_rate: float = option(
+        0.5,
+        f"share of activations that are dropped in training (default, {of_papers('dropout_rate')})",
         type=ranged(float, 0, 0.99),
-        help=f"share of activations that are dropped in training (default, {of_papers('dropout_rate')})",
+        default=None,
     )
-    add(
-        "--weight_decay",
-        type=ranged(float, 0),
-        default=TrainingOptions.weight_decay,
-        help="Adam's weight decay (default, release: 0)",
+
+    @classmethod
+    def from_arguments(cls, args: argparse.Namespace, model: str) -> Self:
+        """With what the model's paper sets where nothing is given."""
+        return super().from_arguments(of_model(args, model))
+
+
+@dataclass(frozen=True)
+class TrainingOptions(Options):
+    """How it learns: training.train_epoch, training.fit."""
+
+    batchsize: int = option(256, "windows a step (default, release: 256)", type=positive)
+    lr: float = option(0.001, "Adam's learning rate (default, release: 0.001)", type=ranged(float, 1e-9))
+    num_epochs: int = option(201, "most epochs (default, release: 201)", type=positive)
+    weight_decay: float = option(0.0, "Adam's weight decay (default, release: 0)", type=ranged(float, 0))
+    loss: str = option(
+        "bce",
+        "bce: one negative item a position; ce: the whole catalogue (default, release: bce)",
+        choices=["bce", "ce"],
     )
-    add("--seed", type=count, default=2024, help="seed of weights, order, negatives and dropout (default, release: 2024)")
+    patience: int = option(10, "epochs without a better NDCG@20 before stopping (default, release: 10)", type=positive)
+    select_on: str = option(
+        "valid", "split whose NDCG@20 picks the epoch (default: valid; release: test)", choices=["valid", "test"]
+    )
+
+
+def add_run_options(parser: argparse.ArgumentParser, n_seeds: int) -> None:
+    """What the scripts themselves read. n_seeds: the default of --seeds."""
+    add, number = parser.add_argument_group("runs").add_argument, ranged(int, 0)
+    add("--seed", type=number, default=2024, help="seed of weights, order, negatives and dropout (default, release: 2024)")
     add(
         "--seeds",
-        type=ranged(int, 1),
-        default=1,
-        help=f"runs of consecutive seeds; mean and spread are reported (default: {5 if several else 1})",
-    )
-    add(
-        "--loss",
-        choices=["bce", "ce"],
-        default=TrainingOptions.loss,
-        help="bce: one negative item a position; ce: the whole catalogue (default, release: bce)",
-    )
-    add(
-        "--select_on",
-        choices=["valid", "test"],
-        default=TrainingOptions.select_on,
-        help="split whose NDCG@20 picks the epoch (default: valid; release: test)",
-    )
-    add(
-        "--patience",
-        type=ranged(int, 1),
-        default=TrainingOptions.patience,
-        help="epochs without a better NDCG@20 before stopping (default, release: 10)",
+        type=positive,
+        default=n_seeds,
+        help=f"runs of consecutive seeds; mean and spread are reported (default: {n_seeds})",
     )
     add("--state_dict_path", type=Path, help="evaluate these weights, train nothing (default: train)")
     add("--device", help="cpu, cuda, cuda:1, … (default: the GPU --cuda where there is one)")
-    add("--cuda", type=count, default=0, help="number of the GPU (default: 0)")
+    add("--cuda", type=number, default=0, help="number of the GPU (default: 0)")
+
+
+def filter_parser(description: str, several: bool = False) -> argparse.ArgumentParser:
+    """Which rows, and what the filter makes of them: the options of export.py, and a part of everyone else's.
+
+    several: of what sweep.py compares.
+    """
+    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    RowsOptions.add_to(parser, "rows")
+    FilterOptions.add_to(parser, "filter", **(SEVERAL_FILTERS if several else {}))
+    add_limits(parser)
+    parser.add_argument(
+        "--output_root", type=Path, default=ROOT / "output", help="where results go (default: SASRec_code/output)"
+    )
+    return parser
+
+
+def make_parser(description: str, several: bool = False) -> argparse.ArgumentParser:
+    """The same, and how the recommender is trained: the options of main.py and sweep.py."""
+    parser = filter_parser(description, several)
+    RecommenderOptions.add_to(parser, "recommender", **(SEVERAL_MODELS if several else {}))
+    TrainingOptions.add_to(parser, "training")
+    add_run_options(parser, n_seeds=5 if several else 1)
     return parser
 
 
@@ -334,9 +294,9 @@ def check_filter(parser, args: argparse.Namespace) -> argparse.Namespace:
     """Refuse what contradicts itself, or changes nothing, before anything is read."""
     if args.clean and args.denoise_category != "none":
         parser.error("--clean has nothing to denoise: use it with --denoise_category none")
-    for option, reason in without_effect(args).items():
-        if getattr(args, option) != parser.get_default(option):
-            parser.error(f"--{option} changes nothing with {reason}")
+    for name, reason in without_effect(args).items():
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name} changes nothing with {reason}")
     return with_limits(args) if isinstance(args.evidence, str) else args
 
 

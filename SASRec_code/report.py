@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where denoise_code lies
-from options import RowsOptions, add_rows_options
+from options import RowsOptions
 
 from denoise_code.common.errors import Parser, input_errors
 from denoise_code.common.files import write_json
@@ -21,9 +21,8 @@ from denoise_code.common.options import ranged
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    RowsOptions.add_to(parser, "rows", dataset={"help": "denoised folder below --data_root (needed)"})
     add = parser.add_argument
-    add("--dataset", required=True, help="denoised folder below --data_root (needed)")
-    add_rows_options(parser)
     add("--suspects", type=ranged(int, 1), default=500, help="most suspicious interactions to show (default: 500)")
     add(
         "--threshold",

@@ -36,7 +36,7 @@ from options import (
 
 from denoise_code.common.errors import input_errors
 from denoise_code.common.files import save_figure, write_atomically, write_json
-from denoise_code.common.options import ranged
+from denoise_code.common.options import positive, ranged
 
 SHARES, PROBABILITIES = [0.5, 0.7, 0.9], [0.1, 0.2, 0.3, 0.5]  # grids of thresholds for raw and for calibrated evidence
 CAPS_OF_RAW, CAPS = [1, 3], [NO_CAP]  # grids of most edits a row; the language model lists three suspects a row
@@ -54,19 +54,18 @@ DECIDED_HERE = (
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = make_parser(__doc__, several=True)
-    parser.set_defaults(seeds=5)
     parser.epilog = f"Decided by sweep.py, and refused where they are given: {', '.join(DECIDED_HERE)}."
-    add, share, count = parser.add_argument, ranged(float, 0, 1), ranged(int, 1)
+    add = parser.add_argument_group("grids").add_argument
     for part in ("train", "test"):
         add(
             f"--{part}_thresholds",
-            type=share,
+            type=ranged(float, 0, 1),
             nargs="*",
             help=f"thresholds to try for {part} rows; no value: they stay as they are (default: 0.5 0.7 0.9 of raw, else 0.1 0.2 0.3 0.5)",
         )
         add(
             f"--{part}_caps",
-            type=count,
+            type=positive,
             nargs="+",
             help=f"most edits in a row to try for {part} rows (default: 1 3 of raw, else no limit)",
         )

@@ -18,14 +18,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the root, for what all stages share: denoise_code/common
 from preparation.folder import write_data_set
-from preparation.sources import read_amazon, read_ml_100k, read_movielens, read_recbole
+from preparation.options import DEFAULT_NAMES, DataSetOptions, add_sources, reader_of
 from preparation.windows import (
     count_duplicates,
     count_single_interactions,
@@ -39,34 +38,10 @@ from preparation.windows import (
 
 from denoise_code.common.errors import InputError, Parser
 from denoise_code.common.files import fingerprint, peak_resident_gib, publish_folder, write_json
-from denoise_code.common.options import Options, finite, probability_below_one, ranged
-from denoise_code.data_set.log.csv_source import add_table_options, check_table_options, read_csv_log
 from denoise_code.data_set.log.log import Account, Log
 from denoise_code.data_set.log.sequences import number_and_sort, window_bounds
 from denoise_code.data_set.log.titles import clean_titles
 from denoise_code.data_set.planting import INJECTED
-
-DATA_ROOT = Path(__file__).resolve().parent
-DEFAULT_NAMES = {"ml-100k": "ML100K"}  # of sources that are one data set
-
-
-@dataclass(frozen=True)
-class DataSetOptions(Options):
-    """What is made of a log."""
-
-    name: str  # the <Name> of the folder
-    noise: float  # probability that an interaction is replaced
-    min_rating: float | None  # interactions that are rated less are dropped
-    title_words: int  # words that are kept of each title; 0: all
-    k_core: int
-    sample_items: int | None  # items that are kept at first; None: all
-    window: int
-    seed: int
-    output_root: Path
-
-    @property
-    def folder(self) -> Path:
-        return self.output_root / f"{self.name}_noise_user{self.noise}"
 
 
 @dataclass(frozen=True)
@@ -98,61 +73,8 @@ def summary(log: Log, mask: np.ndarray, bounds, splits: dict) -> str:
 
 def parse_args(argv=None) -> Request:
     """What the command line asks for, checked before anything is read."""
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--name", help="data set name, the <Name> of the folder (default: the source's)")
-    shared.add_argument(
-        "--noise",
-        type=probability_below_one,
-        default=0.0,
-        help="probability that an interaction is replaced, below 1 (default: 0.0)",
-    )
-    shared.add_argument("--min_rating", type=finite, help="drop interactions rated less, before all else (default: none)")
-    shared.add_argument(
-        "--title_words", type=ranged(int, 0), default=0, help="keep this many words of each title (default: 0, all)"
-    )
-    shared.add_argument(
-        "--k_core",
-        type=ranged(int, 1),
-        default=5,
-        help="fewest interactions of a user and of an item (default, release: 5; of Movie 11)",
-    )
-    shared.add_argument(
-        "--sample_items", type=ranged(int, 1), help="keep this many random items first (default: all; release: of Movie 20000)"
-    )
-    shared.add_argument(
-        "--window", type=ranged(int, 2), default=11, help="longest window: the history and its target (default, release: 11)"
-    )
-    shared.add_argument("--seed", type=ranged(int, 0), default=2024, help="seed of the noise and of every sample (default: 2024)")
-    shared.add_argument(
-        "--output_root", default=DATA_ROOT, help="folder in which the data set folder is made (default: data/ of the project)"
-    )
-    shared.add_argument("--overwrite", action="store_true", help="replace a data set of the same name (default: refuse)")
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sources = parser.add_subparsers(dest="source", required=True, metavar="source", parser_class=Parser)
-
-    def source(name, help):
-        return sources.add_parser(name, parents=[shared], help=help, description=help, allow_abbrev=False)
-
-    years = {"action": "store_true", "help": "titles without their year: fewer tokens, a few coincide (default: with it)"}
-    source("ml-100k", "MovieLens-100k from the wheel recbole").add_argument("--no_year", **years)
-    movielens = source("movielens", "a MovieLens folder: ml-100k, ml-1m, ml-10M100K, ml-20m, ml-32m")
-    movielens.add_argument(
-        "--folder", required=True, help="the unpacked folder with ratings.* and movies.*, or u.data and u.item (needed)"
-    )
-    movielens.add_argument("--no_year", **years)
-    recbole = source("recbole", "a folder DATASET of RecBole's atomic files, DATASET.inter and DATASET.item")
-    recbole.add_argument("--folder", required=True, help="the folder of DATASET.inter and DATASET.item (needed)")
-    recbole.add_argument("--title_column", help="field of the titles (default: the first text field named like one)")
-    amazon = source("amazon", "Amazon reviews of 2014, 2018 or 2023, JSON or Python lines, .gz or not")
-    amazon.add_argument("--reviews", required=True, help="the file of reviews (needed)")
-    amazon.add_argument("--metadata", required=True, help="the file of products, for their titles (needed)")
-    table = source("csv", "a delimited file, JSON lines or Parquet, told apart by content")
-    table.add_argument("--interactions", required=True, help="the file of interactions (needed)")
-    table.add_argument(
-        "--rating_column", help="name of the rating column, for --min_rating (default: rating, where there is one)"
-    )
-    add_table_options(table)
-
+    add_sources(parser)
     args = parser.parse_args(argv)
     args.name = args.name or DEFAULT_NAMES.get(args.source)
     if not args.name:
@@ -161,26 +83,9 @@ def parse_args(argv=None) -> Request:
     if not re.fullmatch(r"[\w.-]+", args.name) or "noise" in args.name:
         parser.error(f"--name {args.name!r}: letters, digits, dot, dash and underscore only, and not the word 'noise'")
     options = DataSetOptions.from_arguments(args, output_root=Path(args.output_root))
-    if options.folder.exists() and not args.overwrite:
+    if options.folder.exists() and not options.overwrite:
         parser.error(f"{options.folder} exists; --overwrite replaces it")
     return Request(read_source, options, vars(args) | {"output_root": str(args.output_root)})
-
-
-def reader_of(parser: Parser, args: argparse.Namespace) -> Callable[[Account], Log]:
-    """What reads the source; its options that contradict each other are refused."""
-    with_ratings = args.min_rating is not None
-    if args.source == "ml-100k":
-        return partial(read_ml_100k, args.no_year, with_ratings)
-    if args.source == "movielens":
-        return partial(read_movielens, Path(args.folder), args.no_year, with_ratings)
-    if args.source == "recbole":
-        return partial(read_recbole, Path(args.folder), args.title_column, with_ratings)
-    if args.source == "amazon":
-        return partial(read_amazon, Path(args.reviews), Path(args.metadata))
-    table_options = check_table_options(parser, args)
-    if args.rating_column and not with_ratings:
-        parser.error("--rating_column needs --min_rating: ratings are read for nothing else")
-    return partial(read_csv_log, Path(args.interactions), table_options, args.rating_column, with_ratings)
 
 
 def keep(log: Log, account: Account, step: str, shorter: Log) -> Log:

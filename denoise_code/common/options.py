@@ -1,21 +1,49 @@
-"""What options are made of: a base of the dataclasses in which they travel, and their types.
+"""What options are made of: a base of the dataclasses in which they stand and travel, and their types.
 
 A type turns the text of an option into a number, or says what is wrong with it.
 """
 
 import argparse
+import dataclasses
 import math
-from dataclasses import fields
 from typing import Self
 
 
 class Options:
-    """A base of frozen dataclasses, each a group of options by who reads them; a field has the name of its option."""
+    """A base of frozen dataclasses, each a group of options by who reads them: a field made by `option` is an option of its name."""
+
+    @classmethod
+    def add_to(cls, parser: argparse.ArgumentParser, heading: str, **changed: dict) -> None:
+        """Gives the parser the options, below a heading of --help. changed: {option: what argparse is told otherwise here}."""
+        group = parser.add_argument_group(heading)
+        for field in dataclasses.fields(cls):
+            if field.metadata:
+                group.add_argument(f"--{field.name}", **field.metadata | changed.get(field.name, {}))
 
     @classmethod
     def from_arguments(cls, args: argparse.Namespace, **instead) -> Self:
         """Each field from the option of its name; instead: fields whose value is not an option's as it stands."""
-        return cls(**{field.name: getattr(args, field.name) for field in fields(cls) if field.name not in instead} | instead)
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: getattr(args, name) for name in names if name not in instead} | instead)
+
+
+def option(value, help: str, /, **arguments):
+    """A field of a group of options that is an option of its name; value: where it is not given.
+
+    arguments: what else argparse is told. `default=None` among them is for options of which it counts whether they were given.
+    """
+    default = {"default_factory": value.copy} if isinstance(value, list) else {"default": value}
+    return dataclasses.field(**default, metadata={"default": value, "help": help} | arguments)
+
+
+def needed(help: str, **arguments):
+    """A field that is an option without a default."""
+    return dataclasses.field(metadata={"required": True, "help": help} | arguments)
+
+
+def switch(help: str):
+    """A field that is an option without a value: False where it is not given."""
+    return option(False, help, action="store_true")
 
 
 def finite(text: str) -> float:
@@ -37,6 +65,9 @@ def ranged(kind, low, high=math.inf):
         return value
 
     return number
+
+
+positive = ranged(int, 1)
 
 
 def share(text: str) -> float:

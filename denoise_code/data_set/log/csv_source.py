@@ -8,12 +8,10 @@ from pathlib import Path
 from denoise_code.common.delimited import DelimitedTable, Dialect
 from denoise_code.common.errors import InputError, Parser
 from denoise_code.common.opening import is_pipe
-from denoise_code.common.options import Options
+from denoise_code.common.options import Options, option, switch
 from denoise_code.common.records import ParquetTable, RecordTable, open_table
 from denoise_code.data_set.log.log import Account, Log
 from denoise_code.data_set.log.tables import Columns, read_log, with_titles
-
-COLUMNS = {"user": "user", "item": "item", "time": "timestamp"}  # what they are called by default
 
 
 @dataclass(frozen=True)
@@ -21,18 +19,22 @@ class TableOptions(Options):
     """How a table of interactions is read: for the functions below and cleaning/log_file.py. Columns are names or, without a header,
     positions from 1."""
 
-    titles: str | None  # a file of items and titles
-    separator: str
-    encoding: str
-    quoting: str | None  # "standard" or "none"; None: by the separator
-    no_header: bool
-    in_order: bool  # there are no times
-    user_column: str
-    item_column: str
-    time_column: str | None  # None: in_order
-    title_column: str | None  # None: `title`, where there is one
-    titles_item_column: str | None  # of the file of titles; None: as item_column
-    titles_title_column: str | None  # None: as title_column, or `title`
+    titles: str | None = option(None, "a file of items and titles, where the interactions carry none (default: none)")
+    separator: str = option(",", "what stands between two columns; tab for tabs (default: a comma)")
+    encoding: str = option("utf-8", "encoding of the files, e.g. latin-1; a byte order mark overrules utf-8 (default: utf-8)")
+    quoting: str | None = option(
+        None,
+        "what quotation marks do; none: they are text (default: standard, but none where tabs separate)",
+        choices=["standard", "none"],
+    )
+    no_header: bool = switch("the interactions have no header: --…_column are positions from 1 (default: they have one)")
+    in_order: bool = switch("there are no times: the order of the file counts (default: times)")
+    user_column: str = option("user", "name of the user column (default: user)", default=None)
+    item_column: str = option("item", "name of the item column (default: item)", default=None)
+    time_column: str | None = option("timestamp", "name of the time column (default: timestamp)", default=None)  # None: in_order
+    title_column: str | None = option(None, "name of the title column (default: title, where there is one)")
+    titles_item_column: str | None = option(None, "name of the item column of --titles (default: as --item_column)")
+    titles_title_column: str | None = option(None, "name of the title column of --titles (default: as --title_column, or title)")
 
     def dialect(self, has_header: bool = True) -> Dialect:
         return Dialect(self.separator, self.encoding, has_header, self.quoting)
@@ -42,35 +44,9 @@ class TableOptions(Options):
         return self.title_column or ("title" if "title" in names else None)
 
 
-def add_table_options(table: argparse.ArgumentParser) -> None:
+def add_table_options(parser: argparse.ArgumentParser) -> None:
     """All options but the file itself and --rating_column."""
-    table.add_argument("--titles", help="a file of items and titles, where the interactions carry none (default: none)")
-    table.add_argument("--separator", default=",", help="what stands between two columns; tab for tabs (default: a comma)")
-    table.add_argument(
-        "--encoding",
-        default="utf-8",
-        help="encoding of the files, e.g. latin-1; a byte order mark overrules utf-8 (default: utf-8)",
-    )
-    table.add_argument(
-        "--quoting",
-        choices=["standard", "none"],
-        help="what quotation marks do; none: they are text (default: standard, but none where tabs separate)",
-    )
-    table.add_argument(
-        "--no_header",
-        action="store_true",
-        help="the interactions have no header: --…_column are positions from 1 (default: they have one)",
-    )
-    table.add_argument(
-        "--in_order", action="store_true", help="there are no times: the order of the file counts (default: times)"
-    )
-    for column, default in COLUMNS.items():
-        table.add_argument(f"--{column}_column", help=f"name of the {column} column (default: {default})")
-    table.add_argument("--title_column", help="name of the title column (default: title, where there is one)")
-    table.add_argument("--titles_item_column", help="name of the item column of --titles (default: as --item_column)")
-    table.add_argument(
-        "--titles_title_column", help="name of the title column of --titles (default: as --title_column, or title)"
-    )
+    TableOptions.add_to(parser, "how the table of interactions is read")
 
 
 def check_table_options(parser: Parser, args: argparse.Namespace) -> TableOptions:
@@ -90,16 +66,15 @@ def check_table_options(parser: Parser, args: argparse.Namespace) -> TableOption
         parser.error("--titles_item_column and --titles_title_column name columns of --titles")
     if args.no_header:
         check_positions(parser, args)
-    for column, default in COLUMNS.items():
-        if column != "time" or not args.in_order:
-            setattr(args, f"{column}_column", getattr(args, f"{column}_column") or default)
+    for name in ("user_column", "item_column", *([] if args.in_order else ["time_column"])):
+        setattr(args, name, getattr(args, name) or getattr(TableOptions, name))
     return TableOptions.from_arguments(args)
 
 
 def check_positions(parser: Parser, args: argparse.Namespace) -> None:
     """Without a header every column that is read needs a position."""
     needed = ["user", "item", *([] if args.in_order else ["time"])]
-    for column in (*COLUMNS, "title", "rating"):
+    for column in ("user", "item", "time", "title", "rating"):
         position = getattr(args, f"{column}_column", None)
         if position is None and column in needed:
             parser.error(f"--no_header: --{column}_column is needed, a position from 1")
