@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from made_up_logs import GROUPS, N_ITEMS, grouped_data, is_noise, nothing_unseen, rows_of, some_windows, title_vectors
 
+from denoise_code.common.statistics import precision_and_recall
 from denoise_code.data_set.evidence_files import noise_probability
 from denoise_code.data_set.interactions import build_data_set
 from denoise_code.evidence import figures, fit
@@ -18,7 +19,7 @@ from denoise_code.evidence.calibration import (
     term_names,
 )
 from denoise_code.evidence.cooccurrence import Collaborative, count
-from denoise_code.evidence.detection import auc, bootstrap_aucs, brier_score, expected_calibration_error, precision_and_recall
+from denoise_code.evidence.detection import auc, bootstrap_aucs, brier_score, expected_calibration_error
 from denoise_code.evidence.features import Planted, WindowKind
 from denoise_code.evidence.figures import aucs_of_planted
 from denoise_code.evidence.learned import Models
