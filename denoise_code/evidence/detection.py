@@ -8,6 +8,8 @@ from denoise_code.common.statistics import precision_and_recall
 from denoise_code.evidence.features import row_chunks
 
 PERCENTILES = (0.5, 0.6, 0.7, 0.8, 0.9)  # at which precision and recall are reported
+BINS = 10  # of the probability, for its calibration error: each a tenth wide
+DRAWS = 300  # of users, for an interval: each weighs the whole log anew
 NAMES_IN_RUN = ("share_noise", "auc", "auc_window", "average_precision", "top1")  # of `measure_detection`, as they are called
 NAMES_IN_EVIDENCE = {  # of `measure_detection`: what evidence.json calls them
     "auc": "AUC",
@@ -87,12 +89,11 @@ def detection_of_mask(masks, noise_probs: list[list[float]], mark: int) -> dict 
     return figures and figures | {"at_percentile": flagging(np.concatenate(truths) == 1, np.concatenate(noise_probs))}
 
 
-def expected_calibration_error(truth: np.ndarray, prob: np.ndarray, bins: int = 10) -> float:
+def expected_calibration_error(truth: np.ndarray, prob: np.ndarray) -> float:
     """Mean |share of noise - mean probability| over equal-width bins of prob (N,), weighted by their sizes."""
-    cell = np.minimum((prob * bins).astype(int), bins - 1)
-    size = np.bincount(cell, minlength=bins)
-    gap = np.abs(np.bincount(cell, truth, minlength=bins) - np.bincount(cell, prob, minlength=bins))
-    return float(gap.sum() / max(size.sum(), 1))
+    cell = np.minimum((prob * BINS).astype(int), BINS - 1)
+    gap = np.abs(np.bincount(cell, truth, minlength=BINS) - np.bincount(cell, prob, minlength=BINS))
+    return float(gap.sum() / max(len(prob), 1))
 
 
 def within_windows(truth: np.ndarray, score: np.ndarray, scored: np.ndarray) -> np.ndarray:
@@ -133,10 +134,8 @@ def recall_at_half(truth: np.ndarray, score: np.ndarray) -> float:
     return float(recall[precision >= 0.5].max())
 
 
-def bootstrap_aucs(
-    users: np.ndarray, truth: np.ndarray, scores: dict[str, np.ndarray], draws: int = 300
-) -> dict[str, np.ndarray]:
-    """{kind: AUC (draws,)} over positions (m,): users are drawn with all their positions, the same ones for all kinds.
+def bootstrap_aucs(users: np.ndarray, truth: np.ndarray, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """{kind: AUC (DRAWS,)} over positions (m,): users are drawn with all their positions, the same ones for all kinds.
 
     Draws without noise, or with nothing else, are left out.
     """
@@ -144,7 +143,7 @@ def bootstrap_aucs(
     n_users = int(user.max()) + 1
     levels = {kind: np.unique(score, return_inverse=True)[1] for kind, score in scores.items()}
     aucs = {kind: [] for kind in scores}
-    for _ in range(draws):
+    for _ in range(DRAWS):
         times_drawn = rng.multinomial(n_users, np.full(n_users, 1 / n_users))[user]  # (m,)
         if 0 < times_drawn[truth].sum() < times_drawn.sum():
             for kind, level in levels.items():

@@ -319,10 +319,10 @@ class WindowKind:
     users are codes of the table: what was learned from one half of the users is used on the other (`Interactions.halves`).
     """
 
-    def __init__(
-        self, columns: tuple[str, ...], features_of_windows: Callable[[np.ndarray, np.ndarray], np.ndarray], at_once: int = 4096
-    ):
-        self.columns, self.features_of_windows, self.at_once = columns, features_of_windows, at_once
+    at_once = 4096  # windows a call
+
+    def __init__(self, columns: tuple[str, ...], features_of_windows: Callable[[np.ndarray, np.ndarray], np.ndarray]):
+        self.columns, self.features_of_windows = columns, features_of_windows
 
     def of_interactions(self, data: DataSet, planted: Planted) -> tuple[np.ndarray, np.ndarray]:
         table = data.interactions
