@@ -35,8 +35,9 @@ from preparation.windows import (
 )
 
 from denoise_code.common.errors import InputError, Parser
-from denoise_code.common.files import fingerprint, peak_resident_gib, publish_folder, write_json
+from denoise_code.common.files import fingerprint, publish_folder, write_json
 from denoise_code.common.options import finite, probability_below_one, ranged
+from denoise_code.common.resources import peak_resident_gib
 from denoise_code.data_set.log.csv_source import add_table_options, check_table_options, read_csv_log
 from denoise_code.data_set.log.log import Account, Log
 from denoise_code.data_set.log.sequences import number_and_sort, window_bounds

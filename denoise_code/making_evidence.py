@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from denoise_code.common.errors import InputError
-from denoise_code.common.files import fingerprint_of_array, fingerprint_of_files, fingerprint_of_json, peak_resident_gib
+from denoise_code.common.files import fingerprint_of_array, fingerprint_of_files, fingerprint_of_json
+from denoise_code.common.resources import peak_resident_gib
 from denoise_code.common.text_table import text_table
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_titles
 from denoise_code.data_set.evidence_files import (

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from denoise_code.common.errors import InputError
+from denoise_code.common.errors import InputError, one_line
 
 
 def read_as_text(path: Path, is_read: Callable[[str], bool] | None = None, remedy: str = "") -> pd.DataFrame:
@@ -16,7 +16,7 @@ def read_as_text(path: Path, is_read: Callable[[str], bool] | None = None, remed
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False, usecols=is_read)
     except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}{remedy}") from None
+        raise InputError(f"{path}: {one_line(error)}{remedy}") from None
 
 
 def read_windows(path: Path, n_items: int | None = None) -> pd.DataFrame:

