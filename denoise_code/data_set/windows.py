@@ -9,7 +9,7 @@ import pandas as pd
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.planted_rows import planted_rows
 from denoise_code.data_set.planting import PLANTED
-from denoise_code.data_set.rows import read_windows
+from denoise_code.data_set.rows import read_windows, scores_all_items
 
 
 class Window(NamedTuple):
@@ -33,7 +33,7 @@ def read_scored_windows(
         table = read_windows(folder / f"{split}.csv", len(catalogue) - 1)
     if limit is not None and limit < len(table) and split != PLANTED:
         table = table.iloc[evenly_spaced(len(table), limit)].reset_index(drop=True)
-    n_targets = 0 if split.startswith("train") or split == PLANTED else 1  # at the end of a row, not scored
+    n_targets = 0 if scores_all_items(split) else 1  # at the end of a row
     windows = [Window(row, tuple(items[: len(items) - n_targets])) for row, items in enumerate(table["item_ids"])]
     return table, windows
 

@@ -22,7 +22,7 @@ import pandas as pd
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.folder import find_train_file
 from denoise_code.data_set.planting import PLANTED
-from denoise_code.data_set.rows import read_windows, whole_numbers
+from denoise_code.data_set.rows import read_windows, scores_all_items, whole_numbers
 from denoise_code.data_set.windows import Window
 
 # An interaction is scored with at least half a window before it, so about as much as a row's items have on average.
@@ -53,10 +53,6 @@ class PlacedRow:
     def stop(self) -> int:
         """The place behind the last scored item: the target's, of a valid or test row."""
         return self.start + self.length
-
-    @property
-    def is_train(self) -> bool:
-        return self.split.startswith("train")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +189,10 @@ def join_rows(user, rows: list[PlacedRow], items: dict[str, list]) -> tuple[tupl
 def first_unknowable_places(rows: list[PlacedRow], n: int) -> list[int]:
     """The first place that each of n interactions may not know, from the rows that hold them."""
     places = np.full(n, n)  # (n,) int64
-    train_stop = max((row.stop for row in rows if row.is_train), default=0)
+    train_stop = max((row.stop for row in rows if scores_all_items(row.split)), default=0)  # no planted rows: a part of their own
     places[:train_stop] = train_stop
     for row in rows:
-        if not row.is_train:
+        if not scores_all_items(row.split):
             history = slice(row.start, row.stop)
             places[history] = np.minimum(places[history], row.stop)  # the place of the row's target
     # A text that scores an interaction also scores later ones, so nothing may know more than what comes after it.

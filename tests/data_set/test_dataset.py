@@ -153,3 +153,10 @@ def test_reader_names_the_row(tmp_path, row, message):
     with pytest.raises(InputError, match="train.csv") as error:
         read_windows(tmp_path / "train.csv", 3)
     assert message in str(error.value)
+
+
+def test_reader_joins_no_broken_cells(tmp_path):
+    """Cells are parsed all at once: two that are no lists are refused though, joined by a comma, they are two lists."""
+    (tmp_path / "train.csv").write_text('user_id,item_ids,mask,timestamp\n1,"[1","[0, 1]",5\n1,"2],[1, 3]","[0, 0]",5\n')
+    with pytest.raises(InputError, match=r"train.csv row 1: item_ids is '\[1', expected a list of whole numbers"):
+        read_windows(tmp_path / "train.csv", 3)
