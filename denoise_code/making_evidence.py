@@ -15,7 +15,7 @@ import pandas as pd
 from denoise_code.common.errors import InputError
 from denoise_code.common.files import fingerprint_of_array, fingerprint_of_files, fingerprint_of_json, peak_resident_gib
 from denoise_code.common.text_table import text_table
-from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_titles
+from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue
 from denoise_code.data_set.evidence_files import (
     BOUND_CONFIDENCE,
     FUSED,
@@ -147,7 +147,7 @@ def read_rows(folder: Path, data_set: Path) -> RowsOfFolder:
 
     Raises NoEvidence where there are no train rows.
     """
-    titles = read_titles(data_set)
+    titles = read_catalogue(data_set, allow_untitled=True)
     splits = {}
     for split in SPLITS:
         path = file_of_split([folder, data_set], split)

@@ -155,6 +155,16 @@ def test_reader_names_the_row(tmp_path, row, message):
     assert message in str(error.value)
 
 
+def test_untitled_items_are_refused_or_allowed(tmp_path):
+    (tmp_path / "id2name4Rec.json").write_text('{"2": " ", "1": "a"}')
+    assert read_catalogue(tmp_path, allow_untitled=True) == ["", "a", " "]
+    with pytest.raises(InputError, match="id2name4Rec.json: item 2 has no title"):
+        read_catalogue(tmp_path)
+    (tmp_path / "id2name4Rec.json").write_text('["a", "b"]')
+    with pytest.raises(InputError, match="id2name4Rec.json: not a JSON object of id: title"):
+        read_catalogue(tmp_path, allow_untitled=True)
+
+
 def test_reader_joins_no_broken_cells(tmp_path):
     """Cells are parsed all at once: two that are no lists are refused though, joined by a comma, they are two lists."""
     (tmp_path / "train.csv").write_text('user_id,item_ids,mask,timestamp\n1,"[1","[0, 1]",5\n1,"2],[1, 3]","[0, 0]",5\n')
