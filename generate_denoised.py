@@ -33,7 +33,7 @@ from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catal
 from denoise_code.data_set.folder import SPLITS, file_of_split, output_name
 from denoise_code.data_set.planted_rows import DEFAULT_PLANTED
 from denoise_code.data_set.planting import PLANTED
-from denoise_code.data_set.windows import keep_users, read_scored_windows
+from denoise_code.data_set.windows import ScoredSplit, keep_users, read_scored_windows
 from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.language_model.loading import (
     EMBEDDED_MODEL,
@@ -382,19 +382,17 @@ def check_adapter_suits(request: Request, any_catalogue: bool) -> list[str]:
     return warnings
 
 
-def read_splits(request: Request, catalogue: list[str]) -> dict:
-    """{split: (table, windows)} of all rows that are scored, the planted ones last."""
+def read_splits(request: Request, catalogue: list[str]) -> dict[str, ScoredSplit]:
+    """All rows that are scored, the planted ones last."""
     rows = request.rows
     names = [*rows.denoise_data, *([PLANTED] if rows.planted else [])]
     splits = {}
     for name in names:
-        table, windows = read_scored_windows(
-            rows.noise_dataset_path, name, catalogue, rows.limit, rows.planted, request.adapter_run
-        )
-        if name != PLANTED or windows:  # an adapter may have seen all users
-            splits[name] = table, windows
+        scored = read_scored_windows(rows.noise_dataset_path, name, catalogue, rows.limit, rows.planted, request.adapter_run)
+        if name != PLANTED or scored.windows:  # an adapter may have seen all users
+            splits[name] = scored
     if rows.users and splits:
-        splits |= keep_users({name: split for name, split in splits.items() if name != PLANTED}, rows.users)
+        splits |= keep_users({name: scored for name, scored in splits.items() if name != PLANTED}, rows.users)
     return splits
 
 

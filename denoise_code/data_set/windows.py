@@ -1,5 +1,6 @@
 """The windows of a split as stage 2 reads them: the scored items of each row."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,10 +20,26 @@ class Window(NamedTuple):
     items: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class ScoredSplit:
+    """The N rows of a split that stage 2 reads and writes, in the order of the input.
+
+    table (N rows): as `read_windows` or `planted_rows` gives it. windows (N,): the scored items of each row, in its order.
+    """
+
+    table: pd.DataFrame
+    windows: list[Window]
+
+    def select(self, rows: np.ndarray) -> "ScoredSplit":
+        """The rows with these numbers (n,) alone, numbered anew."""
+        windows = [self.windows[row]._replace(row=number) for number, row in enumerate(rows)]
+        return ScoredSplit(self.table.iloc[rows].reset_index(drop=True), windows)
+
+
 def read_scored_windows(
     folder: Path, split: str, catalogue: list[str], limit: int | None, planted: int, adapter_run: dict
-) -> tuple[pd.DataFrame, list[Window]]:
-    """(table, windows) of a split; the table's rows are those that will be written, in the order of the input.
+) -> ScoredSplit:
+    """The rows of a split that will be written.
 
     limit: so many rows, evenly spaced, of any file but planted.csv. planted: rows of planted.csv. adapter_run: run.json of
     the adapter.
@@ -35,20 +52,19 @@ def read_scored_windows(
         table = table.iloc[evenly_spaced(len(table), limit)].reset_index(drop=True)
     n_targets = 0 if scores_all_items(split) else 1  # at the end of a row
     windows = [Window(row, tuple(items[: len(items) - n_targets])) for row, items in enumerate(table["item_ids"])]
-    return table, windows
+    return ScoredSplit(table, windows)
 
 
-def keep_users(splits: dict, count: int) -> dict:
-    """{split: (table, windows)} with the rows of so many users only, evenly spaced among those there are."""
-    users = list(dict.fromkeys(user for table, _ in splits.values() for user in table["user_id"]))
+def keep_users(splits: dict[str, ScoredSplit], count: int) -> dict[str, ScoredSplit]:
+    """The rows of so many users only, evenly spaced among those there are. InputError where a split has none of theirs."""
+    users = list(dict.fromkeys(user for scored in splits.values() for user in scored.table["user_id"]))
     selected_users = {users[position] for position in evenly_spaced(len(users), count)}
     selected = {}
-    for split, (table, windows) in splits.items():
-        rows = np.flatnonzero(table["user_id"].isin(selected_users))  # (n,) row numbers before the selection
+    for split, scored in splits.items():
+        rows = np.flatnonzero(scored.table["user_id"].isin(selected_users))  # (n,) row numbers before the selection
         if not len(rows):
             raise InputError(f"--users {count}: none of them has a row in {split}.csv")
-        renumbered = [windows[row]._replace(row=number) for number, row in enumerate(rows)]
-        selected[split] = table.iloc[rows].reset_index(drop=True), renumbered
+        selected[split] = scored.select(rows)
     return selected
 
 

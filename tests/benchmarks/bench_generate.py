@@ -147,7 +147,7 @@ def main():
     model = load_model(given.adapter, run["base_model"], request().model)
     tokenizer = load_tokenizer(str(given.adapter))
     model.merge_adapter()
-    _, windows = read_split(given.dataset, given.split, catalogue, given.windows, 0, run)
+    windows = read_split(given.dataset, given.split, catalogue, given.windows, 0, run).windows
     parameters = sum(p.numel() for name, p in model.named_parameters() if "lora" not in name and "embed" not in name)
     limit = gemm_flops()
     print(f"{len(windows)} windows of {given.dataset.name}, {torch.get_num_threads()} threads", flush=True)
