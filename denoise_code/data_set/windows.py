@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from denoise_code.common.errors import InputError
+from denoise_code.data_set.adapter_record import AdapterRecord
 from denoise_code.data_set.planted_rows import planted_rows
 from denoise_code.data_set.planting import PLANTED
 from denoise_code.data_set.rows import read_windows, scores_all_items
@@ -37,15 +38,15 @@ class ScoredSplit:
 
 
 def read_scored_windows(
-    folder: Path, split: str, catalogue: list[str], limit: int | None, planted: int, adapter_run: dict
+    folder: Path, split: str, catalogue: list[str], limit: int | None, planted: int, adapter_record: AdapterRecord
 ) -> ScoredSplit:
     """The rows of a split that will be written.
 
-    limit: so many rows, evenly spaced, of any file but planted.csv. planted: rows of planted.csv. adapter_run: run.json of
-    the adapter.
+    limit: so many rows, evenly spaced, of any file but planted.csv. planted: rows of planted.csv, chosen
+    among those that the adapter did not see, as its record says.
     """
     if split == PLANTED:
-        table = planted_rows(folder, catalogue, planted, adapter_run)
+        table = planted_rows(folder, catalogue, planted, adapter_record)
     else:
         table = read_windows(folder / f"{split}.csv", len(catalogue) - 1)
     if limit is not None and limit < len(table) and split != PLANTED:

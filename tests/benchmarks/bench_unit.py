@@ -68,12 +68,12 @@ def pair(adapter: Path, data: Path, users: int, every: int, rounds: int) -> None
     options = ["--denoise_model_path", adapter, "--noise_dataset_path", data, "--score", "likelihood", "--suggest", "catalogue"]
     request = generate.read_request(generate.parse_args([*map(str, options), "--unit", "interaction", "--batch_size", "16"]))
     catalogue = read_catalogue(data)
-    splits = {name: read_split(data, name, catalogue, None, 0, {}) for name in request.rows.denoise_data}
+    splits = {name: read_split(data, name, catalogue, None, 0, request.adapter_record) for name in request.rows.denoise_data}
     stretches = plan_parts(splits, by_interaction=True, causal=True, data_set=data)["interactions"]
     stretches = sorted(stretches, key=lambda stretch: -len(stretch.interactions))
     stretches = [stretches[place] for place in np.linspace(0, len(stretches) - 1, users).astype(int)]
     rows = [splits[row.split].windows[row.row] for stretch in stretches for row in stretch.rows]
-    model = load_model(adapter, check_adapter(adapter, None)["base_model"], request.model)
+    model = load_model(adapter, check_adapter(adapter, None).base_model, request.model)
     model.merge_adapter()
     titles = Titles(load_tokenizer(str(adapter)), Prompt.load(adapter), catalogue)
     lengths(titles, [window for scored in splits.values() for window in scored.windows])

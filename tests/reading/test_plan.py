@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from denoise_code.common.errors import InputError
+from denoise_code.data_set.adapter_record import AdapterRecord
 from denoise_code.data_set.catalogue import read_catalogue
 from denoise_code.data_set.rows import read_windows
 from denoise_code.data_set.windows import ScoredSplit, Window
@@ -237,7 +238,7 @@ def test_every_row_has_the_value_of_its_reading(tiny_models, tiny_adapters, slid
     tokenizer = load_tokenizer(str(tiny_models["llama"]))
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_models["llama"]), tiny_adapters["llama"]).eval()
     catalogue = read_catalogue(sliding)
-    splits = {split: read_split(sliding, split, catalogue, None, 0, {}) for split in SPLITS}
+    splits = {split: read_split(sliding, split, catalogue, None, 0, AdapterRecord("llama")) for split in SPLITS}
     stretches = plan_interactions(splits, causal=score == "likelihood")
     assert max(len(stretch.texts) for stretch in stretches) > 1
     written = {split: pd.read_csv(folder / f"{split}.csv") for split in SPLITS}
