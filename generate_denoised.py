@@ -29,10 +29,11 @@ from pathlib import Path
 from denoise_code.common.errors import InputError, Parser, input_errors
 from denoise_code.common.files import write_json
 from denoise_code.common.options import share
+from denoise_code.data_set.adapter_record import AdapterRecord
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue
 from denoise_code.data_set.folder import SPLITS, file_of_split, output_name
 from denoise_code.data_set.planting import PLANTED
-from denoise_code.data_set.windows import keep_users, read_scored_windows
+from denoise_code.data_set.windows import ScoredSplit, keep_users, read_scored_windows
 from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.language_model.loading import (
     EMBEDDED_MODEL,
@@ -137,7 +138,7 @@ class Request:
     model: ModelOptions
     reading: ReadingOptions
     evidence: EvidenceOptions
-    adapter_run: dict
+    adapter_record: AdapterRecord
     output: Path
 
 
@@ -271,18 +272,17 @@ def read_request(args: argparse.Namespace) -> Request:
     """The options by who reads them, `auto` and what the adapter says filled in."""
     check_device(args.load_in_8bit)
     adapter = args.denoise_model_path
-    adapter_run = check_adapter(adapter, args.base_model) if adapter else {"base_model": args.base_model or EMBEDDED_MODEL}
-    base_model = adapter_run["base_model"]
+    record = check_adapter(adapter, args.base_model) if adapter else AdapterRecord(args.base_model or EMBEDDED_MODEL)
     data_set = Path(os.path.abspath(args.noise_dataset_path))  # noqa: PTH100  links stay
-    precision = choose_precision(Precision.from_arguments(args), base_model, reads=args.language_model != "none")
-    batch_size = choose_batch_size(args.batch_size, base_model, reads_windows=bool(adapter))
+    precision = choose_precision(Precision.from_arguments(args), record.base_model, reads=args.language_model != "none")
+    batch_size = choose_batch_size(args.batch_size, record.base_model, reads_windows=bool(adapter))
     return Request(
         RowOptions.from_arguments(args, denoise_data=files_to_read(data_set, args.denoise_data)),
-        ModelOptions(adapter, base_model, precision),
+        ModelOptions(adapter, record.base_model, precision),
         ReadingOptions.from_arguments(args, batch_size=batch_size),
         EvidenceOptions(args.noise_share, args.replace_all),
-        adapter_run,
-        output_folder(args.output_root or data_set.parent, data_set, adapter, adapter_run),
+        record,
+        output_folder(args.output_root or data_set.parent, data_set, adapter, record),
     )
 
 
@@ -311,10 +311,9 @@ def choose_batch_size(batch_size: str, base_model: str, reads_windows: bool) -> 
     return BATCH_SIZE_GPU if reads_windows and is_small(base_model) else BATCH_SIZE_LARGE_MODEL
 
 
-def output_folder(root: Path, data_set: Path, adapter: Path | None, adapter_run: dict) -> Path:
+def output_folder(root: Path, data_set: Path, adapter: Path | None, record: AdapterRecord) -> Path:
     """<Name>_denoise_user<rate>_<sample>[_<step>] below root."""
-    sample = adapter_run.get("arguments", {}).get("sample", 0)
-    return root / output_name(data_set.name, adapter and adapter.resolve(), sample)
+    return root / output_name(data_set.name, adapter and adapter.resolve(), record.sample)
 
 
 def check_adapter_suits(request: Request, any_catalogue: bool) -> list[str]:
@@ -322,37 +321,34 @@ def check_adapter_suits(request: Request, any_catalogue: bool) -> list[str]:
 
     Raises InputError where it was trained on another catalogue, whose titles it takes to belong: unless any_catalogue.
     """
-    adapter, run, data_set = request.model.denoise_model_path, request.adapter_run, request.rows.noise_dataset_path
-    arguments, warnings = run.get("arguments", {}), []
-    trained_on = run.get("catalogue_fingerprint")
-    if trained_on is None:
+    adapter, record, data_set = request.model.denoise_model_path, request.adapter_record, request.rows.noise_dataset_path
+    warnings = []
+    if record.catalogue_fingerprint is None:
         warnings.append(
             f"{adapter}: its run.json does not say on which catalogue it was trained; "
             f"on another one than that of {data_set.name} its probabilities mean little"
         )
-    elif trained_on != fingerprint_of_catalogue(read_catalogue(data_set)):
-        problem = f"was trained on the catalogue of {arguments.get('dataset_name')}, and that of {data_set} is another one"
+    elif record.catalogue_fingerprint != fingerprint_of_catalogue(read_catalogue(data_set)):
+        problem = f"was trained on the catalogue of {record.dataset_name}, and that of {data_set} is another one"
         if not any_catalogue:
             raise InputError(f"--denoise_model_path {adapter} {problem}: --any_catalogue takes it all the same")
         warnings.append(f"{adapter} {problem}")
-    if request.reading.score == "likelihood" and arguments.get("loss_on") == "answer":
+    if request.reading.score == "likelihood" and record.loss_on == "answer":
         warnings.append(f"{adapter} was trained with --loss_on answer: it did not learn how likely titles are")
     return warnings
 
 
-def read_splits(request: Request, catalogue: list[str]) -> dict:
-    """{split: (table, windows)} of all rows that are scored, the planted ones last."""
+def read_splits(request: Request, catalogue: list[str]) -> dict[str, ScoredSplit]:
+    """All rows that are scored, the planted ones last."""
     rows = request.rows
     names = [*rows.denoise_data, *([PLANTED] if rows.planted else [])]
     splits = {}
     for name in names:
-        table, windows = read_scored_windows(
-            rows.noise_dataset_path, name, catalogue, rows.limit, rows.planted, request.adapter_run
-        )
-        if name != PLANTED or windows:  # an adapter may have seen all users
-            splits[name] = table, windows
+        scored = read_scored_windows(rows.noise_dataset_path, name, catalogue, rows.limit, rows.planted, request.adapter_record)
+        if name != PLANTED or scored.windows:  # an adapter may have seen all users
+            splits[name] = scored
     if rows.users and splits:
-        splits |= keep_users({name: split for name, split in splits.items() if name != PLANTED}, rows.users)
+        splits |= keep_users({name: scored for name, scored in splits.items() if name != PLANTED}, rows.users)
     return splits
 
 

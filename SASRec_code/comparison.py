@@ -17,29 +17,30 @@ METRICS_OF_TABLES = ("HR@10", "HR@20", "NDCG@10", "NDCG@20")
 COMPARISONS = ("difference", "to random places", "gap won back")  # columns that compare a row with others
 # In figures, of rows by the first of these words that their name holds.
 COLOURS = {"oracle": "#3b6fb6", "random": "0.6", "collaborative": "#e2a43b", "fused": "#d1495b"}
+DRAWS = 2000  # of users and seeds, for intervals
 DRAWN_AT_ONCE = 2**22  # draws x users of a block of the bootstrap: 32 MB, twice
 
 
-def bootstrap(users: np.ndarray, runs: dict[str, np.ndarray], draws: int = 2000, seed: int = 0) -> dict[str, np.ndarray]:
-    """{run: means (draws,)} of values (S, N) by seed and row: users drawn with all their rows, and seeds, the same for all runs.
+def bootstrap(users: np.ndarray, runs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """{run: means (DRAWS,)} of values (S, N) by seed and row: users drawn with all their rows, and seeds, the same for all runs.
 
     users (N,): whose row it is. The spread of a mean of S drawn seeds is (S - 1) / S of what it should be, and is widened by
     that; one seed has none.
     """
-    rng = np.random.default_rng(seed)
-    means_by_seed = draw_users(users, runs, draws, rng)
+    rng = np.random.default_rng(0)  # the same users are drawn whenever runs are compared
+    means_by_seed = draw_users(users, runs, rng)
     seed_choices, result = {}, {}
     for name, means in means_by_seed.items():
         n_seeds = means.shape[1]
-        choice = seed_choices.setdefault(n_seeds, rng.integers(n_seeds, size=means.shape))  # (draws, S)
-        centre = means.mean(1)  # (draws,)
+        choice = seed_choices.setdefault(n_seeds, rng.integers(n_seeds, size=means.shape))  # (DRAWS, S)
+        centre = means.mean(1)  # (DRAWS,)
         deviation = np.take_along_axis(means, choice, 1).mean(1) - centre
         result[name] = centre + deviation * (n_seeds / max(n_seeds - 1, 1)) ** 0.5
     return result
 
 
-def draw_users(users: np.ndarray, runs: dict[str, np.ndarray], draws: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """{run: means (draws, S)} of values (S, N), users (N,) being drawn with all their rows.
+def draw_users(users: np.ndarray, runs: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """{run: means (DRAWS, S)} of values (S, N), users (N,) being drawn with all their rows.
 
     Users are drawn in blocks of draws, which takes the memory of one block and gives the numbers that all at once would give.
     """
@@ -47,10 +48,10 @@ def draw_users(users: np.ndarray, runs: dict[str, np.ndarray], draws: int, rng: 
     rows_of_user = np.bincount(user_index)  # (U,)
     n_users = len(rows_of_user)
     sums_of_user = {name: [np.bincount(user_index, per_row) for per_row in values] for name, values in runs.items()}  # S of (U,)
-    means = {name: np.empty((draws, len(values))) for name, values in runs.items()}
+    means = {name: np.empty((DRAWS, len(values))) for name, values in runs.items()}
     block_size = max(1, DRAWN_AT_ONCE // n_users)
-    for start in range(0, draws, block_size):
-        block = slice(start, min(start + block_size, draws))
+    for start in range(0, DRAWS, block_size):
+        block = slice(start, min(start + block_size, DRAWS))
         drawn_users = rng.integers(n_users, size=(block.stop - block.start, n_users))  # (block, U)
         n_rows = rows_of_user[drawn_users].sum(1)  # (block,)
         for name, sums_by_seed in sums_of_user.items():

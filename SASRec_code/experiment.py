@@ -12,9 +12,10 @@ from options import FilterOptions, RowsOptions, link_or_copy, stored_kind
 from ranking import metrics, rank_targets
 from rows import LoadedRows, load
 from torch import Tensor
-from training import Trainer, load_weights, make_model, peak_memory_gib
+from training import Trainer, load_weights, make_model
 
 from denoise_code.common.files import save_arrays, write_json
+from denoise_code.common.resources import peak_memory_gib
 
 EVALUATED = ("valid", "test")
 

@@ -69,7 +69,7 @@ def export(args: argparse.Namespace) -> Path:
     from experiment import read_rows
     from rows import rows_fingerprint, with_maxlen
 
-    from denoise_code.data_set.catalogue import read_titles
+    from denoise_code.data_set.catalogue import read_catalogue
 
     # 1. Rows, filtered
     args = with_maxlen(args)
@@ -79,7 +79,7 @@ def export(args: argparse.Namespace) -> Path:
     splits = rows.loaded.splits
     for split in splits.values():
         print_sample(split)
-    titles = read_titles(splits["train"].path.parent)
+    titles = read_catalogue(splits["train"].path.parent, allow_untitled=True)
 
     # 2. RecBole's files
     folder = output_folder(args, rows_fingerprint(rows_options), "recbole_")

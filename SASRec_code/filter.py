@@ -11,6 +11,7 @@ from options import FilterOptions, stored_kind
 from rows import LoadedRows, RowEvidence
 
 from denoise_code.common.errors import InputError
+from denoise_code.common.statistics import precision_and_recall
 from denoise_code.data_set.evidence_files import noise_probability
 from denoise_code.data_set.padded_rows import Split
 from denoise_code.data_set.planting import INJECTED
@@ -190,9 +191,8 @@ def describe_edits(split: Split, flagged: np.ndarray) -> str:
     noise = (split.mask == INJECTED) & split.editable
     if not noise.any():
         return "no injected noise is marked"
-    n_found = (flagged & noise).sum()
-    precision, recall = n_found / max(flagged.sum(), 1), n_found / noise.sum()
-    return f"{precision:.1%} of them injected noise, {recall:.1%} of the injected noise"
+    precision, recall = precision_and_recall(noise, flagged)
+    return f"{precision or 0:.1%} of them injected noise, {recall:.1%} of the injected noise"
 
 
 def percentile(split: Split, share: float) -> float:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from denoise_code.common.statistics import precision_and_recall
 from denoise_code.common.suspects import AROUND, Item, SuspiciousInteraction
 from denoise_code.data_set.padded_rows import Split
 from denoise_code.data_set.planting import INJECTED
@@ -39,9 +40,7 @@ def threshold_rows(findings: Findings) -> list[list]:
     rows = []
     for threshold in THRESHOLDS:
         flagged = prob > threshold
-        n_right = int((flagged & truth).sum())
-        precision = n_right / int(flagged.sum()) if flagged.any() else None
-        rows.append([threshold, precision, n_right / int(truth.sum()), float(flagged.mean())])
+        rows.append([threshold, *precision_and_recall(truth, flagged), float(flagged.mean())])
     return rows
 
 

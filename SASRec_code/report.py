@@ -74,9 +74,9 @@ def write_report(folder: Path, findings, n_suspects: int, threshold: float) -> N
     from sections import page_of
 
     from denoise_code.common.page import write_page
-    from denoise_code.data_set.catalogue import read_titles
+    from denoise_code.data_set.catalogue import read_catalogue
 
-    titles = read_titles(findings.test.path.parent)
+    titles = read_catalogue(findings.test.path.parent, allow_untitled=True)
     write_page(folder / "report.html", page_of(folder.name, findings, titles, n_suspects, threshold))
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from options import CONTROLS, RowsOptions, with_settings
 
 from denoise_code.common.errors import InputError
-from denoise_code.data_set.catalogue import read_titles
+from denoise_code.data_set.catalogue import read_catalogue
 from denoise_code.data_set.evidence_files import (
     RECORD,
     StoredEvidence,
@@ -108,7 +108,7 @@ def load(options: RowsOptions) -> LoadedRows:
     for path in paths.values():
         if path.parent.name != options.dataset:
             print(f"{options.dataset} has no {path.name}: reading {path.parent.name}")
-    titles = read_titles(paths["train"].parent)
+    titles = read_catalogue(paths["train"].parent, allow_untitled=True)
     splits = {}
     for split, path in paths.items():
         splits[split] = read_split(path, titles, "needed" if options.reads_noise_prob(split) else "ignored")

@@ -7,6 +7,7 @@ from comparison import METRICS_OF_TABLES, sentence
 from findings import Findings, least_suspicious_noise, most_suspicious, threshold_rows
 
 from denoise_code.common import page, suspects
+from denoise_code.common.statistics import precision_and_recall
 from denoise_code.data_set.evidence_files import BOUND_CONFIDENCE
 
 MOST_MISSED = 24  # that are shown
@@ -51,15 +52,13 @@ def headlines(findings: Findings, threshold: float) -> list[tuple[str, str]]:
         (page.percent(flagged.mean()), f"of {len(prob):,} history places have a probability above {threshold}"),
     ]
     if noise.any():
-        n_found, n_noise, n_clean = int((flagged & noise).sum()), int(noise.sum()), int((~noise).sum())
+        precision, recall = precision_and_recall(noise, flagged)
+        lost = precision_and_recall(~noise, flagged)[1]
         of_all = f"{page.percent(noise.mean())} of {len(prob):,} places"
         lines = [
-            (f"{page.percent(n_found / n_noise)} found", f"of the injected noise ({of_all}), above a probability of {threshold}"),
-            (
-                f"{page.percent(int((flagged & ~noise).sum()) / max(n_clean, 1))} lost",
-                "of the items that belong, flagged with it",
-            ),
-            (f"{page.percent(n_found / max(int(flagged.sum()), 1))} right", "of what is flagged is injected noise"),
+            (f"{page.percent(recall)} found", f"of the injected noise ({of_all}), above a probability of {threshold}"),
+            (f"{page.percent(lost or 0)} lost", "of the items that belong, flagged with it"),
+            (f"{page.percent(precision or 0)} right", "of what is flagged is injected noise"),
             lines[0],
         ]
     for row in findings.compared[1:]:

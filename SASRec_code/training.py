@@ -20,8 +20,8 @@ from recommenders.sasrec import SASRec
 from torch import Tensor
 
 from denoise_code.common import dropout
-from denoise_code.common.errors import InputError
-from denoise_code.common.files import peak_resident_gib, write_atomically
+from denoise_code.common.errors import InputError, one_line
+from denoise_code.common.files import write_atomically
 
 MODELS = {"SASRec": SASRec, "GRU4Rec": GRU4Rec, "BERT4Rec": BERT4Rec}  # --model
 STEPS_OF_A_CHUNK = 32  # negatives are drawn for so many steps at once: drawing costs by the call
@@ -48,13 +48,6 @@ def warn_of_busy_cores(device: torch.device, loadavg: Path = Path("/proc/loadavg
     load, running = float(fields[0]), int(fields[3].split("/")[0]) - 1
     if min(load, running) >= cores:
         print(f"other processes keep the {cores} cores busy (load {load}): with OMP_NUM_THREADS=1 for each all are faster")
-
-
-def peak_memory_gib(device: torch.device) -> float:
-    """Most memory taken so far: what PyTorch allocated of a GPU, else what this process took of main memory."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    return peak_resident_gib()
 
 
 def make_model(n_items: int, options: RecommenderOptions, seed: int, device: torch.device | str) -> Recommender:
@@ -214,4 +207,4 @@ def load_weights(model, path: Path) -> None:
     try:
         model.load_state_dict(load_file(path))
     except (RuntimeError, SafetensorError) as error:
-        raise InputError(f"{path}: does not fit this model ({' '.join(str(error).split())[:200]})") from None
+        raise InputError(f"{path}: does not fit this model ({one_line(error)})") from None

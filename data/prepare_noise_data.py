@@ -37,7 +37,8 @@ from preparation.windows import (
 )
 
 from denoise_code.common.errors import InputError, Parser
-from denoise_code.common.files import fingerprint, peak_resident_gib, publish_folder, write_json
+from denoise_code.common.files import fingerprint, publish_folder, write_json
+from denoise_code.common.resources import peak_resident_gib
 from denoise_code.data_set.log.log import Account, Log
 from denoise_code.data_set.log.sequences import number_and_sort, window_bounds
 from denoise_code.data_set.log.titles import clean_titles

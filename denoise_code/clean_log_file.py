@@ -50,7 +50,12 @@ def parse_args(argv=None) -> tuple[argparse.Namespace, TableOptions]:
     add(
         "--drop", type=share, metavar="SHARE", help="flag this share of the log, the most suspicious lines (default: --threshold)"
     )
-    add("--confirmed", type=Path, metavar="FILE", help="flag the lines that FILE lists: edits.csv without those that shall stay")
+    add(
+        "--confirmed",
+        type=Path,
+        metavar="FILE",
+        help="flag the lines of FILE, edits.csv without those that stay (default: --threshold)",
+    )
     add("--replace", action="store_true", help="cleaned.csv has another item in flagged lines (default: it leaves them out)")
     add("--like", type=Path, metavar="FOLDER", help="judge new lines by what the log in FOLDER taught (default: by this log)")
     add("--noise_share", type=share, help="share of noise that probabilities assume (default: the smaller of 0.1 and the bound)")

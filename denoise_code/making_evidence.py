@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from denoise_code.common.errors import InputError
-from denoise_code.common.files import fingerprint_of_array, fingerprint_of_files, fingerprint_of_json, peak_resident_gib
+from denoise_code.common.files import fingerprint_of_array, fingerprint_of_files, fingerprint_of_json
+from denoise_code.common.resources import peak_resident_gib
 from denoise_code.common.text_table import text_table
-from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_titles
+from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue
 from denoise_code.data_set.evidence_files import (
     BOUND_CONFIDENCE,
     FUSED,
@@ -30,7 +31,7 @@ from denoise_code.data_set.folder import SPLITS, file_of_split
 from denoise_code.data_set.interactions import DataSet, Rows, build_data_set
 from denoise_code.data_set.padded_rows import Split, read_split, read_vectors, resize
 from denoise_code.data_set.planting import BY_POPULARITY, PLANTED_MARK
-from denoise_code.data_set.rows import read_as_text, whole_numbers
+from denoise_code.data_set.rows import check_columns, read_as_text, whole_numbers
 from denoise_code.evidence import detector
 from denoise_code.evidence.calibration import CannotPlant
 from denoise_code.evidence.features import Planted
@@ -147,7 +148,7 @@ def read_rows(folder: Path, data_set: Path) -> RowsOfFolder:
 
     Raises NoEvidence where there are no train rows.
     """
-    titles = read_titles(data_set)
+    titles = read_catalogue(data_set, allow_untitled=True)
     splits = {}
     for split in SPLITS:
         path = file_of_split([folder, data_set], split)
@@ -172,9 +173,7 @@ def read_user_keys(folder: Path) -> dict[str, str]:
 def read_columns(path: Path, names: list[str], remedy: str) -> pd.DataFrame:
     """These columns of a CSV file, as text. InputError, with what to do, where it cannot be read or lacks one of them."""
     table = read_as_text(path, remedy=f"; {remedy}")
-    missing = [name for name in names if name not in table.columns]
-    if missing:
-        raise InputError(f"{path}: no column {missing[0]!r}, found {', '.join(table.columns)}; {remedy}")
+    check_columns(path, table, names, f"; {remedy}")
     return table[names]
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_titles
+from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue
 from denoise_code.data_set.evidence_files import VERSION, StoredEvidence, fingerprint_of_rows, write_evidence
 from denoise_code.data_set.folder import file_of_split
 from denoise_code.data_set.interactions import build_data_set
@@ -30,7 +30,7 @@ def replacements_by_hand(split: Split, n_items: int) -> np.ndarray:
 
 def write_evidence_by_hand(folder, noisy=None, kinds=KINDS) -> None:
     """evidence.safetensors and evidence.json of a folder whose rows lie there, or in the noisy folder."""
-    titles = read_titles(noisy or folder)
+    titles = read_catalogue(noisy or folder, allow_untitled=True)
     n_items, splits = len(titles) - 1, {}
     for name in ("train", "valid", "test"):
         path = file_of_split([noisy or folder], name)

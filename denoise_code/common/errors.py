@@ -9,6 +9,11 @@ class InputError(ValueError):
     """Input that cannot be used; the message names the file, line or option and says what to do."""
 
 
+def one_line(error: Exception) -> str:
+    """What a library says of an error in one line, its first 200 characters; its class where it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, without the usage."""
 

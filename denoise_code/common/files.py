@@ -1,17 +1,16 @@
-"""Files and folders that are whole or absent, JSON, and the memory that a run took."""
+"""Files and folders that are whole or absent, JSON and fingerprints."""
 
 import errno
 import fcntl
 import hashlib
 import json
 import os
-import resource
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from denoise_code.common.errors import InputError
+from denoise_code.common.errors import InputError, one_line
 
 
 @contextmanager
@@ -80,11 +79,6 @@ def fingerprint_of_array(array) -> str:
     return hashlib.sha256(array.tobytes()).hexdigest()
 
 
-def peak_resident_gib() -> float:
-    """Peak of the process's resident memory."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
 def fingerprint_of_files(paths: list[Path]) -> str:
     """SHA-256 over the contents of files that exist."""
     digest = hashlib.sha256()
@@ -129,7 +123,7 @@ def naming_tensors(path: Path):
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: cannot be written ({' '.join(str(error).split())[:120]})") from None
+        raise InputError(f"{path}: cannot be written ({one_line(error)})") from None
 
 
 def lock(file: TextIO, operation: int) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from denoise_code.common.delimited import CHUNK_ROWS, DelimitedTable, Dialect
-from denoise_code.common.errors import InputError
-from denoise_code.common.opening import PARQUET, is_pipe, one_line, open_bytes, open_lines, peek, reading
+from denoise_code.common.errors import InputError, one_line
+from denoise_code.common.opening import PARQUET, is_pipe, open_bytes, open_lines, peek, reading
 
 PARQUET_ROWS = 20_000  # rows at once
 # numbers stay as they are written: a time of 19 digits is no float
@@ -172,7 +172,7 @@ class ParquetTable:
         except InputError:
             raise
         except Exception as error:  # of a damaged file pyarrow raises errors of many classes
-            raise InputError(f"{self.path}: damaged, or no Parquet that can be read: {one_line(error)[:200]}") from None
+            raise InputError(f"{self.path}: damaged, or no Parquet that can be read: {one_line(error)}") from None
 
     def chunks(self, names: list[str]) -> Iterator[list[list[str]]]:
         """Columns of the names as text, PARQUET_ROWS rows at a time: one list for each name."""

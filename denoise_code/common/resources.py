@@ -1,18 +1,21 @@
 """What a run took: time and memory."""
 
+import resource
 import time
 from contextlib import contextmanager
 
-from denoise_code.common.files import peak_resident_gib
+
+def peak_resident_gib() -> float:
+    """Peak of the process's resident memory. Does without PyTorch."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def peak_memory_gib() -> float:
-    """Peak of the GPU's allocated memory where there is one, else of the process's resident memory."""
+def peak_memory_gib(device=None) -> float:
+    """Peak of what PyTorch allocated of a GPU; of another device the process's. device: None is the GPU where there is one."""
     import torch
 
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    return peak_resident_gib()
+    on_gpu = torch.cuda.is_available() if device is None else device.type == "cuda"
+    return torch.cuda.max_memory_allocated(device) / 2**30 if on_gpu else peak_resident_gib()
 
 
 class Steps:

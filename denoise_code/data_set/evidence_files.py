@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from denoise_code.common.errors import InputError
+from denoise_code.common.errors import InputError, one_line
 from denoise_code.common.files import fingerprint_of_json, read_json, save_tensors, write_atomically, write_json
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue
 from denoise_code.data_set.folder import noisy_name
@@ -101,7 +101,7 @@ def write_evidence(folder: Path, evidence: StoredEvidence) -> None:
             write_json(record, evidence.record)
             (folder / RECORD).unlink(missing_ok=True)  # so that none stands beside arrays that are not its own
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{folder}: evidence cannot be written ({' '.join(str(error).split())[:120]})") from None
+        raise InputError(f"{folder}: evidence cannot be written ({one_line(error)})") from None
 
 
 def read_evidence(folder: Path) -> StoredEvidence:
@@ -164,9 +164,8 @@ def read_record_with_arrays(folder: Path) -> dict:
 
 def not_ours(folder: Path, error: Exception) -> InputError:
     """For files that are damaged or somebody else's."""
-    problem = " ".join(str(error).split())[:120]
     return InputError(
-        f"{folder}: {RECORD} and {ARRAYS} are not what generate_denoised.py wrote ({problem}); remove {RECORD}, then "
+        f"{folder}: {RECORD} and {ARRAYS} are not what generate_denoised.py wrote ({one_line(error)}); remove {RECORD}, then "
         f"{how_to_make(folder)}"
     )
 

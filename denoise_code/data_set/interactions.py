@@ -118,7 +118,7 @@ class DataSet:
 class StackedRows:
     """The N rows of all files, one file below the other, those of train first. Padded on the left to one width W.
 
-    users (N,) int64: codes of user_names (U,) str; items, masks (N, W) int64; times (N,) float64; is_train (N,) bool;
+    users (N,) int64: codes of user_names (U,) str; items, masks (N, W) int64; is_train (N,) bool;
     lengths (N,) int64: items of each; starts (N,) int64: the place of the first one in the user's sequence; order (N,) int64: row
     numbers in the order in which rows count where they disagree.
     """
@@ -127,7 +127,6 @@ class StackedRows:
     user_names: np.ndarray
     items: np.ndarray
     masks: np.ndarray
-    times: np.ndarray
     is_train: np.ndarray
     lengths: np.ndarray
     starts: np.ndarray
@@ -197,7 +196,7 @@ def stack_rows(files: list[Rows]) -> StackedRows:
         starts = find_starts(users, items, lengths, is_train, times, order)
     else:
         starts = np.concatenate([rows.starts for rows in files])
-    return StackedRows(users, user_names, items, masks, times, is_train, lengths, starts, order)
+    return StackedRows(users, user_names, items, masks, is_train, lengths, starts, order)
 
 
 def choose_cells(stacked: StackedRows) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,5 @@
 """The rows of a split as padded arrays, with what stage 2 said of them."""
 
-import ast
-import json
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +10,17 @@ import pandas as pd
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue
 from denoise_code.data_set.planting import INJECTED
-from denoise_code.data_set.rows import read_as_text, whole_numbers
+from denoise_code.data_set.rows import (
+    WINDOW_COLUMNS,
+    check_columns,
+    parse_list,
+    parse_lists,
+    read_windows,
+    scores_all_items,
+    whole_numbers,
+)
 
+READ_COLUMNS = {"user_id", "item_ids", "mask", "replaced_item_titles", "timestamp", "start", "true_item_ids"}
 DENOISED_COLUMNS = ("noise_prob", "noise_items", "noise_items_prob", "suggest_item_ids")
 
 
@@ -44,7 +51,7 @@ class Split:
     def editable(self) -> np.ndarray:
         """(N, W) where the filter may edit: every item of a train row, the history of any other."""
         editable = self.items != 0
-        if not scores_all_items(self.path):
+        if not scores_all_items(self.path.name):
             editable[:, -1] = False
         return editable
 
@@ -64,38 +71,6 @@ def last_columns(array: np.ndarray, width: int, fill) -> np.ndarray:
     return padded[:, padded.shape[1] - width :]
 
 
-def scores_all_items(path: Path) -> bool:
-    """Whether all items of the file's rows are scored: train rows, and train rows with a planted item."""
-    return path.name.startswith(("train", "planted"))
-
-
-def parse_lists(path: Path, table: pd.DataFrame, column: str, kinds: tuple[type, ...] = (int,)) -> list[list]:
-    """The lists of a column, one a row. All cells at once where they are JSON, else one by one to name the row that is not."""
-    cells = table[column].tolist()
-    try:
-        lists = json.loads("[" + ",".join(cells) + "]")
-    except (ValueError, RecursionError):
-        lists = []
-    whole = len(lists) == len(cells) and all(isinstance(values, list) for values in lists)
-    if whole and {type(value) for values in lists for value in values} <= set(kinds):
-        return lists
-    return [parse_list(path, row, column, text, kinds) for row, text in enumerate(cells, 1)]
-
-
-def parse_list(path: Path, row: int, column: str, text: str, kinds: tuple[type, ...] = (int,)) -> list:
-    """A cell that holds a list: JSON, or the Python literal of the release's title columns."""
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
-        try:
-            values = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            values = None
-    if not isinstance(values, list) or not all(type(value) in kinds for value in values):
-        raise InputError(f"{path} row {row}: {column} is {text[:60]!r}, expected a list of {kinds[-1].__name__}")
-    return values
-
-
 def pad(rows: list[list], width: int, fill, dtype, left=True) -> np.ndarray:
     """(N, width) array of the last `width` values of each row (with left=False the first), padded on that side."""
     lengths = np.minimum([len(row) for row in rows], width)
@@ -113,12 +88,14 @@ def read_split(path: Path, titles: list[str], columns: str) -> Split:
     columns: whether those of generate_denoised.py are "needed", "optional" or "ignored". The target of a valid or test
     row is restored to the item before noise where the file has noise there (the release restored only test).
     """
-    table = read_table(path, columns)
-    denoised = columns != "ignored" and set(DENOISED_COLUMNS) <= set(table.columns)
-    items, mask = parse_lists(path, table, "item_ids"), parse_lists(path, table, "mask")
-    check_windows(path, items, mask, len(titles) - 1)
+    read = READ_COLUMNS if columns == "ignored" else READ_COLUMNS | set(DENOISED_COLUMNS)
+    table = read_windows(path, len(titles) - 1, read, WINDOW_COLUMNS)
+    if columns == "needed":
+        check_columns(path, table, DENOISED_COLUMNS, "; only rows that generate_denoised.py wrote can be filtered")
+    is_denoised = set(DENOISED_COLUMNS) <= set(table.columns)  # never where they are ignored: they are not read
+    items, mask = table["item_ids"].tolist(), table["mask"].tolist()
     true_items = read_true_items(path, table, items, mask, titles)
-    if not scores_all_items(path):
+    if not scores_all_items(path.name):
         items = [window[:-1] + true_window[-1:] for window, true_window in zip(items, true_items)]
     width = max(map(len, items))
     split = Split(
@@ -128,33 +105,7 @@ def read_split(path: Path, titles: list[str], columns: str) -> Split:
         places=read_places(path, table, items, width) if "start" in table else None,
         times=pd.to_numeric(table["timestamp"], errors="coerce").to_numpy(np.float64) if "timestamp" in table else None,
     )
-    return read_denoised(split, table, items, len(titles) - 1) if denoised else split
-
-
-READ_COLUMNS = {"user_id", "item_ids", "mask", "replaced_item_titles", "timestamp", "start", "true_item_ids"}
-
-
-def read_table(path: Path, columns: str) -> pd.DataFrame:
-    """The columns of a file that are read, as text; refuses a file that lacks one that is needed."""
-    read = READ_COLUMNS | set(DENOISED_COLUMNS if columns != "ignored" else ())
-    table = read_as_text(path, is_read=lambda name: name in read)
-    needed = ["user_id", "item_ids", "mask", *(DENOISED_COLUMNS if columns == "needed" else ())]
-    missing = [column for column in needed if column not in table.columns]
-    if missing:
-        hint = "; only rows that generate_denoised.py wrote can be filtered" if missing[0] in DENOISED_COLUMNS else ""
-        raise InputError(f"{path}: no column {missing[0]!r}, found {', '.join(table.columns)}{hint}")
-    if table.empty:
-        raise InputError(f"{path}: no rows")
-    return table
-
-
-def check_windows(path: Path, items: list[list[int]], mask: list[list[int]], n_items: int) -> None:
-    """Refuse rows of one item, rows whose mask has another length, and ids that the catalogue does not have."""
-    for row, (window, marks) in enumerate(zip(items, mask), 1):
-        if len(window) < 2 or len(window) != len(marks):
-            raise InputError(f"{path} row {row}: {len(window)} items and {len(marks)} mask entries, expected 2 or more of each")
-        if min(window) < 1 or max(window) > n_items:
-            raise InputError(f"{path} row {row}: item ids {min(window)}..{max(window)}, the catalogue has 1..{n_items}")
+    return read_denoised(split, table, items, len(titles) - 1) if is_denoised else split
 
 
 def read_true_items(path: Path, table: pd.DataFrame, items: list, mask: list, titles: list[str]) -> list[list[int]]:
@@ -208,7 +159,7 @@ def read_denoised(split: Split, table: pd.DataFrame, items: list, n_items: int) 
     probs, suspect_probs = (parse_lists(path, table, column, numbers) for column in ("noise_prob", "noise_items_prob"))
     suspects, suggestions = (parse_lists(path, table, column) for column in ("noise_items", "suggest_item_ids"))
     for row, (window, prob, ids, id_probs, suggested) in enumerate(zip(items, probs, suspects, suspect_probs, suggestions), 1):
-        scored = len(window) - (not scores_all_items(path))
+        scored = len(window) - (not scores_all_items(path.name))
         if len(prob) != scored:
             raise InputError(f"{path} row {row}: noise_prob has {len(prob)} values for {scored} scored items")
         if not np.isfinite(prob).all() or not np.isfinite(id_probs).all():
@@ -219,7 +170,7 @@ def read_denoised(split: Split, table: pd.DataFrame, items: list, n_items: int) 
             raise InputError(f"{path} row {row}: noise_items, noise_items_prob and suggest_item_ids differ in length")
         if ids and (min(*ids, *suggested) < 1 or max(*ids, *suggested) > n_items):
             raise InputError(f"{path} row {row}: noise_items or suggest_item_ids outside 1..{n_items}")
-    if not scores_all_items(path):
+    if not scores_all_items(path.name):
         probs = [[*prob, np.nan] for prob in probs]  # the target is not scored
     top_k = max(1, *map(len, suspects))
     return replace(

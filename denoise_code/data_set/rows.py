@@ -1,56 +1,105 @@
-"""Rows of a split as text on disk: list cells parsed, checked row by row."""
+"""Rows of a split as text on disk: list cells parsed, checked row by row; which items of a row are scored."""
 
+import ast
 import json
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from denoise_code.common.errors import InputError
+from denoise_code.common.errors import InputError, one_line
+from denoise_code.data_set.planting import PLANTED
+
+WINDOW_COLUMNS = ("user_id", "item_ids", "mask")
+NAME_OF_KIND = {int: "whole numbers", float: "numbers", str: "texts"}  # for messages
 
 
-def read_as_text(path: Path, is_read: Callable[[str], bool] | None = None, remedy: str = "") -> pd.DataFrame:
-    """A CSV file, its cells as they are written. is_read: which columns, by name; None: all. InputError, with what to do, where it cannot
-    be read."""
+def scores_all_items(split: str) -> bool:
+    """Whether all items of a row are scored, by the name of its file: so of train rows, and of train rows with a planted item.
+
+    Of any other row only the history is: its last item is the target, which is given and never edited.
+    """
+    return split.startswith(("train", PLANTED))
+
+
+def read_as_text(path: Path, columns: set[str] | None = None, remedy: str = "") -> pd.DataFrame:
+    """A CSV file, its cells as they are written. columns: those that are read where there are such; None: all.
+
+    InputError, with what to do, where it cannot be read.
+    """
     try:
+        is_read = columns.__contains__ if columns else None  # a list of names would refuse those that are absent
         return pd.read_csv(path, dtype=str, keep_default_na=False, usecols=is_read)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file{remedy}") from None
     except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}{remedy}") from None
+        raise InputError(f"{path}: {one_line(error)}{remedy}") from None
 
 
-def read_windows(path: Path, n_items: int | None = None) -> pd.DataFrame:
+def check_columns(path: Path, table: pd.DataFrame, needed: Iterable[str], remedy: str = "") -> None:
+    """InputError, with what to do, where a table lacks a column."""
+    for column in needed:
+        if column not in table.columns:
+            raise InputError(f"{path}: no column {column!r}, found {', '.join(table.columns)}{remedy}")
+
+
+def read_windows(
+    path: Path,
+    n_items: int | None = None,
+    columns: set[str] | None = None,
+    needed: Iterable[str] = (*WINDOW_COLUMNS, "timestamp"),
+) -> pd.DataFrame:
     """Rows of a split with `item_ids` and `mask` as lists of ints; all other columns as they are written (str).
 
-    n_items: the largest item id that the catalogue has; None: not checked. Raises InputError naming the row (1 is the first
-    below the header) that is empty, ragged or has an unknown id.
+    n_items: the largest item id that the catalogue has; None: not checked. columns: those that are read; None: all. needed: those
+    that must be there. Raises InputError naming the row (1 is the first below the header) that is empty, ragged or has an unknown id.
     """
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    table = read_as_text(path)
-    missing = {"user_id", "item_ids", "mask", "timestamp"} - set(table.columns)
-    if missing:
-        raise InputError(f"{path}: no column {sorted(missing)[0]!r}, found {', '.join(table.columns)}")
+    table = read_as_text(path, columns)
+    check_columns(path, table, needed)
     if table.empty:
         raise InputError(f"{path}: no rows below the header")
     for column in ("item_ids", "mask"):
-        table[column] = [parse_ints(path, row, column, text) for row, text in enumerate(table[column], 1)]
-    for row, (items, mask) in enumerate(zip(table["item_ids"], table["mask"]), 1):
-        if len(items) < 2 or len(items) != len(mask):
-            raise InputError(f"{path} row {row}: {len(items)} items and {len(mask)} mask entries, expected 2 or more of each")
-        if min(items) < 1 or (n_items is not None and max(items) > n_items):
-            raise InputError(f"{path} row {row}: item ids {min(items)}..{max(items)}, the catalogue has 1..{n_items}")
+        table[column] = parse_lists(path, table, column)
+    check_windows(path, table, n_items)
     return table
 
 
-def parse_ints(path: Path, row: int, column: str, text: str) -> list[int]:
-    """A cell that holds a JSON list of whole numbers."""
+def check_windows(path: Path, table: pd.DataFrame, n_items: int | None) -> None:
+    """Refuse rows of one item, rows whose mask has another length, and ids that the catalogue does not have."""
+    largest, expected = (np.inf, "from 1 on") if n_items is None else (n_items, f"1..{n_items}")
+    for row, (items, mask) in enumerate(zip(table["item_ids"], table["mask"]), 1):
+        if len(items) < 2 or len(items) != len(mask):
+            raise InputError(f"{path} row {row}: {len(items)} items and {len(mask)} mask entries, expected 2 or more of each")
+        if min(items) < 1 or max(items) > largest:
+            raise InputError(f"{path} row {row}: item ids {min(items)}..{max(items)}, the catalogue has {expected}")
+
+
+def parse_lists(path: Path, table: pd.DataFrame, column: str, kinds: tuple[type, ...] = (int,)) -> list[list]:
+    """The lists of a column of numbers, one a row. All cells at once where they are JSON, else one by one to name the row that is not."""
+    cells = table[column].tolist()
+    try:
+        lists = json.loads("[" + ",".join(cells) + "]")
+    except (ValueError, RecursionError):
+        lists = []
+    # Cells that are broken may join into as many lists ("[1" and "2],[3]"): not if each starts as one and none holds another.
+    whole = len(lists) == len(cells) and all(cell[:1] == "[" and isinstance(values, list) for cell, values in zip(cells, lists))
+    if whole and {type(value) for values in lists for value in values} <= set(kinds):
+        return lists
+    return [parse_list(path, row, column, text, kinds) for row, text in enumerate(cells, 1)]
+
+
+def parse_list(path: Path, row: int, column: str, text: str, kinds: tuple[type, ...] = (int,)) -> list:
+    """A cell that holds a list: JSON, or the Python literal of the release's title columns."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
-        values = None
-    if not isinstance(values, list) or not all(type(value) is int for value in values):
-        raise InputError(f"{path} row {row}: {column} is {text[:60]!r}, expected a list of whole numbers")
+        try:
+            values = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            values = None
+    if not isinstance(values, list) or not all(type(value) in kinds for value in values):
+        raise InputError(f"{path} row {row}: {column} is {text[:60]!r}, expected a list of {NAME_OF_KIND[kinds[-1]]}")
     return values
 
 

@@ -1,10 +1,23 @@
 """How well a score tells noise: AUC, average precision, calibration, intervals. Pure functions on arrays."""
 
+from itertools import chain
+
 import numpy as np
 
+from denoise_code.common.statistics import precision_and_recall
 from denoise_code.evidence.features import row_chunks
 
 PERCENTILES = (0.5, 0.6, 0.7, 0.8, 0.9)  # at which precision and recall are reported
+BINS = 10  # of the probability, for its calibration error: each a tenth wide
+DRAWS = 300  # of users, for an interval: each weighs the whole log anew
+NAMES_IN_RUN = ("share_noise", "auc", "auc_window", "average_precision", "top1")  # of `measure_detection`, as they are called
+NAMES_IN_EVIDENCE = {  # of `measure_detection`: what evidence.json calls them
+    "auc": "AUC",
+    "average_precision": "AP",
+    "auc_window": "AUC in window",
+    "average_precision_window": "AP in window",
+    "recall_at_half": "recall at precision 0.5",
+}
 
 
 def planted_detection(truths: list, scores: list, popular) -> dict[str, float] | None:
@@ -18,99 +31,83 @@ def planted_detection(truths: list, scores: list, popular) -> dict[str, float] |
     return uniform and uniform | ({"auc_context": context["auc"]} if context else {})
 
 
-def detection(truths: list, scores: list) -> dict[str, float | None] | None:
-    """How well scores (a list a window) tell the noise (1 in truths); None where there is no noise, or nothing else.
+def measure_detection(truth: np.ndarray, score: np.ndarray, scored: np.ndarray) -> dict[str, float | None] | None:
+    """How well a score tells the noise among the scored places of windows (N, W); None where there is no noise, or nothing else.
 
-    auc and average_precision are over all positions. auc_window is the mean over the windows that have both kinds, top1 the
-    share of these whose highest score is noise: both are None where no window has both, as histories of one item never do.
+    share_noise, auc, average_precision and recall_at_half are over all places. auc_window, average_precision_window and top1, the share of
+    windows whose highest score is noise, are means over the windows that hold both: None where none does (histories of one item never do).
     """
-    from sklearn.metrics import average_precision_score, roc_auc_score
+    from sklearn.metrics import average_precision_score
 
-    truth, score = (np.concatenate(values) if len(values) else np.array([]) for values in (truths, scores))
-    if not 0 < truth.sum() < len(truth):
+    noise, values = truth[scored], score[scored]
+    if noise.all() or not noise.any():
         return None
-    mixed = [(window, of_window) for window, of_window in zip(truths, scores) if 0 < sum(window) < len(window)]
+    of_windows = within_windows(truth & scored, score, scored)  # (3, M)
+    auc_window, average_precision_window, top1 = of_windows.mean(1).tolist() if of_windows.size else (None, None, None)
     return {
-        "share_noise": float(truth.mean()),
-        "auc": float(roc_auc_score(truth, score)),
-        "auc_window": float(np.mean(window_aucs(mixed))) if mixed else None,
-        "average_precision": float(average_precision_score(truth, score)),
-        "top1": float(np.mean([window[np.argmax(of_window)] for window, of_window in mixed])) if mixed else None,
+        "share_noise": float(noise.mean()),
+        "auc": auc(noise, values),
+        "average_precision": float(average_precision_score(noise, values)),
+        "recall_at_half": recall_at_half(noise, values),
+        "auc_window": auc_window,
+        "average_precision_window": average_precision_window,
+        "top1": top1,
     }
 
 
-def flagging(truths: list, scores: list) -> dict[str, dict[str, float]]:
-    """Precision, recall and F1 of flagging what lies above each of PERCENTILES of the scores."""
-    from sklearn.metrics import precision_recall_fscore_support
+def detection(truths: list, scores: list) -> dict[str, float | None] | None:
+    """`measure_detection` as run.json names them, of lists of scores, one a window; 1 in truths for noise."""
+    lengths = np.array([len(window) for window in scores], dtype=np.int64)
+    scored = np.arange(lengths.max(initial=0)) < lengths[:, None]  # (N, W)
+    truth, score = np.zeros(scored.shape, dtype=bool), np.zeros(scored.shape)
+    truth[scored], score[scored] = (list(chain.from_iterable(windows)) for windows in (truths, scores))
+    figures = measure_detection(truth, score, scored)
+    return figures and {name: figures[name] for name in NAMES_IN_RUN}
 
-    truth, score, by_percentile = np.concatenate(truths), np.concatenate(scores), {}
+
+def detection_row(truth: np.ndarray, score: np.ndarray, scored: np.ndarray) -> dict[str, float | None]:
+    """`measure_detection` as evidence.json names them; None in place of a figure that does not exist."""
+    figures = measure_detection(truth, score, scored)
+    return {name_in_file: figures and figures[name] for name, name_in_file in NAMES_IN_EVIDENCE.items()}
+
+
+def flagging(truth: np.ndarray, score: np.ndarray) -> dict[str, dict[str, float]]:
+    """Precision, recall and F1 of flagging what lies above each of PERCENTILES of the scores (m,); truth (m,) bool holds noise."""
+    by_percentile = {}
     for percentile in PERCENTILES:
         flagged = score > np.quantile(score, percentile)
-        values = precision_recall_fscore_support(truth, flagged, average="binary", zero_division=0.0)[:3]
-        by_percentile[str(percentile)] = dict(zip(("precision", "recall", "f1"), map(float, values)))
+        precision, recall = precision_and_recall(truth, flagged)
+        f1 = 2 * int((truth & flagged).sum()) / int(truth.sum() + flagged.sum())
+        by_percentile[str(percentile)] = {"precision": precision or 0.0, "recall": recall, "f1": f1}
     return by_percentile
-
-
-def window_aucs(windows: list[tuple]) -> np.ndarray:
-    """The AUC (M,) of M windows (truth, scores) with both kinds; those of one length at once."""
-    aucs = []
-    for length in sorted({len(truth) for truth, _ in windows}):
-        truth, score = (np.array(values) for values in zip(*(window for window in windows if len(window[0]) == length)))
-        aucs.append(within_windows(truth == 1, score, np.ones(truth.shape, dtype=bool))[0])
-    return np.concatenate(aucs)
 
 
 def detection_of_mask(masks, noise_probs: list[list[float]], mark: int) -> dict | None:
     """How well noise_prob tells the items that `mask` marks so from all others; None where none is marked."""
     truths = [[int(value == mark) for value in mask[: len(probs)]] for mask, probs in zip(masks, noise_probs)]
     figures = detection(truths, noise_probs)
-    return figures and figures | {"at_percentile": flagging(truths, noise_probs)}
+    return figures and figures | {"at_percentile": flagging(np.concatenate(truths) == 1, np.concatenate(noise_probs))}
 
 
-def expected_calibration_error(truth: np.ndarray, prob: np.ndarray, bins: int = 10) -> float:
+def expected_calibration_error(truth: np.ndarray, prob: np.ndarray) -> float:
     """Mean |share of noise - mean probability| over equal-width bins of prob (N,), weighted by their sizes."""
-    cell = np.minimum((prob * bins).astype(int), bins - 1)
-    size = np.bincount(cell, minlength=bins)
-    gap = np.abs(np.bincount(cell, truth, minlength=bins) - np.bincount(cell, prob, minlength=bins))
-    return float(gap.sum() / max(size.sum(), 1))
+    cell = np.minimum((prob * BINS).astype(int), BINS - 1)
+    gap = np.abs(np.bincount(cell, truth, minlength=BINS) - np.bincount(cell, prob, minlength=BINS))
+    return float(gap.sum() / max(len(prob), 1))
 
 
-def detection_row(truth: np.ndarray, score: np.ndarray, scored: np.ndarray) -> dict[str, float | None]:
-    """AUC and average precision over the scored positions of (N, W), their means over windows, and recall where precision is 0.5.
-
-    None in place of a figure that does not exist: all of them where the scored positions are all noise or none is, those in
-    windows where no window holds both (a history of one item never does).
-    """
-    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
-
-    names = ("AUC", "AP", "AUC in window", "AP in window", "recall at precision 0.5")
-    noise, values = truth[scored], score[scored]
-    if noise.all() or not noise.any():
-        return dict.fromkeys(names)
-    precision, recall, _ = precision_recall_curve(noise, values)
-    in_windows, ap_in_windows = within_windows(truth & scored, score, scored)
-    figures = (
-        float(roc_auc_score(noise, values)),
-        float(average_precision_score(noise, values)),
-        float(in_windows.mean()) if len(in_windows) else None,
-        float(ap_in_windows.mean()) if len(ap_in_windows) else None,
-        float(recall[precision >= 0.5].max()),
-    )
-    return dict(zip(names, figures, strict=True))
-
-
-def within_windows(truth: np.ndarray, score: np.ndarray, scored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AUC and average precision (M,) of each window of (N, W) that holds both kinds; M may be 0."""
+def within_windows(truth: np.ndarray, score: np.ndarray, scored: np.ndarray) -> np.ndarray:
+    """(3, M): AUC, average precision, 1 where the highest score is noise, of each window of (N, W) that holds both kinds; M may be 0."""
     mixed = np.flatnonzero(truth.any(1) & (scored & ~truth).any(1))
-    aucs, precisions = np.zeros(len(mixed)), np.zeros(len(mixed))
+    figures = np.zeros((3, len(mixed)))
     for chunk in row_chunks(len(mixed), 20 * score.shape[1] ** 2):
         rows = mixed[chunk]
-        aucs[chunk], precisions[chunk] = auc_and_ap_of_windows(truth[rows], score[rows], scored[rows])
-    return aucs, precisions
+        figures[:, chunk] = figures_of_windows(truth[rows], score[rows], scored[rows])
+    return figures
 
 
-def auc_and_ap_of_windows(truth: np.ndarray, score: np.ndarray, scored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AUC and average precision (M,) of windows (M, W) that all hold both kinds."""
+def figures_of_windows(truth: np.ndarray, score: np.ndarray, scored: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`within_windows` of windows (M, W) that all hold both kinds."""
     score_of_row, score_of_column = score[:, :, None], score[:, None, :]
     both = scored[:, :, None] & scored[:, None, :]  # (M, W, W)
     pairs = both & truth[:, :, None] & ~truth[:, None, :]
@@ -118,7 +115,8 @@ def auc_and_ap_of_windows(truth: np.ndarray, score: np.ndarray, scored: np.ndarr
     auc = (won * pairs).sum((1, 2)) / pairs.sum((1, 2))
     reached = both & (score_of_column >= score_of_row)
     precision = (reached & truth[:, None, :]).sum(2) / np.maximum(reached.sum(2), 1)
-    return auc, (precision * truth).sum(1) / truth.sum(1)
+    highest = np.where(scored, score, -np.inf).argmax(1)  # (M,)
+    return auc, (precision * truth).sum(1) / truth.sum(1), truth[np.arange(len(truth)), highest]
 
 
 def auc(truth: np.ndarray, score: np.ndarray) -> float:
@@ -128,10 +126,16 @@ def auc(truth: np.ndarray, score: np.ndarray) -> float:
     return float(roc_auc_score(truth, score))
 
 
-def bootstrap_aucs(
-    users: np.ndarray, truth: np.ndarray, scores: dict[str, np.ndarray], draws: int = 300
-) -> dict[str, np.ndarray]:
-    """{kind: AUC (draws,)} over positions (m,): users are drawn with all their positions, the same ones for all kinds.
+def recall_at_half(truth: np.ndarray, score: np.ndarray) -> float:
+    """The largest recall of flagging scores (m,) above a threshold of which the precision is at least 0.5."""
+    from sklearn.metrics import precision_recall_curve
+
+    precision, recall, _ = precision_recall_curve(truth, score)
+    return float(recall[precision >= 0.5].max())
+
+
+def bootstrap_aucs(users: np.ndarray, truth: np.ndarray, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """{kind: AUC (DRAWS,)} over positions (m,): users are drawn with all their positions, the same ones for all kinds.
 
     Draws without noise, or with nothing else, are left out.
     """
@@ -139,7 +143,7 @@ def bootstrap_aucs(
     n_users = int(user.max()) + 1
     levels = {kind: np.unique(score, return_inverse=True)[1] for kind, score in scores.items()}
     aucs = {kind: [] for kind in scores}
-    for _ in range(draws):
+    for _ in range(DRAWS):
         times_drawn = rng.multinomial(n_users, np.full(n_users, 1 / n_users))[user]  # (m,)
         if 0 < times_drawn[truth].sum() < times_drawn.sum():
             for kind, level in levels.items():
@@ -156,9 +160,3 @@ def weighted_auc(truth: np.ndarray, level: np.ndarray, times: np.ndarray) -> flo
 def brier_score(truth: np.ndarray, prob: np.ndarray) -> float:
     """Mean (P - truth)^2 over (N,)."""
     return float(np.mean((prob - truth) ** 2))
-
-
-def precision_and_recall(truth: np.ndarray, flagged: np.ndarray) -> tuple[float | None, float | None]:
-    """Of flagged (N,) bool the share that is noise, and of the noise the share that is flagged; None where there is none."""
-    hits = int((truth & flagged).sum())
-    return tuple(hits / int(total) if total else None for total in (flagged.sum(), truth.sum()))

@@ -21,6 +21,7 @@ from denoise_code.common.dropout import Dropout
 from denoise_code.evidence.features import WindowKind
 
 STEPS_WORTH_A_PROCESS = 200  # of learning; starting one takes some seconds
+PLACES_AT_ONCE = 32_768  # of windows that are read together, which takes 150 MiB
 
 
 @dataclass(frozen=True)
@@ -191,10 +192,10 @@ def shuffled_batches(count: int, batch_size: int, rng: torch.Generator) -> Itera
 
 
 @torch.inference_mode()
-def planted_log_odds(detector: Detector, windows: np.ndarray, tokens_at_once: int = 32_768) -> np.ndarray:
+def planted_log_odds(detector: Detector, windows: np.ndarray) -> np.ndarray:
     """Log-odds (N, W) float32 that each place of windows (N, W) was planted, NaN at padding."""
     device = detector.output.weight.device
-    rows_at_once = max(1, tokens_at_once // windows.shape[1])
+    rows_at_once = max(1, PLACES_AT_ONCE // windows.shape[1])
     result = np.full(windows.shape, np.nan, dtype=np.float32)
     for start in range(0, len(windows), rows_at_once):
         rows = slice(start, start + rows_at_once)

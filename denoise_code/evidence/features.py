@@ -160,13 +160,11 @@ class PairKind:
         """(N, W, F) of windows that fit into memory at once."""
         held = items != 0
         values = self.window_values(users, items, held)  # (N, W, W), -inf where there is no pair
-        known = np.where(np.isneginf(values), 0, values)
-        parts = means_in_windows(known.sum(2), held)
-        if self.with_largest:
-            largest = values.max(2)
-            parts = (np.where(np.isneginf(largest), 0, largest), *parts)
+        own = zero_for_none(values).sum(2)  # (N, W)
+        of_others = own.sum(1, keepdims=True) - 2 * own
+        columns = feature_columns(own, of_others, held.sum(1, keepdims=True), values.max(2) if self.with_largest else None)
         alone = self.item_values(np.repeat(users, items.shape[1]), items.ravel()).reshape(*items.shape, -1)
-        features = np.concatenate([np.stack(parts, axis=2), alone], axis=2)
+        features = np.concatenate([np.stack(columns, axis=2), alone], axis=2)
         return np.where(held[:, :, None], features, np.nan)
 
     def window_values(self, users: np.ndarray, items: np.ndarray, held: np.ndarray) -> np.ndarray:
@@ -181,14 +179,19 @@ class PairKind:
         return values
 
 
-def means_in_windows(sums: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N, W) each: the mean value of an item with the c - 1 others of its window, and that of these others with each other.
+def feature_columns(own: np.ndarray, of_others: np.ndarray, length: np.ndarray, largest: np.ndarray | None) -> list[np.ndarray]:
+    """The features of a `PairKind` without `item_values`, an array each, from what the pairs of items in windows add up to.
 
-    sums (N, W): of an item's values with all others, 0 where held (N, W) is False. Each pair of the others is in two of their sums.
+    own: an item's values with the length - 1 others; of_others: the values of these with each other, each pair twice; largest: of an
+    item's values, -inf where it has none, None for a kind without it. All of one shape; length (N, 1) where they are (N, W).
     """
-    count = held.sum(1, keepdims=True)
-    others_twice = sums.sum(1, keepdims=True) - 2 * sums
-    return sums / np.maximum(count - 1, 1), others_twice / np.maximum((count - 1) * (count - 2), 1)
+    means = [own / np.maximum(length - 1, 1), of_others / np.maximum((length - 1) * (length - 2), 1)]
+    return means if largest is None else [zero_for_none(largest), *means]
+
+
+def zero_for_none(values: np.ndarray) -> np.ndarray:
+    """Values with 0 in place of -inf, which stands where there is no pair."""
+    return np.where(np.isneginf(values), 0, values)
 
 
 class PairChunk:
@@ -233,13 +236,11 @@ class PairChunk:
             rows = np.where(held, rows, last)
             own = np.where(held, self.after.sums[rows, last - rows] + self.before.sums[rows, rows - first], 0)
             window_sums[part] = own.sum(1)
-            values = list(means_in_windows(own, held))
-            if self.kind.with_largest:
-                largest = np.maximum(self.after.largest[rows, last - rows], self.before.largest[rows, rows - first])
-                values.insert(0, np.where(np.isneginf(largest), 0, largest))
+            of_others = window_sums[part, None] - 2 * own
+            largest = largest_in_windows(self.after, self.before, rows, last - rows, rows - first)
             cells = rows[held]
             held_by += np.bincount(cells, minlength=self.n_rows)
-            for column, value in enumerate(values):
+            for column, value in enumerate(feature_columns(own, of_others, held.sum(1, keepdims=True), largest)):
                 sums[:, column] += np.bincount(cells, value[held], minlength=self.n_rows)
         alone = self.kind.item_values(self.users, self.items)
         with np.errstate(invalid="ignore"):
@@ -257,23 +258,20 @@ class PairChunk:
         window -= self.window_slice.start
         after, before = self.planted_running(rows, items)
         to_end, to_start = self.last[window] - rows[owner], rows[owner] - self.first[window]  # (K,) lags
-        length = to_end + to_start + 1
         own = after.sums[owner, to_end] + before.sums[owner, to_start]
         own_clean = self.after.sums[rows[owner], to_end] + self.before.sums[rows[owner], to_start]
-        others_twice = window_sums[window] - 2 * own_clean  # what the others say of each other is as it was
-        values = [own / np.maximum(length - 1, 1), others_twice / np.maximum((length - 1) * (length - 2), 1)]
-        if self.kind.with_largest:
-            largest = np.maximum(after.largest[owner, to_end], before.largest[owner, to_start])
-            values.insert(0, np.where(np.isneginf(largest), 0, largest))
+        of_others = window_sums[window] - 2 * own_clean  # what the others say of each other is as it was
+        largest = largest_in_windows(after, before, owner, to_end, to_start)
+        columns = feature_columns(own, of_others, to_end + to_start + 1, largest)
         held_by = np.bincount(owner, minlength=count)
-        means = [np.bincount(owner, value, minlength=count) / held_by for value in values]
+        means = [np.bincount(owner, column, minlength=count) / held_by for column in columns]
         return np.column_stack([*means, self.kind.item_values(self.users[rows], items)])
 
     def planted_running(self, rows: np.ndarray, items: np.ndarray) -> tuple["Running", "Running"]:
         """Running sums (M, W) of planted items with what stands after and before their rows (M,)."""
         cells = self.n_rows + np.arange(len(rows))  # behind the cells of the chunk
         users, all_items = np.concatenate([self.users, self.users[rows]]), np.concatenate([self.items, items])
-        parts = []
+        sides = []
         for sign in (1, -1):
             other = rows[:, None] + sign * np.arange(1, self.width)  # (M, W - 1)
             inside = np.clip(other, 0, self.n_rows - 1)
@@ -281,8 +279,8 @@ class PairChunk:
             together = (other == inside) & self.table.in_one_window(earlier + self.start, later + self.start)
             number, lag = np.nonzero(together)
             values = self.kind.pair_values(users, all_items, cells[number], inside[together])
-            parts.append(running(len(rows), self.width, number, lag + 1, values, self.kind.with_largest))
-        return parts[0], parts[1]
+            sides.append(running(len(rows), self.width, number, lag + 1, values, self.kind.with_largest))
+        return sides[0], sides[1]
 
 
 @dataclass(frozen=True)
@@ -305,6 +303,13 @@ def running(count: int, width: int, rows: np.ndarray, lags: np.ndarray, values: 
     return Running(np.cumsum(by_lag, axis=1), largest)
 
 
+def largest_in_windows(
+    after: Running, before: Running, rows: np.ndarray, to_end: np.ndarray, to_start: np.ndarray
+) -> np.ndarray | None:
+    """Of a row's values with lags 1..to_end after and 1..to_start before it, of the shape of rows; None for a kind without it."""
+    return None if after.largest is None else np.maximum(after.largest[rows, to_end], before.largest[rows, to_start])
+
+
 # ---------------------------------------------------------------- kinds that read whole windows
 
 
@@ -314,10 +319,10 @@ class WindowKind:
     users are codes of the table: what was learned from one half of the users is used on the other (`Interactions.halves`).
     """
 
-    def __init__(
-        self, columns: tuple[str, ...], features_of_windows: Callable[[np.ndarray, np.ndarray], np.ndarray], at_once: int = 4096
-    ):
-        self.columns, self.features_of_windows, self.at_once = columns, features_of_windows, at_once
+    at_once = 4096  # windows a call
+
+    def __init__(self, columns: tuple[str, ...], features_of_windows: Callable[[np.ndarray, np.ndarray], np.ndarray]):
+        self.columns, self.features_of_windows = columns, features_of_windows
 
     def of_interactions(self, data: DataSet, planted: Planted) -> tuple[np.ndarray, np.ndarray]:
         table = data.interactions

@@ -5,7 +5,7 @@ Beside every figure stands rarity, how few other users have an item: what a scor
 
 import numpy as np
 
-from denoise_code.common.statistics import interval
+from denoise_code.common.statistics import interval, precision_and_recall
 from denoise_code.data_set.evidence_files import FUSED, noise_probability
 from denoise_code.data_set.interactions import DataSet
 from denoise_code.data_set.planting import INJECTED
@@ -15,7 +15,6 @@ from denoise_code.evidence.detection import (
     brier_score,
     detection_row,
     expected_calibration_error,
-    precision_and_recall,
 )
 from denoise_code.evidence.fit import Evidence
 

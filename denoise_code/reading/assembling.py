@@ -14,6 +14,7 @@ from denoise_code.common.errors import InputError
 from denoise_code.common.files import lock, read_json, write_atomically, write_json
 from denoise_code.common.text_table import text_table
 from denoise_code.data_set.planting import BY_POPULARITY, INJECTED, PLANTED, PLANTED_MARK
+from denoise_code.data_set.windows import ScoredSplit
 from denoise_code.evidence.detection import detection_of_mask, planted_detection
 from denoise_code.language_model.title_vectors import save_with_record
 from denoise_code.reading.grounding import Grounder
@@ -32,10 +33,10 @@ class DenoisedSplit:
     figures: dict
 
 
-def assemble(job: Job, shards: Shards, splits: dict, n_batches: dict[str, int], grounder: Grounder) -> bool:
+def assemble(job: Job, shards: Shards, splits: dict[str, ScoredSplit], n_batches: dict[str, int], grounder: Grounder) -> bool:
     """Write all files once every batch is there; only one process does, and none waits for another.
 
-    splits: {split: (table, windows)}. n_batches: of each part of the job. Returns whether this process wrote them.
+    n_batches: of each part of the job. Returns whether this process wrote them.
     """
     with (shards.folder / "lock").open("w") as lock_file:
         lock(lock_file, fcntl.LOCK_EX)
@@ -47,7 +48,7 @@ def assemble(job: Job, shards: Shards, splits: dict, n_batches: dict[str, int], 
         for partial in job.output.glob(".*.partial-*"):  # of a process that was killed here
             partial.unlink()
         records = records_by_split(batches, list(splits))
-        denoised = {split: denoise_split(split, table, records[split], grounder) for split, (table, _) in splits.items()}
+        denoised = {split: denoise_split(split, scored.table, records[split], grounder) for split, scored in splits.items()}
         tensors, made_by = grounder.title_vectors
         run = describe_run(job, shards, batches, denoised, made_by)
         # Only now is written: a kill before this leaves what was here as it was. run.json comes last and says that all is there.

@@ -22,8 +22,8 @@ import pandas as pd
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.folder import find_train_file
 from denoise_code.data_set.planting import PLANTED
-from denoise_code.data_set.rows import read_windows, whole_numbers
-from denoise_code.data_set.windows import Window
+from denoise_code.data_set.rows import read_windows, scores_all_items, whole_numbers
+from denoise_code.data_set.windows import ScoredSplit, Window
 
 # An interaction is scored with at least half a window before it, so about as much as a row's items have on average.
 LEAST_HISTORY = 0.5
@@ -53,10 +53,6 @@ class PlacedRow:
     def stop(self) -> int:
         """The place behind the last scored item: the target's, of a valid or test row."""
         return self.start + self.length
-
-    @property
-    def is_train(self) -> bool:
-        return self.split.startswith("train")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +106,19 @@ class Stretch:
         return frozenset(interaction.item for interaction in self.interactions[first:stop])
 
 
-def plan_parts(splits: dict, by_interaction: bool, causal: bool, data_set: Path) -> dict[str, list[Stretch]]:
-    """{part of the job: stretches} of {split: (table, windows)}: a split by itself, or all splits of the users as one part.
+def plan_parts(splits: dict[str, ScoredSplit], by_interaction: bool, causal: bool, data_set: Path) -> dict[str, list[Stretch]]:
+    """{part of the job: stretches}: a split by itself, or all splits of the users as one part.
 
     Planted rows are a part of their own. Read causally, each has the history that an interaction of its place is read with.
     """
     if not by_interaction:
-        return {split: plan_rows(split, windows) for split, (_, windows) in splits.items()}
-    users = {split: rows for split, rows in splits.items() if split != PLANTED}
+        return {split: plan_rows(split, scored.windows) for split, scored in splits.items()}
+    users = {split: scored for split, scored in splits.items() if split != PLANTED}
     parts = {"interactions": plan_interactions(users, causal)}
     if PLANTED in splits:
-        table, windows = splits[PLANTED]
-        histories = planted_histories(table, read_windows(find_train_file(data_set))) if causal else None
-        parts[PLANTED] = plan_rows(PLANTED, windows, histories)
+        planted = splits[PLANTED]
+        histories = planted_histories(planted.table, read_windows(find_train_file(data_set))) if causal else None
+        parts[PLANTED] = plan_rows(PLANTED, planted.windows, histories)
     return parts
 
 
@@ -139,9 +135,12 @@ def plan_rows(split: str, windows: list[Window], histories: list[tuple[int, ...]
 
 
 def plan_interactions(
-    splits: dict, causal: bool, least_history: float = LEAST_HISTORY, windows_a_causal_text: int = WINDOWS_A_CAUSAL_TEXT
+    splits: dict[str, ScoredSplit],
+    causal: bool,
+    least_history: float = LEAST_HISTORY,
+    windows_a_causal_text: int = WINDOWS_A_CAUSAL_TEXT,
 ) -> list[Stretch]:
-    """The stretches of {split: (table, windows)}.
+    """The stretches that all rows of the splits make.
 
     Each interaction is read with at least `least_history` of a window before it, as far as there is that much.
     A causal text is as long as `windows_a_causal_text` windows, any other as one.
@@ -150,7 +149,6 @@ def plan_interactions(
     window = int(rows["length"].max())
     text_length = windows_a_causal_text * window if causal else window
     n_only_read = min(int(np.ceil(least_history * window)), text_length - 1)  # each text scores one interaction or more
-    items = {split: [window.items for window in windows] for split, (_, windows) in splits.items()}
 
     users = rows["user"].tolist()
     columns = (rows[name].tolist() for name in ("split", "row", "start", "length"))
@@ -158,7 +156,7 @@ def plan_interactions(
     firsts = np.flatnonzero(starts_a_stretch(rows)).tolist()
     stretches = []
     for first, stop in zip(firsts, [*firsts[1:], len(placed)]):
-        sequence, own_rows = join_rows(users[first], placed[first:stop], items)
+        sequence, own_rows = join_rows(users[first], placed[first:stop], splits)
         first_unknowable = first_unknowable_places(own_rows, len(sequence))
         texts = cut_into_texts(sequence, first_unknowable, text_length, n_only_read, causal, window)
         interactions = [Interaction(item, place) for item, place in zip(sequence, first_unknowable)]
@@ -174,14 +172,11 @@ def starts_a_stretch(rows: pd.DataFrame) -> np.ndarray:
     return (before.isna() | (rows["start"] > before)).to_numpy()
 
 
-def join_rows(user, rows: list[PlacedRow], items: dict[str, list]) -> tuple[tuple[int, ...], list[PlacedRow]]:
-    """The sequence of items that overlapping rows make, by their starts, and the rows as they are placed in it.
-
-    items: {split: the items of each row}.
-    """
+def join_rows(user, rows: list[PlacedRow], splits: dict[str, ScoredSplit]) -> tuple[tuple[int, ...], list[PlacedRow]]:
+    """The sequence of items that overlapping rows make, by their starts, and the rows as they are placed in it."""
     offset, item_at, placed = rows[0].start, {}, []
     for row in rows:
-        for place, item in enumerate(items[row.split][row.row], row.start - offset):
+        for place, item in enumerate(splits[row.split].windows[row.row].items, row.start - offset):
             if item_at.setdefault(place, item) != item:
                 raise InputError(
                     f"{row.split}.csv row {row.row + 1}: start {row.start} of user {user} disagrees with the rows before it"
@@ -193,10 +188,10 @@ def join_rows(user, rows: list[PlacedRow], items: dict[str, list]) -> tuple[tupl
 def first_unknowable_places(rows: list[PlacedRow], n: int) -> list[int]:
     """The first place that each of n interactions may not know, from the rows that hold them."""
     places = np.full(n, n)  # (n,) int64
-    train_stop = max((row.stop for row in rows if row.is_train), default=0)
+    train_stop = max((row.stop for row in rows if scores_all_items(row.split)), default=0)  # no planted rows: a part of their own
     places[:train_stop] = train_stop
     for row in rows:
-        if not row.is_train:
+        if not scores_all_items(row.split):
             history = slice(row.start, row.stop)
             places[history] = np.minimum(places[history], row.stop)  # the place of the row's target
     # A text that scores an interaction also scores later ones, so nothing may know more than what comes after it.
@@ -220,11 +215,11 @@ def cut_into_texts(
     return texts
 
 
-def place_rows(splits: dict) -> pd.DataFrame:
+def place_rows(splits: dict[str, ScoredSplit]) -> pd.DataFrame:
     """user, split, row, start and (scored) length of all rows, by user and start; starts are found where none are given."""
     tables = []
-    for split, (table, windows) in splits.items():
-        lengths = [len(window.items) for window in windows]
+    for split, scored in splits.items():
+        table, lengths = scored.table, [len(window.items) for window in scored.windows]
         rows = pd.DataFrame(
             {"user": table["user_id"].to_numpy(), "split": split, "row": np.arange(len(table)), "length": lengths}
         )
@@ -234,18 +229,18 @@ def place_rows(splits: dict) -> pd.DataFrame:
     rows = pd.concat(tables, ignore_index=True)
     if (rows["start"] < 0).any():
         rows = rows.sort_values(["user", "time"], kind="stable", ignore_index=True)
-        rows["start"] = starts_where_rows_agree(rows, {split: windows for split, (_, windows) in splits.items()})
+        rows["start"] = starts_where_rows_agree(rows, splits)
     return rows.sort_values(["user", "start", "length"], kind="stable", ignore_index=True)
 
 
-def starts_where_rows_agree(rows: pd.DataFrame, windows: dict[str, list[Window]]) -> list[int]:
+def starts_where_rows_agree(rows: pd.DataFrame, splits: dict[str, ScoredSplit]) -> list[int]:
     """Starts (N,) of rows by user and time: where a row goes on as the one before it ends, for half of it or more.
 
     A row that continues nothing stands behind a gap after all of them. Rows that are joined are read as one text, so they must agree in all
     that they share; `interactions.place_windows`, for the table of interactions, joins rows that disagree in some places, too.
     """
     users = rows["user"].tolist()
-    items = [windows[split][row].items for split, row in zip(rows["split"], rows["row"])]
+    items = [splits[split].windows[row].items for split, row in zip(rows["split"], rows["row"])]  # (N,)
     starts, furthest_stop = [], 0
     for number, later in enumerate(items):
         if number == 0 or users[number] != users[number - 1]:
@@ -272,7 +267,7 @@ def planted_histories(planted: pd.DataFrame, train: pd.DataFrame) -> list[tuple[
     train_rows = np.flatnonzero(train["user_id"].isin(planted["user_id"]))
     windows = [Window(row, tuple(train["item_ids"].iat[row])) for row in train_rows]
     history_of = {}
-    for stretch in plan_interactions({"train": (train.iloc[train_rows], windows)}, causal=True):
+    for stretch in plan_interactions({"train": ScoredSplit(train.iloc[train_rows], windows)}, causal=True):
         for row in stretch.rows:
             text = stretch.texts[stretch.text_number(row.start)]
             history_of[train_rows[row.row]] = text.items[: row.start - text.start]

@@ -19,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from denoise_code.common.text_table import text_table
-from denoise_code.data_set.catalogue import read_titles
+from denoise_code.data_set.catalogue import read_catalogue
 from denoise_code.data_set.folder import file_of_split
 from denoise_code.data_set.padded_rows import read_split, read_vectors
 from denoise_code.evidence.detection import auc
@@ -72,7 +72,7 @@ def figures(log_odds: list[np.ndarray], planted: list[tuple[np.ndarray, np.ndarr
 
 
 def measure(data_set: Path, denoised: Path, forms: list[str]) -> None:
-    titles = read_titles(data_set)
+    titles = read_catalogue(data_set, allow_untitled=True)
     train = file_of_split([data_set], "train")
     split = read_split(train, titles, columns="ignored")
     quarters = np.array([zlib.crc32(str(user).encode()) & 3 for user in split.users])

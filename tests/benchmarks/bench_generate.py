@@ -143,11 +143,11 @@ def main():
         return generate.read_request(args)
 
     prompt, catalogue = Prompt.load(given.adapter), read_catalogue(given.dataset)
-    run = check_adapter(given.adapter, None)
-    model = load_model(given.adapter, run["base_model"], request().model.precision)
+    record = check_adapter(given.adapter, None)
+    model = load_model(given.adapter, record.base_model, request().model.precision)
     tokenizer = load_tokenizer(str(given.adapter))
     model.merge_adapter()
-    _, windows = read_split(given.dataset, given.split, catalogue, given.windows, 0, run)
+    windows = read_split(given.dataset, given.split, catalogue, given.windows, 0, record).windows
     parameters = sum(p.numel() for name, p in model.named_parameters() if "lora" not in name and "embed" not in name)
     limit = gemm_flops()
     print(f"{len(windows)} windows of {given.dataset.name}, {torch.get_num_threads()} threads", flush=True)

@@ -19,7 +19,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import generate_denoised as generate  # noqa: E402
 from denoise_code.data_set.catalogue import read_catalogue
-from denoise_code.data_set.windows import Window
+from denoise_code.data_set.windows import ScoredSplit, Window
 from denoise_code.data_set.windows import read_scored_windows as read_split
 from denoise_code.language_model.loading import check_adapter, load_model, load_tokenizer
 from denoise_code.language_model.prompt import Prompt, Titles
@@ -39,7 +39,7 @@ def plan(users: int, rows_each: int) -> None:
     table, before = pd.DataFrame(columns).astype({"start": str}), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for score, causal in (("likelihood", True), ("first_token", False)):
         started = time.perf_counter()
-        stretches = plan_interactions({"train": (table, windows)}, causal)
+        stretches = plan_interactions({"train": ScoredSplit(table, windows)}, causal)
         seconds = time.perf_counter() - started
         lengths_read = [len(text.items) for stretch in stretches for text in stretch.texts]
         texts, items = len(lengths_read), sum(lengths_read)
@@ -68,15 +68,15 @@ def pair(adapter: Path, data: Path, users: int, every: int, rounds: int) -> None
     options = ["--denoise_model_path", adapter, "--noise_dataset_path", data, "--score", "likelihood", "--suggest", "catalogue"]
     request = generate.read_request(generate.parse_args([*map(str, options), "--unit", "interaction", "--batch_size", "16"]))
     catalogue = read_catalogue(data)
-    splits = {name: read_split(data, name, catalogue, None, 0, {}) for name in request.rows.denoise_data}
+    splits = {name: read_split(data, name, catalogue, None, 0, request.adapter_record) for name in request.rows.denoise_data}
     stretches = plan_parts(splits, by_interaction=True, causal=True, data_set=data)["interactions"]
     stretches = sorted(stretches, key=lambda stretch: -len(stretch.interactions))
     stretches = [stretches[place] for place in np.linspace(0, len(stretches) - 1, users).astype(int)]
-    rows = [splits[row.split][1][row.row] for stretch in stretches for row in stretch.rows]
-    model = load_model(adapter, check_adapter(adapter, None)["base_model"], request.model.precision)
+    rows = [splits[row.split].windows[row.row] for stretch in stretches for row in stretch.rows]
+    model = load_model(adapter, check_adapter(adapter, None).base_model, request.model.precision)
     model.merge_adapter()
     titles = Titles(load_tokenizer(str(adapter)), Prompt.load(adapter), catalogue)
-    lengths(titles, [window for _, windows in splits.values() for window in windows])
+    lengths(titles, [window for scored in splits.values() for window in scored.windows])
     best, ways = {}, {}
     for unit, these in (("interaction", stretches), ("window", plan_rows("rows", rows[::every]))):
         denoiser = Denoiser(model, titles, request.reading)

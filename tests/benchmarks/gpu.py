@@ -319,7 +319,7 @@ def compile_around_attention(model) -> None:
 def read_windows(setting: Setting, model, request, n_windows: int) -> tuple[list, dict]:
     """The records of so many windows of test rows, and what they took; the first batch is read twice, once to warm up."""
     tokenizer, catalogue = load_adapter_tokenizer(setting.adapter), read_catalogue(setting.data_set)
-    _, windows = read_scored_windows(setting.data_set, "test_5000", catalogue, n_windows, 0, request.adapter_run)
+    windows = read_scored_windows(setting.data_set, "test_5000", catalogue, n_windows, 0, request.adapter_record).windows
     prompt = Prompt.load(setting.adapter)
     with products_in(request.model.precision.dtype):
         records, seconds, tokens = ours(model, tokenizer, prompt, catalogue, windows, request.reading)

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from denoise_code.common.statistics import precision_and_recall
 from denoise_code.common.text_table import text_table
 from denoise_code.data_set.evidence_files import noise_probability, read_evidence
 from denoise_code.data_set.folder import noisy_name
 from denoise_code.data_set.planting import INJECTED
-from denoise_code.evidence.detection import auc, brier_score, expected_calibration_error, precision_and_recall
+from denoise_code.evidence.detection import auc, brier_score, expected_calibration_error, recall_at_half
 from denoise_code.evidence.fit import draw_log
 from denoise_code.making_evidence import data_set_of, read_rows
 
@@ -37,7 +38,7 @@ HEADER = [
 
 
 def measure(folder: Path) -> list[list[str]]:
-    from sklearn.metrics import average_precision_score, precision_recall_curve
+    from sklearn.metrics import average_precision_score
 
     evidence = read_evidence(folder)
     rows_of_folder = read_rows(folder, folder.parent / noisy_name(folder.name))
@@ -53,7 +54,6 @@ def measure(folder: Path) -> list[list[str]]:
         row = [folder.name, kind, f"{share:.3f}", f"{evidence.record['share_bound'][kind]:.3f}"]
         if truth.any():
             prob = noise_probability(values, share)
-            precisions, recalls, _ = precision_recall_curve(truth, values)
             figures = [
                 auc(truth, values),
                 average_precision_score(truth, values),
@@ -61,7 +61,7 @@ def measure(folder: Path) -> list[list[str]]:
                 share * (1 - share),
                 expected_calibration_error(truth, prob),
                 *precision_and_recall(truth, prob > 0.5),
-                recalls[precisions >= 0.5].max(),
+                recall_at_half(truth, values),
             ]
             row += ["-" if figure is None else f"{figure:.4f}" for figure in figures]
         rows.append(row + ["-"] * (len(HEADER) - len(row)))

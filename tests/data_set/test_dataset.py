@@ -10,6 +10,7 @@ import pytest
 from conftest import TITLES, run, write_tiny_data
 
 from denoise_code.common.errors import InputError
+from denoise_code.data_set.adapter_record import AdapterRecord
 from denoise_code.data_set.catalogue import read_catalogue
 from denoise_code.data_set.folder import data_fingerprint, output_name
 from denoise_code.data_set.held_out import split_rows
@@ -99,13 +100,15 @@ def test_planted_rows_share_no_user_with_trained_ones(tmp_path):
     folder = write_tiny_data(tmp_path / "Hard_noise_user0.1", TITLES, {"train": 400})
     table = pd.read_csv(folder / "train.csv", dtype=str).assign(user_id=users_with_rows(n_users=80)[:400])
     table.to_csv(folder / "train.csv", index=False)
-    record = {"arguments": {"sample": 100, "eval_sample": 10, "seed": 1}, "data_fingerprint": data_fingerprint(folder)}
+    arguments = {"sample": 100, "eval_sample": 10, "seed": 1}
+    run_of_adapter = {"arguments": arguments, "data_fingerprint": data_fingerprint(folder), "held_out": "users"}
+    record = AdapterRecord.of_run(run_of_adapter, "llama")
     trained, held_out, _ = split_rows(table["user_id"], 100, 10, 1)
-    planted = planted_rows(folder, read_catalogue(folder), 40, record | {"held_out": "users"})
+    planted = planted_rows(folder, read_catalogue(folder), 40, record)
     assert len(planted) == 40 and not set(planted["train_row"]) & set(held_out)
     assert not set(planted["user_id"]) & set(table["user_id"][trained])
     with pytest.raises(InputError, match="--planted 390: .* rows that fine-tuning did not use, nor any other of the same user"):
-        planted_rows(folder, read_catalogue(folder), 390, record | {"held_out": "users"})
+        planted_rows(folder, read_catalogue(folder), 390, record)
 
 
 def test_adapters_of_before_keep_their_split_by_rows(tiny_adapters, data, tmp_path, capsys):
@@ -117,6 +120,14 @@ def test_adapters_of_before_keep_their_split_by_rows(tiny_adapters, data, tmp_pa
     used = np.random.default_rng([1, 0]).permutation(90)[:50]
     assert not set(table.timestamp) & set(used) and len(table) == 40
     assert "but on the same users" in capsys.readouterr().out
+
+
+def test_a_record_that_says_nothing_leaves_any_row_to_be_planted(data, capsys):
+    """Without options of the training, its rows are not known, though it was of this data set."""
+    assert AdapterRecord.of_run({}, "llama") == AdapterRecord("llama", held_out="rows", sample=0, seed=0)
+    record = AdapterRecord.of_run({"data_fingerprint": data_fingerprint(data)}, "llama")
+    assert len(planted_rows(data, read_catalogue(data), 90, record)) == 90
+    assert "not known which rows the adapter was trained on" in capsys.readouterr().out
 
 
 def test_fingerprint_is_of_what_is_learned_from(data):
@@ -153,3 +164,20 @@ def test_reader_names_the_row(tmp_path, row, message):
     with pytest.raises(InputError, match="train.csv") as error:
         read_windows(tmp_path / "train.csv", 3)
     assert message in str(error.value)
+
+
+def test_untitled_items_are_refused_or_allowed(tmp_path):
+    (tmp_path / "id2name4Rec.json").write_text('{"2": " ", "1": "a"}')
+    assert read_catalogue(tmp_path, allow_untitled=True) == ["", "a", " "]
+    with pytest.raises(InputError, match="id2name4Rec.json: item 2 has no title"):
+        read_catalogue(tmp_path)
+    (tmp_path / "id2name4Rec.json").write_text('["a", "b"]')
+    with pytest.raises(InputError, match="id2name4Rec.json: not a JSON object of id: title"):
+        read_catalogue(tmp_path, allow_untitled=True)
+
+
+def test_reader_joins_no_broken_cells(tmp_path):
+    """Cells are parsed all at once: two that are no lists are refused though, joined by a comma, they are two lists."""
+    (tmp_path / "train.csv").write_text('user_id,item_ids,mask,timestamp\n1,"[1","[0, 1]",5\n1,"2],[1, 3]","[0, 0]",5\n')
+    with pytest.raises(InputError, match=r"train.csv row 1: item_ids is '\[1', expected a list of whole numbers"):
+        read_windows(tmp_path / "train.csv", 3)

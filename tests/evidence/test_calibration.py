@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from made_up_logs import GROUPS, N_ITEMS, grouped_data, is_noise, nothing_unseen, rows_of, some_windows, title_vectors
 
+from denoise_code.common.statistics import precision_and_recall
 from denoise_code.data_set.evidence_files import noise_probability
 from denoise_code.data_set.interactions import build_data_set
 from denoise_code.evidence import figures, fit
@@ -18,7 +19,7 @@ from denoise_code.evidence.calibration import (
     term_names,
 )
 from denoise_code.evidence.cooccurrence import Collaborative, count
-from denoise_code.evidence.detection import auc, bootstrap_aucs, brier_score, expected_calibration_error, precision_and_recall
+from denoise_code.evidence.detection import auc, bootstrap_aucs, brier_score, expected_calibration_error
 from denoise_code.evidence.features import Planted, WindowKind
 from denoise_code.evidence.figures import aucs_of_planted
 from denoise_code.evidence.learned import Models
@@ -184,7 +185,7 @@ def test_an_interval_is_of_a_part_of_a_long_log(learned, monkeypatch):
 
     def bootstrap(users, truth, scores):
         drawn.append((~truth).sum())
-        return bootstrap_aucs(users, truth, scores, draws=100)
+        return bootstrap_aucs(users, truth, scores)
 
     monkeypatch.setattr(figures, "bootstrap_aucs", bootstrap)
     monkeypatch.setattr(figures, "BOOTSTRAPPED_AT_MOST", 300)
@@ -212,8 +213,11 @@ def test_a_kind_that_judges_no_single_windows_is_named(capsys):
     kinds = {"collaborative": Collaborative(counts), "of the log": OfTheLogAlone(counts)}
     evidence = fit.learn_evidence(data, kinds, counts, nothing_unseen(data.n_items)).kinds
     assert "of the log: no features of single windows, so fused judges histories as it judges" in capsys.readouterr().out
-    assert evidence["fused"].in_histories is evidence["fused"].log_ratio
-    assert evidence["collaborative"].in_histories is not evidence["collaborative"].log_ratio
+    of_histories = kinds["collaborative"].of_histories(data, "test")  # (N, H, F), of both kinds
+    by_train = evidence["fused"].log_ratio.of(np.concatenate([of_histories, of_histories], axis=2))
+    assert np.array_equal(evidence["fused"].histories["test"], by_train, equal_nan=True)
+    by_train = evidence["collaborative"].log_ratio.of(of_histories)
+    assert not np.array_equal(evidence["collaborative"].histories["test"], by_train, equal_nan=True)
 
 
 def test_no_target_and_no_truth_reaches_evidence(learned):

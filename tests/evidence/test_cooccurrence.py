@@ -151,7 +151,8 @@ def test_semantic_features_by_lags_are_those_of_whole_windows(seed):
                 result[row, place] = [max(own, default=0), np.mean(own) if own else 0, np.mean(rest) if rest else 0]
         return result
 
-    slow = WindowKind(kind.columns, features_of_windows, at_once=7)
+    slow = WindowKind(kind.columns, features_of_windows)
+    slow.at_once = 7
     rows = np.flatnonzero(data.interactions.in_train)
     planted = Planted(np.r_[rows, rows[:5]][::-1], np.random.default_rng(seed).integers(1, N_ITEMS + 1, len(rows) + 5))
     for fast_part, slow_part in zip(kind.of_interactions(data, planted), slow.of_interactions(data, planted)):

@@ -83,17 +83,17 @@ def test_the_same_bytes_at_each_run():
 
 
 @pytest.mark.parametrize("width", [2, 60])
-def test_windows_of_any_length(width):
+def test_windows_of_any_length(monkeypatch, width):
     """One place left of the first item is padding: it has no log-odds, and none of its kind changes those of others."""
     windows = windows_of(0, users=12, width=width, length=62)
     windows[0, 0] = 0
     learned = learn_detector(windows, N_ITEMS, title_vectors(), FEW_STEPS)
     log_odds = planted_log_odds(learned, windows)
     assert log_odds.shape == windows.shape and (np.isnan(log_odds) == (windows == 0)).all() and np.isnan(log_odds).sum() == 1
-    in_parts = planted_log_odds(learned, windows, tokens_at_once=width)
-    assert in_parts == pytest.approx(log_odds, abs=1e-5, nan_ok=True)
     wider = np.pad(windows, ((0, 0), (5, 0)))
     assert planted_log_odds(learned, wider)[:, 5:] == pytest.approx(log_odds, abs=1e-5, nan_ok=True)
+    monkeypatch.setattr(detector, "PLACES_AT_ONCE", width)
+    assert planted_log_odds(learned, windows) == pytest.approx(log_odds, abs=1e-5, nan_ok=True)
 
 
 def test_an_item_twice_in_the_catalogue_of_one():

@@ -112,4 +112,4 @@ def test_figures_within_long_windows_take_little_memory():
     assert peak < 400 * 2**20
     of_first = within_windows(truth, score, scored)
     assert all(np.array_equal(figures, np.tile(first, 4)) for figures, first in zip(in_chunks, of_first))
-    assert [len(figures) for figures in within_windows(truth & False, score, scored)] == [0, 0]
+    assert [len(figures) for figures in within_windows(truth & False, score, scored)] == [0, 0, 0]

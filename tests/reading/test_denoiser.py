@@ -190,7 +190,7 @@ def test_hiding_one_title_of_ten_is_refused(tiny_adapters, monkeypatch, kind, hi
     The random model's logits are divided by ten: so it minds a lost title about as little as a trained one does.
     """
     adapter = tiny_adapters[kind]
-    base_model = check_adapter(adapter, None)["base_model"]
+    base_model = check_adapter(adapter, None).base_model
     titles = Titles(load_adapter_tokenizer(adapter), Prompt(), TITLES)
     model = load_model(adapter, base_model, Precision("float32"))
     model.get_output_embeddings().register_forward_hook(lambda module, inputs, logits: logits / 10)

@@ -14,7 +14,7 @@ from conftest import DENOISED, FRUIT, ON_THE_CPU, TITLES, TWO_PROCESSES, argumen
 
 import generate_denoised as generate
 from denoise_code import making_evidence
-from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue, read_titles
+from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue
 from denoise_code.data_set.evidence_files import read_evidence
 from denoise_code.data_set.folder import data_fingerprint
 from denoise_code.data_set.padded_rows import read_split
@@ -124,7 +124,7 @@ def test_contract_with_sasrec(tiny_adapters, data, tmp_path):
     assert result["rows"] == {"train": 90, "valid": 23, "test": 40}
     titles = json.loads(pd.read_csv(folder / "train.csv").suggest_item_titles[0])
     assert titles and all(title in TITLES for title in titles)
-    planted = read_split(folder / "planted.csv", read_titles(folder), "needed")
+    planted = read_split(folder / "planted.csv", read_catalogue(folder), "needed")
     assert planted.noise_prob.shape == (20, 11) and planted.suspects.max() <= 0  # only scored, to calibrate on
 
 

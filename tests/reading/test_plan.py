@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from denoise_code.common.errors import InputError
+from denoise_code.data_set.adapter_record import AdapterRecord
 from denoise_code.data_set.catalogue import read_catalogue
 from denoise_code.data_set.rows import read_windows
-from denoise_code.data_set.windows import Window
+from denoise_code.data_set.windows import ScoredSplit, Window
 from denoise_code.data_set.windows import read_scored_windows as read_split
 from denoise_code.language_model.loading import load_tokenizer
 from denoise_code.language_model.prompt import Prompt
@@ -70,8 +71,13 @@ def splits_of(rows):
             hidden = 0 if split == "train" else 1
             table = pd.DataFrame({"user_id": [str(u) for u, _, _ in found], "start": [str(s) for _, s, _ in found]})
             table["timestamp"] = [str(s + len(items)) for _, s, items in found]
-            result[split] = table, [Window(row, tuple(items[: len(items) - hidden])) for row, (_, _, items) in enumerate(found)]
+            windows = [Window(row, tuple(items[: len(items) - hidden])) for row, (_, _, items) in enumerate(found)]
+            result[split] = ScoredSplit(table, windows)
     return result
+
+
+def without_starts(splits):
+    return {split: ScoredSplit(scored.table.drop(columns="start"), scored.windows) for split, scored in splits.items()}
 
 
 @settings(max_examples=60, deadline=None)
@@ -92,7 +98,7 @@ def test_the_rule(seed, width, overlap, span, causal, thinned):
     if not splits:
         return
     stretches = plan_interactions(splits, causal, overlap, span)
-    window = max(len(w.items) for _, windows in splits.values() for w in windows)
+    window = max(len(w.items) for scored in splits.values() for w in scored.windows)
     length = span * window if causal else window
     least, seen = min(int(np.ceil(overlap * window)), length - 1), set()
     for stretch in stretches:
@@ -136,7 +142,7 @@ def test_texts_by_hand():
     log = list(range(1, 13))
     rows = {"train": [("u", e - 4, log[e - 4 : e]) for e in range(4, 10)], "valid_5000": [("u", 6, log[6:10])]}
     rows["test_5000"] = [("u", 7, log[7:11]), ("u", 8, log[8:12])]
-    splits = {split: (table, windows) for split, (table, windows) in splits_of(rows).items()}
+    splits = splits_of(rows)
     (stretch,) = plan_interactions(splits, causal=False, least_history=0.5)
     assert [interaction.item for interaction in stretch.interactions] == log[:11]  # the last item is only a target
     assert [interaction.first_unknowable for interaction in stretch.interactions] == [9] * 9 + [10, 11]
@@ -154,7 +160,7 @@ def test_parts_of_the_job(tmp_path):
     """By window a part for each split; by interaction one for all of them, and the planted rows apart."""
     rows = {"train": [("u", 0, [1, 2, 3])], "test_5000": [("u", 1, [2, 3, 4])]}
     splits = splits_of(rows)
-    splits["planted"] = (pd.DataFrame({"user_id": ["u"], "train_row": [0]}), [Window(0, (1, 9, 3))])
+    splits["planted"] = ScoredSplit(pd.DataFrame({"user_id": ["u"], "train_row": [0]}), [Window(0, (1, 9, 3))])
     by_window = plan_parts(splits, by_interaction=False, causal=False, data_set=tmp_path)
     assert list(by_window) == ["train", "test_5000", "planted"]
     assert [(text.items, text.n_only_read) for s in by_window["test_5000"] for text in s.texts] == [((2, 3), 0)]
@@ -169,14 +175,13 @@ def test_overlaps_are_found_where_no_start_is_given(seed):
     logs = {user: np.random.default_rng([seed, user]).permutation(40)[: 9 + 3 * user].tolist() for user in range(5)}
     splits = splits_of(sliding_rows(logs, 5))
     told = plan_interactions(splits, True, 0.5, 2)
-    without = {s: (table.drop(columns="start"), windows) for s, (table, windows) in splits.items()}
-    found = plan_interactions(without, True, 0.5, 2)
+    found = plan_interactions(without_starts(splits), True, 0.5, 2)
     assert sorted(map(repr, told)) == sorted(map(repr, found))
 
 
 def test_rows_apart_stay_apart():
     rows = {"train": [("u", 0, [1, 2, 3, 4]), ("u", 9, [5, 6, 1, 2])]}
-    for splits in (splits_of(rows), {s: (t.drop(columns="start"), w) for s, (t, w) in splits_of(rows).items()}):
+    for splits in (splits_of(rows), without_starts(splits_of(rows))):
         stretches = plan_interactions(splits, True, 0.5, 2)
         assert [[i.item for i in stretch.interactions] for stretch in stretches] == [[1, 2, 3, 4], [5, 6, 1, 2]]
 
@@ -185,21 +190,21 @@ def test_starts_that_disagree_are_refused():
     rows = {"train": [("u", 0, [1, 2, 3, 4]), ("u", 1, [2, 3, 5, 6])]}
     with pytest.raises(InputError, match="train.csv row 2: start 1 of user u disagrees"):
         plan_interactions(splits_of(rows), True, 0.5, 2)
-    table, windows = splits_of({"train": [("u", 0, [1, 2])]})["train"]
+    train = splits_of({"train": [("u", 0, [1, 2])]})["train"]
     with pytest.raises(InputError, match="train.csv row 1: start is '-3'"):
-        plan_interactions({"train": (table.assign(start="-3"), windows)}, True, 0.5, 2)
+        plan_interactions({"train": ScoredSplit(train.table.assign(start="-3"), train.windows)}, True, 0.5, 2)
 
 
 def test_planted_rows_have_the_history_of_their_place():
     """With or without `start`, and whatever else is read."""
     log = list(range(1, 25))
     rows = [("w", 0, [1, 2]), *(("u", end - 4, log[end - 4 : end]) for end in range(4, 25)), ("v", 0, [3, 4, 5])]
-    table, windows = splits_of({"train": rows})["train"]
-    table["item_ids"] = [list(window.items) for window in windows]
-    stretch, _, _ = plan_interactions({"train": (table, windows)}, causal=True)
+    train = splits_of({"train": rows})["train"]
+    train.table["item_ids"] = [list(window.items) for window in train.windows]
+    stretch, _, _ = plan_interactions({"train": train}, causal=True)
     assert places(stretch) == [(0, 0, 16), (14, 16, 24)]
     planted = pd.DataFrame({"user_id": ["u", "u", "u", "u", "v"], "train_row": [4, 1, 17, 18, 22]})
-    for told in (table, table.drop(columns="start")):
+    for told in (train.table, train.table.drop(columns="start")):
         assert planted_histories(planted, told) == [(1, 2, 3), (), (15, 16), (15, 16, 17), ()]
     (stretch,) = plan_rows("planted", [Window(0, (40, 5, 6, 7))], [(1, 2, 3)])
     assert stretch.rows == [PlacedRow("planted", 0, start=3, length=4)] and stretch.window == 4
@@ -233,7 +238,7 @@ def test_every_row_has_the_value_of_its_reading(tiny_models, tiny_adapters, slid
     tokenizer = load_tokenizer(str(tiny_models["llama"]))
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_models["llama"]), tiny_adapters["llama"]).eval()
     catalogue = read_catalogue(sliding)
-    splits = {split: read_split(sliding, split, catalogue, None, 0, {}) for split in SPLITS}
+    splits = {split: read_split(sliding, split, catalogue, None, 0, AdapterRecord("llama")) for split in SPLITS}
     stretches = plan_interactions(splits, causal=score == "likelihood")
     assert max(len(stretch.texts) for stretch in stretches) > 1
     written = {split: pd.read_csv(folder / f"{split}.csv") for split in SPLITS}

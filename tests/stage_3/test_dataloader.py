@@ -18,7 +18,7 @@ def test_noisy_targets_of_valid_are_restored(tmp_path):
     table.loc[0, ["item_ids", "mask", "replaced_item_titles"]] = "[1, 2, 3, 9]", "[0, 1, 0, 1]", "['Item 7', \"Item 4\"]"
     table.loc[0, "noise_prob"] = "[-1, -2, -3]"
     table.to_csv(folder / "valid_5000.csv", index=False)
-    split = padded_rows.read_split(folder / "valid_5000.csv", catalogue.read_titles(folder), "needed")
+    split = padded_rows.read_split(folder / "valid_5000.csv", catalogue.read_catalogue(folder), "needed")
     assert split.items[0, -4:].tolist() == [1, 2, 3, 4] and split.clean[0, -4:].tolist() == [1, 7, 3, 4]
 
 
@@ -69,9 +69,9 @@ def test_the_authors_files(released, tmp_path):
         ]
     )
     assert run["rows"] == {"train": 5000, "valid": 4793, "test": 4794} and run["n_items"] == 11758
-    split = padded_rows.read_split(released / "valid_5000.csv", catalogue.read_titles(released), "ignored")
+    split = padded_rows.read_split(released / "valid_5000.csv", catalogue.read_catalogue(released), "ignored")
     noisy, raw = np.flatnonzero(split.mask[:, -1] == 1), pd.read_csv(released / "valid_5000.csv")
-    titles = catalogue.read_titles(released)
+    titles = catalogue.read_catalogue(released)
     assert 0.08 < len(noisy) / len(raw) < 0.12
     for row in noisy:
         assert titles[split.items[row, -1]] == ast.literal_eval(raw.replaced_item_titles[row])[-1]

@@ -122,10 +122,10 @@ def test_a_draw_without_a_gap_has_no_share():
     assert comparison.share_of_gap(drawn, "a", "noisy").tolist() == [0.5, 0.5]
 
 
-def bootstrap_at_once(users, runs, draws=2000, seed=0):
+def bootstrap_at_once(users, runs, draws):
     """`comparison.bootstrap` with all draws in one array, as it was."""
     codes = np.unique(users, return_inverse=True)[1]
-    counts, rng, result, seeds = np.bincount(codes), np.random.default_rng(seed), {}, {}
+    counts, rng, result, seeds = np.bincount(codes), np.random.default_rng(0), {}, {}
     drawn = rng.integers(len(counts), size=(draws, len(counts)))
     rows = counts[drawn].sum(1)
     for name, values in runs.items():
@@ -144,7 +144,8 @@ def test_bootstrap_in_blocks_gives_the_same_numbers(monkeypatch, cells):
     users = rng.integers(301, size=900)  # an odd number of random numbers a draw
     runs = {"one": rng.random((3, 900)), "two": rng.random((1, 900)), "three": rng.random((3, 900))}
     monkeypatch.setattr(comparison, "DRAWN_AT_ONCE", cells)
-    expected, found = bootstrap_at_once(users, runs, draws=200), comparison.bootstrap(users, runs, draws=200)
+    monkeypatch.setattr(comparison, "DRAWS", 200)
+    expected, found = bootstrap_at_once(users, runs, draws=200), comparison.bootstrap(users, runs)
     assert {name: values.tobytes() for name, values in found.items()} == {name: v.tobytes() for name, v in expected.items()}
 
 

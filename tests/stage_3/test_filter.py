@@ -40,7 +40,7 @@ def slow_filter(split, threshold, most):
 def test_filter_against_a_slow_version(tmp_path_factory, seed, share, most, train, maxlen):
     file = "train.csv" if train else "test_5000.csv"
     folder = write_denoised(tmp_path_factory.mktemp("filter"), n_items=12, rows=(25, 25, 25), seed=seed)
-    split = padded_rows.resize(padded_rows.read_split(folder / file, catalogue.read_titles(folder), "needed"), maxlen + 1)
+    split = padded_rows.resize(padded_rows.read_split(folder / file, catalogue.read_catalogue(folder), "needed"), maxlen + 1)
     threshold = filter.percentile(split, share)
     flagged = filter.flag_suspects(split, threshold, most)
     edited, replaced, deleted = apply_edits(split.items, flagged, filter.suggested_replacements(split), split.noise_prob)

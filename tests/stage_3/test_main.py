@@ -20,6 +20,8 @@ from hand_evidence import KINDS, write_evidence_by_hand
 from options import RowsOptions
 from safetensors.torch import load_file
 
+from denoise_code.common.resources import peak_memory_gib
+
 
 def test_the_commands_of_the_release(tmp_path, root):
     write_denoised(tmp_path, "Toy_noise_user0.1", denoised=False)
@@ -71,9 +73,9 @@ def test_edits_of_histories_choose_no_epoch(tmp_path, capsys):
 def test_memory_is_that_of_the_device(monkeypatch):
     """On a GPU what the model took there; else what the process took."""
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**30 if device.index == 1 else 0)
-    assert training.peak_memory_gib(torch.device("cuda:1")) == 3
+    assert peak_memory_gib(torch.device("cuda:1")) == 3
     of_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    assert training.peak_memory_gib(torch.device("cpu")) == pytest.approx(of_process, rel=0.2)
+    assert peak_memory_gib(torch.device("cpu")) == pytest.approx(of_process, rel=0.2)
 
 
 def test_weights_are_kept_once(tmp_path, monkeypatch):

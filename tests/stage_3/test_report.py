@@ -13,7 +13,7 @@ from hand_evidence import KINDS, probabilities_by_hand, replacements_by_hand, wr
 from denoise_code.common import files
 from denoise_code.common.page import percent, table
 from denoise_code.common.suspects import Item
-from denoise_code.data_set.catalogue import read_titles
+from denoise_code.data_set.catalogue import read_catalogue
 from denoise_code.data_set.padded_rows import read_split
 
 
@@ -40,7 +40,7 @@ def test_report_page(tmp_path):
 def test_the_figures_of_a_report_are_those_of_the_rows(tmp_path):
     folder = write_denoised(tmp_path, rows=(60, 20, 80))
     result = report_of(folder, "--threshold", "0.3")
-    split = read_split(folder / "test_5000.csv", read_titles(folder), "ignored")
+    split = read_split(folder / "test_5000.csv", read_catalogue(folder), "ignored")
     prob, noise = probabilities_by_hand(split, "fused"), (split.mask == 1) & split.editable
     for row in result["thresholds"]:
         flagged = prob > row["threshold"]
@@ -111,7 +111,7 @@ def test_a_report_of_a_folder_without_evidence(tmp_path, capsys):
 def test_the_suspects_of_a_report_are_the_rows_most_probable_noise(tmp_path):
     """Against a slow loop: highest probability first, each user with an item once, the truth beside it, neighbours in order."""
     folder = write_denoised(tmp_path, rows=(60, 20, 80))
-    titles = read_titles(folder)
+    titles = read_catalogue(folder)
     split = read_split(folder / "test_5000.csv", titles, "ignored")
     prob, fits = probabilities_by_hand(split, "fused"), replacements_by_hand(split, 30)
     found = Findings(split, prob, fits, {}, [])

@@ -92,7 +92,7 @@ class PandasTable:
 
 
 def texts_of_series(values: pd.Series) -> list[str]:
-    """The values of a column as text: times as ISO dates, whole numbers without a point, missing ones empty."""
+    """The values of a column as text: times as ISO dates, numbers as Python writes them (1.0 of a column of floats), missing ones empty."""
     missing = values.isna().tolist()
     if pd.api.types.is_datetime64_any_dtype(values):
         texts = [moment.isoformat() for moment in values]
