@@ -28,7 +28,6 @@ from pathlib import Path
 
 from denoise_code.common.errors import InputError, Parser, input_errors
 from denoise_code.common.files import write_json
-from denoise_code.common.options import share
 from denoise_code.data_set.adapter_record import AdapterRecord
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue
 from denoise_code.data_set.folder import SPLITS, file_of_split, output_name
@@ -76,7 +75,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     ModelOptions.add_to(parser, "model")
     Precision.add_to(parser, "weights in memory")
     ReadingOptions.add_to(parser, "how windows are read, and what is suggested")
-    add_evidence_options(parser)
+    EvidenceOptions.add_to(parser, "evidence")
     add = parser.add_argument_group("how it runs").add_argument
     add(
         "--language_model",
@@ -91,22 +90,6 @@ def parse_args(argv=None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     check_args(parser, args)
     return args
-
-
-def add_evidence_options(parser: argparse.ArgumentParser) -> None:
-    """Those of EvidenceOptions that stage 2 is asked for; the cleaning of a log has its own."""
-    add = parser.add_argument_group("evidence").add_argument
-    add(
-        "--noise_share",
-        type=share,
-        help="share of noise in the log that probabilities and replacements take (default: the smaller of 0.1 and the bound)",
-    )
-    add(
-        "--replace_all",
-        action="store_true",
-        help="a replacement for every place, which --evidence random needs (default: beyond half a million places only above a "
-        "probability of 0.1)",
-    )
 
 
 def check_args(parser: Parser, args: argparse.Namespace) -> None:
@@ -157,15 +140,11 @@ def generate(args: argparse.Namespace) -> None:
         print(request.output)
         return
     process_number = int(os.environ.get("RANK", 0))
-    notes = [
-        f"{request.rows.noise_dataset_path.name} has no {name}.csv: reading {file}.csv"
-        for name, file in zip(args.denoise_data, request.rows.denoise_data)
-        if file != name
-    ]
+    notes = files_in_place_of(args.denoise_data, request.rows)
     if request.model.denoise_model_path:
         notes += check_adapter_suits(request, args.any_catalogue)
-    if process_number == 0:
-        print(*notes, sep="\n", end="\n" if notes else "")
+    for note in notes if process_number == 0 else []:
+        print(note)
 
     # 2. What the language model says: of windows with an adapter, of titles always.
     if args.language_model == "none":
@@ -255,6 +234,12 @@ def read_with_language_model(request: Request, overwrite: bool) -> bool:
     if not is_written:
         print(f"rank {process.rank}: done; the process that ends last goes on")
     return is_written
+
+
+def files_in_place_of(names: list[str], rows: RowOptions) -> list[str]:
+    """Notes on what is read in place of the files of these names."""
+    changed = [(name, file) for name, file in zip(names, rows.denoise_data) if file != name]
+    return [f"{rows.noise_dataset_path.name} has no {name}.csv: reading {file}.csv" for name, file in changed]
 
 
 def files_to_read(data_set: Path, names: list[str]) -> list[str]:

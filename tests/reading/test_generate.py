@@ -22,6 +22,7 @@ from denoise_code.data_set.planted_rows import DEFAULT_PLANTED
 from denoise_code.language_model import loading
 from denoise_code.reading.assembling import NEW_COLUMNS
 from denoise_code.reading.job import describe_job
+from denoise_code.reading.options import RowOptions
 
 
 def test_two_processes_write_what_one_writes(tiny_adapters, data, tmp_path):
@@ -251,13 +252,18 @@ def test_what_a_gpu_is_asked_for(tiny_adapters, data, monkeypatch):
         assert describe_job(request.rows, request.model, request.reading)["dtype"] == described
 
 
-def test_folders_of_samples_alone_are_read(data, capsys):
+def test_folders_of_samples_alone_are_read(data):
     """As the authors' folders are, which have no train.csv."""
     (data / "train.csv").rename(data / "train_5000.csv")
     (data / "valid_5000.csv").rename(data / "valid.csv")
     options = ["--denoise_model_path", "model", "--noise_dataset_path", str(data)]
-    assert generate.files_to_read(data, generate.parse_args(options).denoise_data) == ["train_5000", "valid", "test_5000"]
-    assert "has no train.csv: reading train_5000.csv" in capsys.readouterr().out
+    names = generate.parse_args(options).denoise_data
+    files = generate.files_to_read(data, names)
+    assert files == ["train_5000", "valid", "test_5000"]
+    notes = generate.files_in_place_of(names, RowOptions(data, files))
+    assert notes == [
+        f"{data.name} has no {name}.csv: reading {file}.csv" for name, file in (("train", "train_5000"), ("valid_5000", "valid"))
+    ]
     named = generate.parse_args([*options, "--denoise_data", "train"]).denoise_data
     assert generate.files_to_read(data, named) == ["train"]  # what is asked for by name is not exchanged
 
