@@ -435,6 +435,23 @@ def test_a_first_run_that_was_killed_goes_on(tmp_path, made_up):
     assert (tmp_path / "out" / "run.json").exists()
 
 
+def test_a_file_of_titles_has_a_form_of_its_own(tmp_path, made_up, capsys):
+    """Another separator, another encoding, quotation marks that are text between tabs."""
+    records = [record | {"item": f"i{number % 9}"} for number, record in enumerate(random_records(0))]
+    write_delimited(tmp_path / "log.csv", records, ";")
+    titles = [("id", "name"), *((f"i{number}", f'Caf\u00e9 "{number}", 2nd') for number in range(9))]
+    (tmp_path / "titles.tsv").write_text("".join("\t".join(row) + "\n" for row in titles), encoding="latin-1")
+    options = ["--titles", tmp_path / "titles.tsv", "--titles_item_column", "id", "--titles_title_column", "name"]
+    own = ["--titles_separator", "tab", "--titles_encoding", "latin-1"]
+    run(tmp_path / "log.csv", "--separator", ";", *options, *own)
+    assert "titles from --titles: 0 lines" in capsys.readouterr().out
+    _, edits = read_csv(tmp_path / "log_cleaned" / "edits.csv")
+    assert edits and all(row[3] == f'Caf\u00e9 "{row[2][1:]}", 2nd' for row in edits)
+    with pytest.raises(SystemExit):
+        run(tmp_path / "log.csv", "--separator", ";", *own)
+    assert "--titles_separator says how --titles is read, which is not given" in capsys.readouterr().err
+
+
 def test_titles_of_another_file_and_counts(tmp_path, made_up, capsys):
     """The log's own columns stay as they are; an item that the other file does not name has no title."""
     records = [{name: record[name] for name in ("user", "item", "timestamp")} for record in random_records(10)]

@@ -321,7 +321,7 @@ def test_other_names_in_the_titles(tmp_path, capsys):
     assert log_of(prepared(tmp_path, *options, *named)) == EXPECTED
     (tmp_path / "log.csv").write_text(LOG)
     alone = source(tmp_path, "csv", "--interactions", tmp_path / "log.csv", *named, name="Z")
-    prepare_refused(capsys, tmp_path, alone, "name columns of --titles")
+    prepare_refused(capsys, tmp_path, alone, "says how --titles is read, which is not given")
 
 
 def test_titles_as_json_lines(tmp_path):

@@ -21,7 +21,7 @@ class TableOptions(Options):
 
     titles: str | None = option(None, "a file of items and titles, where the interactions carry none (default: none)")
     separator: str = option(",", "what stands between two columns; tab for tabs (default: a comma)")
-    encoding: str = option("utf-8", "encoding of the files, e.g. latin-1; a byte order mark overrules utf-8 (default: utf-8)")
+    encoding: str = option("utf-8", "encoding of the file, e.g. latin-1; a byte order mark overrules utf-8 (default: utf-8)")
     quoting: str | None = option(
         None,
         "what quotation marks do; none: they are text (default: standard, but none where tabs separate)",
@@ -33,11 +33,18 @@ class TableOptions(Options):
     item_column: str = option("item", "name of the item column (default: item)", default=None)
     time_column: str | None = option("timestamp", "name of the time column (default: timestamp)", default=None)  # None: in_order
     title_column: str | None = option(None, "name of the title column (default: title, where there is one)")
+    titles_separator: str | None = option(None, "what stands between two columns of --titles (default: as --separator)")
+    titles_encoding: str | None = option(None, "encoding of --titles (default: as --encoding)")
     titles_item_column: str | None = option(None, "name of the item column of --titles (default: as --item_column)")
     titles_title_column: str | None = option(None, "name of the title column of --titles (default: as --title_column, or title)")
 
     def dialect(self, has_header: bool = True) -> Dialect:
         return Dialect(self.separator, self.encoding, has_header, self.quoting)
+
+    def dialect_of_titles(self) -> Dialect:
+        """Of --titles: as the interactions where nothing else is said; with a separator of its own its quotation marks are its own, too."""
+        quoting = self.quoting if self.titles_separator is None else None
+        return Dialect(self.titles_separator or self.separator, self.titles_encoding or self.encoding, quoting=quoting)
 
     def title_column_among(self, names: list[str]) -> str | None:
         """The column of the interactions, whose columns have these names, that holds titles; None where there is none."""
@@ -51,24 +58,39 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
 
 def check_table_options(parser: Parser, args: argparse.Namespace) -> TableOptions:
     """Refuses what contradicts itself, and fills in the default names of columns: in `args` too, which run.json records."""
-    args.separator = {"tab": "\t", "\\t": "\t"}.get(args.separator, args.separator)
-    if not args.separator:
-        parser.error("--separator is empty")
-    if any(character in args.separator for character in '"\r\n'):
-        parser.error("--separator holds a quotation mark or a line end")
-    try:
-        "".encode(args.encoding)
-    except (LookupError, UnicodeError):
-        parser.error(f"--encoding {args.encoding}: no encoding of text")
+    for name in ("separator", "titles_separator"):
+        setattr(args, name, checked_separator(parser, name, getattr(args, name)))
+    for name in ("encoding", "titles_encoding"):
+        check_encoding(parser, name, getattr(args, name))
     if args.in_order and args.time_column:
         parser.error("--in_order and --time_column: one of them says what the order is")
-    if not args.titles and (args.titles_item_column or args.titles_title_column):
-        parser.error("--titles_item_column and --titles_title_column name columns of --titles")
+    of_titles = ("titles_separator", "titles_encoding", "titles_item_column", "titles_title_column")
+    for name in of_titles if not args.titles else ():
+        if getattr(args, name) is not None:
+            parser.error(f"--{name} says how --titles is read, which is not given")
     if args.no_header:
         check_positions(parser, args)
     for name in ("user_column", "item_column", *([] if args.in_order else ["time_column"])):
         setattr(args, name, getattr(args, name) or getattr(TableOptions, name))
     return TableOptions.from_arguments(args)
+
+
+def checked_separator(parser: Parser, name: str, separator: str | None) -> str | None:
+    """A separator as it stands in a file, of an option of this name; None where it is not given."""
+    if separator is None:
+        return None
+    if not separator:
+        parser.error(f"--{name} is empty")
+    if any(character in separator for character in '"\r\n'):
+        parser.error(f"--{name} holds a quotation mark or a line end")
+    return {"tab": "\t", "\\t": "\t"}.get(separator, separator)
+
+
+def check_encoding(parser: Parser, name: str, encoding: str | None) -> None:
+    try:
+        "".encode(encoding or "utf-8")
+    except (LookupError, UnicodeError):
+        parser.error(f"--{name} {encoding}: no encoding of text")
 
 
 def check_positions(parser: Parser, args: argparse.Namespace) -> None:
@@ -114,5 +136,5 @@ def log_of_table(table, options: TableOptions, account: Account, rating: str | N
     if not options.titles:
         return log
     title = options.titles_title_column or (None if options.no_header else options.title_column) or "title"
-    titles = open_table(Path(options.titles), options.dialect())
+    titles = open_table(Path(options.titles), options.dialect_of_titles())
     return with_titles(log, titles, [options.titles_item_column or options.item_column, title], account)
