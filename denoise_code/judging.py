@@ -92,6 +92,15 @@ class Replacements:
     said: dict
 
 
+@dataclass(frozen=True)
+class JudgedDataSet:
+    """interactions: r of all, and what was learned; noise_share: what probabilities assume; replacements: an item for each."""
+
+    interactions: JudgedInteractions
+    noise_share: float
+    replacements: Replacements
+
+
 def least_probability(data: DataSet, replace_all: bool) -> float:
     """P(noise) from which on a place gets a replacement: 0 where the places are few."""
     n_places = int(data.interactions.in_train.sum()) + sum(int((rows.histories != 0).sum()) for rows in data.evaluated.values())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from denoise_code.cleaning.records import JudgedLog, PreparedLog, judged_by_what_is_known
+from denoise_code.cleaning.records import PreparedLog, judged_by_what_is_known
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.evidence_files import noise_probability
 from denoise_code.data_set.interactions import DataSet
@@ -18,7 +18,7 @@ from denoise_code.data_set.log.times import decimals_that_fit
 from denoise_code.data_set.log.titles import clean_titles
 from denoise_code.evidence import cooccurrence
 from denoise_code.evidence.learned import Learned, apply_learned
-from denoise_code.judging import JudgedInteractions, Replacements, least_probability
+from denoise_code.judging import JudgedDataSet, JudgedInteractions, Replacements, least_probability
 from denoise_code.replacement import make_ranker, neighbours_by_titles, replace_interactions
 
 
@@ -99,7 +99,7 @@ def judge_continued(
     said: dict,
     vectors: np.ndarray | None,
     noise_share: float,
-) -> JudgedLog:
+) -> JudgedDataSet:
     """All interactions of `prepared`, and replacements, with the share of noise of the old log.
 
     said: what evidence.json has of the old log, the weights by which replacements are ranked among it.
@@ -112,4 +112,4 @@ def judge_continued(
     r = judged_by_what_is_known(r_by_kind, prepared.log.items, prepared.has_title, reads_titles=vectors is not None)
     least = least_probability(prepared.data, replace_all=False)
     replacements = replace_interactions(prepared.data, ranker, noise_probability(r, noise_share), least, new_to_user=True)
-    return JudgedLog(JudgedInteractions(r_by_kind, {}, said), noise_share, Replacements(replacements, {}, {}))
+    return JudgedDataSet(JudgedInteractions(r_by_kind, {}, said), noise_share, Replacements(replacements, {}, {}))

@@ -7,7 +7,7 @@ import numpy as np
 
 from denoise_code.cleaning.continued import ContinuedLog, continue_log, judge_continued
 from denoise_code.cleaning.folder import LEARNED, LOG_FILES, RUN, SELF_TEST, judge_and_keep, run_of_cleaned_log
-from denoise_code.cleaning.records import JudgedLog, PreparedLog, prepare_log
+from denoise_code.cleaning.records import PreparedLog, prepare_log
 from denoise_code.cleaning.self_test import JudgedCopy, judge_copy
 from denoise_code.common.errors import InputError
 from denoise_code.common.files import fingerprint, naming_tensors, read_json, save_tensors
@@ -18,6 +18,7 @@ from denoise_code.data_set.log.stored_log import read_stored_log
 from denoise_code.evidence.calibration import CannotPlant
 from denoise_code.evidence.learned import load_learned
 from denoise_code.evidence.options import EvidenceOptions
+from denoise_code.judging import JudgedDataSet
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,11 @@ class JudgeByItself:
         windows = prepared.data.train_items
         return vectors_of_catalogue(prepared.log.titles, windows, self.settings.base_model, self.folder).vectors
 
-    def judge(self, prepared: PreparedLog, vectors: np.ndarray | None) -> JudgedLog:
+    def judge(self, prepared: PreparedLog, vectors: np.ndarray | None) -> JudgedDataSet:
         options = EvidenceOptions(self.settings.noise_share, seed=self.settings.seed)
         return judge_and_keep(self.folder, prepared, vectors, options)
 
-    def test(self, prepared: PreparedLog, vectors: np.ndarray | None, judged: JudgedLog) -> JudgedCopy | None:
+    def test(self, prepared: PreparedLog, vectors: np.ndarray | None, judged: JudgedDataSet) -> JudgedCopy | None:
         """The self-test; kept where it was made of the same. None where nothing can be planted into a part of the log."""
         made_of = f"{fingerprint(self.folder / LEARNED)} {judged.noise_share}"
         stored = read_copy(self.folder, made_of)
@@ -98,14 +99,14 @@ class JudgeLike:
         windows = prepared.data.train_items
         return vectors_of_catalogue(prepared.log.titles, windows, self.settings.base_model, self.folder, self.like).vectors
 
-    def judge(self, prepared: PreparedLog, vectors: np.ndarray | None) -> JudgedLog:
+    def judge(self, prepared: PreparedLog, vectors: np.ndarray | None) -> JudgedDataSet:
         try:
             record, learned = read_record(self.like), load_learned(self.like / LEARNED)
         except InputError as error:
             raise InputError(f"--like {self.like}: clean that log again ({error})") from None
         return judge_continued(self.continued, learned, record, vectors, self.settings.noise_share)
 
-    def test(self, prepared: PreparedLog, vectors: np.ndarray | None, judged: JudgedLog) -> JudgedCopy | None:
+    def test(self, prepared: PreparedLog, vectors: np.ndarray | None, judged: JudgedDataSet) -> JudgedCopy | None:
         """The self-test of the log that is continued."""
         return read_copy(self.like, None)
 

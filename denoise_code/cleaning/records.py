@@ -23,9 +23,9 @@ from denoise_code.data_set.log.whole_tables import PandasTable
 from denoise_code.evidence.calibration import CannotPlant
 from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.judging import (
+    JudgedDataSet,
     JudgedInteractions,
     NoEvidence,
-    Replacements,
     check_rows_can_teach,
     judge_interactions,
     replace_what_is_noise,
@@ -87,16 +87,7 @@ def prepare_log(log: Log, window: int) -> PreparedLog:
     return PreparedLog(replace(distinct, log=cleaned), distinct.log.titles, data, title_changes)
 
 
-@dataclass(frozen=True)
-class JudgedLog:
-    """interactions: r of all, and what was learned; noise_share: what probabilities assume; replacements: an item for each."""
-
-    interactions: JudgedInteractions
-    noise_share: float
-    replacements: Replacements
-
-
-def judge_log(prepared: PreparedLog, vectors: np.ndarray | None, options: EvidenceOptions) -> JudgedLog:
+def judge_log(prepared: PreparedLog, vectors: np.ndarray | None, options: EvidenceOptions) -> JudgedDataSet:
     """All interactions of a log by what it teaches, and a replacement for each. vectors (n_items + 1, D) of titles, or None.
 
     Raises InputError where it teaches nothing.
@@ -117,11 +108,11 @@ def judge_by_itself(prepared: PreparedLog, vectors: np.ndarray | None, seed: int
 
 def with_replacements(
     prepared: PreparedLog, interactions: JudgedInteractions, vectors: np.ndarray | None, options: EvidenceOptions
-) -> JudgedLog:
+) -> JudgedDataSet:
     share = share_taken(interactions, options)
     r = judged_by_what_is_known(interactions.train, prepared.log.items, prepared.has_title, reads_titles=vectors is not None)
     replacements = replace_what_is_noise(prepared.data, r, {}, vectors, prepared.halves, share, options, new_to_user=True)
-    return JudgedLog(interactions, share, replacements)
+    return JudgedDataSet(interactions, share, replacements)
 
 
 @contextmanager
@@ -154,7 +145,7 @@ class JudgedRecords:
         return dict(zip(STATUSES, counts.tolist()))
 
 
-def spread_over_records(prepared: PreparedLog, judged: JudgedLog, reads_titles: bool) -> JudgedRecords:
+def spread_over_records(prepared: PreparedLog, judged: JudgedDataSet, reads_titles: bool) -> JudgedRecords:
     """What is said of interactions, told of the records that they come from.
 
     reads_titles: whether some kind of evidence reads titles; then an item without one is judged by co-occurrence alone.
