@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,7 @@ from denoise_code.judging import (
     replace_what_is_noise,
     share_taken,
 )
+from denoise_code.language_model.loading import EMBEDDED_MODEL
 from denoise_code.replacement import NothingToReplaceFrom
 
 WITHOUT_TITLE = "collaborative"  # the kind that judges items without a title, where others read titles
@@ -122,6 +124,20 @@ def too_small():
         yield
     except (NoEvidence, CannotPlant, NothingToReplaceFrom) as error:
         raise InputError(f"this log is too small to learn from: {error}") from None
+
+
+def read_titles(
+    prepared: PreparedLog, base_model: str | None, folder: Path | None = None, like: Path | None = None
+) -> np.ndarray | None:
+    """Title vectors (n_items + 1, D); None where titles are not read.
+
+    base_model: what reads them, None: nothing does. folder: where they are kept. like: the folder of the log that is continued.
+    """
+    if base_model is None or not prepared.has_title.any():
+        return None
+    from denoise_code.language_model.kept_titles import vectors_of_catalogue
+
+    return vectors_of_catalogue(prepared.log.titles, prepared.data.train_items, base_model, folder, like).vectors
 
 
 @dataclass(frozen=True)
@@ -264,13 +280,7 @@ def clean_log(
     prepared = prepare_log(log, window)
     for note in account.notes:
         print(note)
-    vectors = None
-    if language_model == "base" and prepared.has_title.any():
-        from denoise_code.language_model.kept_titles import vectors_of_catalogue
-        from denoise_code.language_model.loading import EMBEDDED_MODEL
-
-        windows = prepared.data.train_items
-        vectors = vectors_of_catalogue(prepared.log.titles, windows, base_model or EMBEDDED_MODEL, None).vectors
+    vectors = read_titles(prepared, None if language_model == "none" else base_model or EMBEDDED_MODEL)
     judged_log = judge_log(prepared, vectors, EvidenceOptions(noise_share, seed=seed))
     judged = spread_over_records(prepared, judged_log, reads_titles=vectors is not None)
     columns = new_columns(prepared, judged)

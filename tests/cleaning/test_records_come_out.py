@@ -39,10 +39,10 @@ def made_up_judgement(prepared):
 @pytest.fixture
 def made_up(monkeypatch):
     """Nothing is learned: what is tested is what goes in and what comes out."""
-    monkeypatch.setattr(judges.JudgeByItself, "judge", lambda self, prepared, vectors: made_up_judgement(prepared))
-    monkeypatch.setattr(judges.JudgeByItself, "read_titles", lambda self, prepared: None)
+    monkeypatch.setattr(judges.JudgeByItself, "judge", lambda self, vectors: made_up_judgement(self.prepared))
+    monkeypatch.setattr(judges.JudgeByItself, "read_titles", lambda self: None)
     copy = JudgedCopy(np.array([1.0, -1.0, 3.0], np.float32), np.array([True, False, True]), np.array([1, 1, 2]))
-    monkeypatch.setattr(judges.JudgeByItself, "test", lambda *_: copy)
+    monkeypatch.setattr(judges.JudgeByItself, "self_test", lambda *_: copy)
     monkeypatch.setattr("denoise_code.cleaning.folder.fingerprint_of_learned", lambda folder: "nothing")
 
 
