@@ -221,7 +221,7 @@ def report_of(args: argparse.Namespace, rule, cleaned_log, judgement):
         self_test=None if flagged_of_copy is None else self_test_figures(copy, flagged_of_copy),
         thresholds=[] if copy is None else threshold_rows(records, copy, judged.noise_share),
         rarity=rarity_rows(prepared, records, edits.flagged, judgement.users_of_item),
-        evidence=evidence_rows(judged.interactions.said),
+        evidence=evidence_rows(judged.interactions.figures),
         is_confirmed=args.confirmed is not None,
         is_replaced=args.replace,
         taught_by=None if args.like is None else str(args.like),

@@ -3,16 +3,16 @@
 Of the rows of a folder (`making_evidence.py`) and of a log (`cleaning/folder.py`): both files hold the same of both.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.evidence_files import VERSION, StoredEvidence, read_record_with_arrays
 from denoise_code.data_set.interactions import DataSet
 from denoise_code.evidence.options import EvidenceOptions
-from denoise_code.judging import JudgedDataSet, JudgedInteractions
+from denoise_code.judging import FiguresOfKinds, JudgedDataSet, JudgedInteractions, Ranking, Replacements
 
-SAID_OF_KINDS = ("share_bound", "features", "coefficients", "detection")
+NAME_OF_HELD_OUT = "held out items found"  # in evidence.json, of `Ranking.held_out`
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,20 @@ def make_record(data: DataSet, judged: JudgedDataSet, made_of: MadeOf, options: 
         "catalogue": made_of.catalogue,
         "n_interactions": len(data.interactions),
         "disagreements": data.disagreements,
-        **judged.interactions.said,
+        **asdict(judged.interactions.figures),
         "kinds": list(judged.interactions.train),
         "noise_share": float(judged.noise_share),
-        "replacements": judged.replacements.said,
+        "replacements": ranking_as_json(judged.replacements.ranking),
         "sources": made_of.sources,
         "options": None if options is None else options_of(options),
     }
+
+
+def ranking_as_json(ranking: Ranking | None) -> dict:
+    """`replacements` of evidence.json; {} where none are chosen yet."""
+    if ranking is None:
+        return {}
+    return {NAME_OF_HELD_OUT if name == "held_out" else name: value for name, value in asdict(ranking).items()}
 
 
 def options_of(options: EvidenceOptions) -> dict:
@@ -75,4 +82,19 @@ def stored_record(folder: Path) -> dict | None:
 
 def judged_before(stored: StoredEvidence) -> JudgedInteractions:
     """r as it was stored, without what was learned."""
-    return JudgedInteractions(stored.train, stored.histories, {name: stored.record[name] for name in SAID_OF_KINDS})
+    return JudgedInteractions(stored.train, stored.histories, figures_of(stored.record))
+
+
+def replacements_before(stored: StoredEvidence) -> Replacements:
+    return Replacements(stored.train_replacements, stored.history_replacements, ranking_of(stored.record))
+
+
+def figures_of(record: dict) -> FiguresOfKinds:
+    """record: evidence.json."""
+    return FiguresOfKinds(**{field.name: record[field.name] for field in fields(FiguresOfKinds)})
+
+
+def ranking_of(record: dict) -> Ranking:
+    """record: evidence.json of evidence whose replacements are chosen."""
+    values = record["replacements"]
+    return Ranking(values["coefficients"], values["weights"], values[NAME_OF_HELD_OUT], values["least_probability"])

@@ -36,7 +36,15 @@ from denoise_code.evidence import detector
 from denoise_code.evidence.learned import Learned, load_learned, save_learned
 from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.judging import JudgedDataSet, Replacements
-from denoise_code.stored_evidence import MadeOf, judged_before, make_record, options_of, stored_form, stored_record
+from denoise_code.stored_evidence import (
+    MadeOf,
+    judged_before,
+    make_record,
+    options_of,
+    replacements_before,
+    stored_form,
+    stored_record,
+)
 
 SCORED_LOG, CLEANED_LOG, EDITS, REPORT, RUN = "scored.csv", "cleaned.csv", "edits.csv", "report.html", "run.json"
 LOG_FILES = ("interactions.csv", "users.csv", "items.csv")
@@ -142,14 +150,13 @@ def judge_and_keep(folder: Path, prepared: PreparedLog, vectors: np.ndarray | No
         stored = read_evidence(folder)
         interactions = replace(judged_before(stored), learned=learned)
         if record["options"] == options_of(options):
-            replacements = Replacements(stored.train_replacements, {}, record["replacements"])
-            return JudgedDataSet(interactions, stored.noise_share, replacements)
+            return JudgedDataSet(interactions, stored.noise_share, replacements_before(stored))
     else:
         with too_small():
             interactions = judge_by_itself(prepared, vectors, options.seed)
         with naming_tensors(folder / LEARNED):
             save_learned(folder / LEARNED, interactions.learned)
-        nothing = Replacements(np.zeros(len(prepared.data.interactions), dtype=np.int64), {}, {})
+        nothing = Replacements(np.zeros(len(prepared.data.interactions), dtype=np.int64), {})
         keep_evidence(
             folder, prepared, JudgedDataSet(interactions, 0.0, nothing), sources, None
         )  # replacements are still to come

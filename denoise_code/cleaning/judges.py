@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from denoise_code.cleaning.continued import ContinuedLog, continue_log, judge_continued
+from denoise_code.cleaning.continued import ContinuedLog, Taught, continue_log, judge_continued
 from denoise_code.cleaning.folder import LEARNED, LOG_FILES, RUN, SELF_TEST, judge_and_keep, run_of_cleaned_log
 from denoise_code.cleaning.records import PreparedLog, read_titles
 from denoise_code.cleaning.self_test import JudgedCopy, judge_copy
@@ -19,6 +19,7 @@ from denoise_code.evidence.calibration import CannotPlant
 from denoise_code.evidence.learned import load_learned
 from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.judging import JudgedDataSet
+from denoise_code.stored_evidence import figures_of, ranking_of
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ class JudgeLike:
             record, learned = read_record(self.like), load_learned(self.like / LEARNED)
         except InputError as error:
             raise InputError(f"--like {self.like}: clean that log again ({error})") from None
-        return judge_continued(self.continued, learned, record, vectors, self.settings.noise_share)
+        weights = np.array(ranking_of(record).weights)
+        taught = Taught(learned, figures_of(record), weights, self.settings.noise_share)
+        return judge_continued(self.continued, taught, vectors)
 
     def self_test(self, vectors: np.ndarray | None, judged: JudgedDataSet) -> JudgedCopy | None:
         """That of the log that taught, as it was kept: what is judged here has no part in it."""

@@ -1,4 +1,5 @@
-"""A log in, the same log out: for each record the probability that it is noise, and what would fit instead. Arrays and tables, no files.
+"""A log in, the same log out: for each record the probability that it is noise, and what would fit instead. Arrays and tables; files only
+of title vectors, where a folder for them is given.
 
 `clean_log` does it for a pandas table. Its steps are functions, which the script `clean_log_file.py` calls with what it keeps in files.
 All windows of the log are train windows: each interaction is judged from all others of its user's windows, before and after it.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from denoise_code.cleaning import continued
-from denoise_code.cleaning.continued import continue_log
+from denoise_code.cleaning.continued import Taught, continue_log
 from denoise_code.cleaning.judges import JudgeLike, Settings, continue_cleaned_log
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.log.log import Log
@@ -128,7 +128,7 @@ def test_an_item_without_a_title_is_replaced_by_the_probability_that_is_shown(mo
     monkeypatch.setattr(continued, "replace_interactions", lambda data, *what, new_to_user: asked.append((*what, new_to_user)))
     vectors = np.zeros((5, 2)) if reads_titles else None
     weights = [0.5, 0.25, 1.0, 2.0][: 4 if reads_titles else 2]
-    continued.judge_continued(continued_log, None, {"replacements": {"weights": weights}}, vectors, 0.1)
+    continued.judge_continued(continued_log, Taught(None, None, np.array(weights), 0.1), vectors)
     ((ranker, p_noise, least, new_to_user),) = asked
     assert np.allclose(p_noise, 0.1 * np.exp([-5, 1, -7] if reads_titles else [-5, -6, -7]))
     assert ranker.weights.tolist() == weights  # those that the old log taught

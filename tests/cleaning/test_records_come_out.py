@@ -15,7 +15,7 @@ from denoise_code.cleaning import judges
 from denoise_code.cleaning.flagging import flag_most_suspicious
 from denoise_code.cleaning.records import JudgedRecords
 from denoise_code.cleaning.self_test import JudgedCopy
-from denoise_code.judging import JudgedDataSet, JudgedInteractions, Replacements
+from denoise_code.judging import FiguresOfKinds, JudgedDataSet, JudgedInteractions, Replacements
 
 KINDS = ("collaborative", "detector", "fused")
 NEW = ["noise_probability", "noise_rank", "status", "replacement_item", "replacement_title"]
@@ -32,8 +32,8 @@ def made_up_judgement(prepared):
     rng = np.random.default_rng(0)
     r = {kind: np.where(table.in_train, rng.normal(size=len(table)), np.nan).astype(np.float32) for kind in KINDS}
     replacements = np.where(table.in_train, table.items % prepared.data.n_items + 1, 0)
-    said = {"share_bound": dict.fromkeys(KINDS, 0.3), "detection": {"auc_context": {}}}
-    return JudgedDataSet(JudgedInteractions(r, {}, said), 0.2, Replacements(replacements, {}, {}))
+    figures = FiguresOfKinds(dict.fromkeys(KINDS, 0.3), features={}, coefficients={}, detection={"auc_context": {}})
+    return JudgedDataSet(JudgedInteractions(r, {}, figures), 0.2, Replacements(replacements, {}))
 
 
 @pytest.fixture
