@@ -22,7 +22,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     return args
 
 
-def main(argv=None) -> list[dict]:
+def main(argv=None) -> list:
     args = parse_args(argv)
     from comparison import compare, read_runs
 
@@ -30,22 +30,23 @@ def main(argv=None) -> list[dict]:
     with input_errors(__file__):
         users, runs = read_runs(args.runs)
     # 2. Their differences
-    report = compare(users, runs)
+    compared = compare(users, runs)
     # 3. For people
     n_seeds = min(len(ranks) for ranks in runs.values())
-    print_report(report, len(users), len(set(users.tolist())), n_seeds)
-    return report
+    print_report(compared, len(users), len(set(users.tolist())), n_seeds)
+    return compared
 
 
-def print_report(report: list[dict], n_rows: int, n_users: int, n_seeds: int) -> None:
-    from comparison import sentence, table
+def print_report(compared: list, n_rows: int, n_users: int, n_seeds: int) -> None:
+    from comparison import COMPARISONS, sentence, table
 
     seeds = f"{n_seeds} seeds" if n_seeds > 1 else "one seed: what another would give is in no interval"
     users = "1 user" if n_users == 1 else f"{n_users:,} users"
     print(f"{n_rows:,} test rows of {users}, {seeds}")
-    comparisons = [name for name in ("difference", "to random places") if any(name in row for row in report)]
-    print(table(report, ("rows", "NDCG@20", *comparisons)))
-    print("\n".join(sentence(row, report[0]) for row in report[1:]))
+    rows = [run.as_row() for run in compared]
+    comparisons = [name for name in COMPARISONS[:2] if any(name in row for row in rows)]  # without room for the gap
+    print(table(rows, ("rows", "NDCG@20", *comparisons)))
+    print("\n".join(sentence(run, compared[0]) for run in compared[1:]))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from denoise_code.common.statistics import interval
 
 AT_RANDOM = " at random places"  # what the name of a control ends with
 METRICS_OF_TABLES = ("HR@10", "HR@20", "NDCG@10", "NDCG@20")
-COMPARISONS = ("difference", "to random places", "gap won back")  # columns that compare a row with others
+GAP = "gap won back"
+COMPARISONS = ("difference", "to random places", GAP)  # columns that compare a run with others
 # In figures, of rows by the first of these words that their name holds.
 COLOURS = {"oracle": "#3b6fb6", "random": "0.6", "collaborative": "#e2a43b", "fused": "#d1495b"}
 DRAWS = 2000  # of users and seeds, for intervals
@@ -75,6 +76,33 @@ def colour_of(rows: str) -> str:
     return next((colour for word, colour in COLOURS.items() if word in rows), "0.3")
 
 
+@dataclass(frozen=True)
+class ComparedRun:
+    """A run beside others, its figures on test.
+
+    rows: what was done to its rows. metrics {metric: {mean, std}} over seeds. The others are {mean, interval_95}, of NDCG@20, and None
+    where there is nothing to compare with: difference, to the first run; to_random_places, to the same edits at random places;
+    gap_won_back, (run - first) / (clean - first).
+    """
+
+    rows: str
+    metrics: dict[str, dict[str, float]]
+    difference: dict | None = None
+    to_random_places: dict | None = None
+    gap_won_back: dict | None = None
+
+    def as_row(self) -> dict:
+        """{column: text or figure}, as files and tables have it; without a column for what is None."""
+        compared = dict(zip(COMPARISONS, (self.difference, self.to_random_places, self.gap_won_back)))
+        return {"rows": self.rows, **self.metrics, **{name: value for name, value in compared.items() if value is not None}}
+
+    @classmethod
+    def of_row(cls, row: dict) -> "ComparedRun":
+        """What `as_row` made a row of; other columns than metrics are left out."""
+        metrics = {name: value for name, value in row.items() if isinstance(value, dict) and "std" in value}
+        return cls(row["rows"], metrics, *(row.get(name) for name in COMPARISONS))
+
+
 class Differences:
     """The mean NDCG@20 of runs {name: ranks (S, N, 2)}, and differences between them with intervals.
 
@@ -109,23 +137,20 @@ class Differences:
         return gap is not None and gap[0] > 0
 
 
-def compare(users: np.ndarray, runs: dict[str, np.ndarray]) -> list[dict]:
-    """A row a run of ranks {name: (S, N, 2)}: metrics, and the NDCG@20 less that of the first run.
-
-    Beside it, where there are such runs, less that of the same edits at random places, and as a share of the gap to clean.
-    """
+def compare(users: np.ndarray, runs: dict[str, np.ndarray]) -> list[ComparedRun]:
+    """Each of the runs of ranks {name: (S, N, 2)}; users (N,): whose row it is."""
     differences, first = Differences(users, runs), next(iter(runs))
-    has_gap, report = differences.has_gap(first), []
-    for name, ranks in runs.items():
-        row = {"rows": name, **summarise([metrics(of_seed) for of_seed in ranks])}
-        if name != first:
-            row["difference"] = differences.difference(name, first)
-        if f"{name}{AT_RANDOM}" in runs:
-            row["to random places"] = differences.difference(name, f"{name}{AT_RANDOM}")
-        if has_gap and name not in (first, "clean"):
-            row["gap won back"] = differences.share_of_gap(name, first)
-        report.append(row)
-    return report
+    has_gap = differences.has_gap(first)
+    return [
+        ComparedRun(
+            rows=name,
+            metrics=summarise([metrics(of_seed) for of_seed in ranks]),
+            difference=differences.difference(name, first) if name != first else None,
+            to_random_places=differences.difference(name, f"{name}{AT_RANDOM}") if f"{name}{AT_RANDOM}" in runs else None,
+            gap_won_back=differences.share_of_gap(name, first) if has_gap and name not in (first, "clean") else None,
+        )
+        for name, ranks in runs.items()
+    ]
 
 
 def share_of_gap(draws: dict[str, np.ndarray], name: str, noisy: str) -> np.ndarray:
@@ -135,9 +160,9 @@ def share_of_gap(draws: dict[str, np.ndarray], name: str, noisy: str) -> np.ndar
     return (draws[name] - draws[noisy])[has_gap] / gap[has_gap]
 
 
-def table(report: list[dict], columns: tuple[str, ...]) -> str:
-    """Rows of `compare` for people: aligned, and Markdown as it is; a difference comes with its 95 % interval."""
-    lines = [list(columns), *([cell(row.get(column, ""), column) for column in columns] for row in report)]
+def table(rows: list[dict], columns: tuple[str, ...]) -> str:
+    """Rows {column: text or figure} for people: aligned, and Markdown as it is; a difference comes with its 95 % interval."""
+    lines = [list(columns), *([cell(row.get(column, ""), column) for column in columns] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines)]
     lines.insert(1, ["-" * width for width in widths])
     return "".join("| " + " | ".join(text.ljust(width) for text, width in zip(line, widths)) + " |\n" for line in lines)
@@ -149,7 +174,7 @@ def cell(value: dict | str, column: str) -> str:
         return str(value)
     if "std" in value:
         return f"{value['mean']:.4f} ± {value['std']:.4f}"
-    form = ".0%" if column == "gap won back" else "+.4f"
+    form = ".0%" if column == GAP else "+.4f"
     if value["interval_95"] is None:
         return f"{value['mean']:{form}} (no interval)"
     ends = ", ".join(format(end, form) for end in value["interval_95"])
@@ -231,11 +256,11 @@ def name_runs(runs: list[Run]) -> dict[str, Run]:
     return dict(zip(names, runs))
 
 
-def sentence(row: dict, first: dict) -> str:
-    """What a row of `compare` says against the first."""
-    text = f"NDCG@20 of {row['rows']} against {first['rows']}: {verdict(row['difference'])}"
-    if "to random places" in row:
-        text += f"; against as many edits at random places: {verdict(row['to random places'])}"
+def sentence(run: ComparedRun, first: ComparedRun) -> str:
+    """What the difference of a run to the first says."""
+    text = f"NDCG@20 of {run.rows} against {first.rows}: {verdict(run.difference)}"
+    if run.to_random_places is not None:
+        text += f"; against as many edits at random places: {verdict(run.to_random_places)}"
     return text
 
 

@@ -21,11 +21,11 @@ from denoise_code.data_set.folder import noisy_name
 
 @dataclass(frozen=True)
 class Level:
-    """The rows of `comparison.compare` for one share of noise (0.1, say). panel: the data set, and the model if not SASRec."""
+    """Runs (`comparison.ComparedRun`) at one share of noise (0.1, say). panel: the data set, and the model if not SASRec."""
 
     panel: str
     noise: float
-    report: list[dict]
+    runs: list
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -40,7 +40,7 @@ def main(argv=None) -> list[Level]:
     with input_errors(__file__):
         # 1. What was measured at each level of noise
         levels = [*levels_of_sweeps(args.folders), *levels_of_runs(args.folders)]
-        levels = [level for level in levels if any("gap won back" in row for row in level.report)]
+        levels = [level for level in levels if any(run.gap_won_back for run in level.runs)]
         if not levels:
             raise InputError("no gap between noisy and clean rows is shown in these folders")
         # 2. The figure
@@ -50,13 +50,15 @@ def main(argv=None) -> list[Level]:
 
 
 def levels_of_sweeps(folders: list[Path]) -> list[Level]:
+    from comparison import ComparedRun
+
     levels = []
     for folder in folders:
         if (folder / "report.json").exists():
             result = read_json(folder / "report.json")
             for model in dict.fromkeys(row["model"] for row in result["report"]):
-                rows = [row for row in result["report"] if row["model"] == model]
-                levels.append(Level(*panel_and_noise(result["arguments"]["dataset"], model), rows))
+                runs = [ComparedRun.of_row(row) for row in result["report"] if row["model"] == model]
+                levels.append(Level(*panel_and_noise(result["arguments"]["dataset"], model), runs))
     return levels
 
 
@@ -99,9 +101,9 @@ def draw(levels: list[Level], path: Path) -> None:
     figure, panels = plt.subplots(1, len(names), figsize=(1.2 + 3.4 * len(names), 3.8), sharex=True, sharey=True, squeeze=False)
     for axes, name in zip(panels[0], names):
         of_panel = sorted((level for level in levels if level.panel == name), key=lambda level: level.noise)
-        kinds = list(dict.fromkeys(row["rows"] for level in of_panel for row in level.report if "gap won back" in row))
+        kinds = list(dict.fromkeys(run.rows for level in of_panel for run in level.runs if run.gap_won_back))
         for number, kind in enumerate(kinds):
-            points = [(level.noise, row["gap won back"]) for level in of_panel for row in level.report if row["rows"] == kind]
+            points = [(level.noise, run.gap_won_back) for level in of_panel for run in level.runs if run.rows == kind]
             shift = 0.4 * (number - (len(kinds) - 1) / 2)  # so that intervals stand side by side
             places = [100 * noise + shift for noise, _ in points]
             colour = colour_of(kind)

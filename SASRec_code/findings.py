@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from comparison import ComparedRun
 
 from denoise_code.common.statistics import precision_and_recall
 from denoise_code.common.suspects import AROUND, Item, SuspiciousInteraction
@@ -15,13 +16,13 @@ THRESHOLDS = (0.1, 0.2, 0.3, 0.5, 0.7)
 @dataclass(frozen=True)
 class Findings:
     """test: the rows; prob (N, W) P(noise) of `fused`, NaN where nothing is scored; replacements (N, W) item ids, 0 for none;
-    record: evidence.json; compared: rows of comparison.compare."""
+    record: evidence.json; compared: runs that were trained on these rows, the noisy one first."""
 
     test: Split
     prob: np.ndarray
     replacements: np.ndarray
     record: dict
-    compared: list[dict]
+    compared: list[ComparedRun]
 
     @property
     def scored(self) -> np.ndarray:
@@ -102,7 +103,7 @@ def figures(findings: Findings) -> dict:
     """All that report.json holds."""
     record = findings.record
     names = ("kinds", "noise_share", "share_bound", "features", "coefficients", "detection", "replacements")
-    result = {name: record[name] for name in names} | {"runs": findings.compared}
+    result = {name: record[name] for name in names} | {"runs": [run.as_row() for run in findings.compared]}
     if findings.is_injected.any():
         header = ("threshold", "precision", "recall", "share flagged")
         result["thresholds"] = [dict(zip(header, row)) for row in threshold_rows(findings)]

@@ -57,7 +57,7 @@ def main(argv=None) -> dict:
     return result
 
 
-def read_findings(args: argparse.Namespace, compared: list[dict]):
+def read_findings(args: argparse.Namespace, compared: list):
     from findings import Findings
     from rows import load
 

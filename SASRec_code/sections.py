@@ -3,7 +3,7 @@
 import html
 
 import numpy as np
-from comparison import METRICS_OF_TABLES, sentence
+from comparison import METRICS_OF_TABLES, ComparedRun, cell, sentence
 from findings import Findings, least_suspicious_noise, most_suspicious, threshold_rows
 
 from denoise_code.common import page, suspects
@@ -61,20 +61,17 @@ def headlines(findings: Findings, threshold: float) -> list[tuple[str, str]]:
             (f"{page.percent(precision or 0)} right", "of what is flagged is injected noise"),
             lines[0],
         ]
-    for row in findings.compared[1:]:
-        difference = row["difference"]
-        text = f"{describe(difference['interval_95'])}: {sentence(row, findings.compared[0])}"
-        lines.append((f"{difference['mean']:+.4f}", text))
+    for run in findings.compared[1:]:
+        text = f"{describe(run.difference['interval_95'])}: {sentence(run, findings.compared[0])}"
+        lines.append((f"{run.difference['mean']:+.4f}", text))
     return lines
 
 
-def worth(compared: list[dict]) -> list[str]:
+def worth(compared: list[ComparedRun]) -> list[str]:
     """Metrics of the recommenders that were trained on these rows; nothing where none are given."""
     if not compared:
         return []
-    rows = [
-        [row["rows"], *(f"{row[name]['mean']:.4f} ± {row[name]['std']:.4f}" for name in METRICS_OF_TABLES)] for row in compared
-    ]
+    rows = [[run.rows, *(cell(run.metrics[name], name) for name in METRICS_OF_TABLES)] for run in compared]
     return ["<h2>What it is worth to the recommender</h2>", page.table(["rows", *METRICS_OF_TABLES], rows)]
 
 

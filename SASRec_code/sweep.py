@@ -119,13 +119,13 @@ def sweep(args: argparse.Namespace) -> dict:
     probabilities = suspect(args, rows)
 
     # 3. What each model makes of them
-    records, chosen, edits, report = [], {}, {}, []
+    records, chosen, edits, compared = [], {}, {}, {}
     for model in args.model:
         results = run_model(args, model, rows, probabilities, device)
         chosen[model] = {arm: setting.as_options() for arm, setting in results.settings.items()}
         edits[model] = results.edits
         records += [{"model": model} | record for record in results.records]
-        report += [{"model": model} | row for row in compare(rows.splits["test"].users, results.runs)]
+        compared[model] = compare(rows.splits["test"].users, results.runs)
 
     # 4. Tables, a figure
     result = {
@@ -135,10 +135,11 @@ def sweep(args: argparse.Namespace) -> dict:
         "chosen": chosen,
         "edits": edits,
         "seeds": list(range(args.seed, args.seed + args.seeds)),
-        "report": report,
+        "report": [{"model": model} | run.as_row() for model, runs in compared.items() for run in runs],
     }
     folder = output_folder(args, data_fingerprint, "sweep_")
     write_results(folder, records, result)
+    draw_arms(folder / "gap.png", compared)
     print_results(folder, result)
     return result
 
@@ -169,7 +170,7 @@ def run_model(args: argparse.Namespace, model: str, rows, probabilities: dict, d
 
 
 def write_results(folder: Path, records: list[dict], result: dict) -> None:
-    """sweep.csv, report.json, report.md, gap.png; records: a row a setting."""
+    """sweep.csv, report.json, report.md; records: a row a setting."""
     import pandas as pd
     from comparison import COMPARISONS, table
 
@@ -180,8 +181,6 @@ def write_results(folder: Path, records: list[dict], result: dict) -> None:
     with write_atomically(folder / "report.md") as file:
         columns = ("model", "rows", "HR@20", "NDCG@20", *COMPARISONS)
         file.write_text(table(result["report"], columns), encoding="utf-8")
-    if any("gap won back" in row for row in result["report"]):
-        draw_arms(folder / "gap.png", result["report"])
 
 
 def print_results(folder: Path, result: dict) -> None:
@@ -193,26 +192,30 @@ def print_results(folder: Path, result: dict) -> None:
     print(table(result["report"], columns) + f"wrote {folder}")
 
 
-def draw_arms(path: Path, report: list[dict]) -> None:
-    """Share of the gap between noisy and clean that each arm wins back, with its interval."""
+def draw_arms(path: Path, compared: dict[str, list]) -> None:
+    """Share of the gap between noisy and clean that each arm wins back, with its interval; no figure where no gap is shown.
+
+    compared: {model: runs that `comparison.compare` compared}.
+    """
+    arms = [(model, run) for model, runs in compared.items() for run in runs if run.gap_won_back is not None][::-1]
+    if not arms:
+        return
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     from comparison import colour_of
 
-    rows = [row for row in reversed(report) if "gap won back" in row]
-    figure, axes = plt.subplots(figsize=(6.4, 0.9 + 0.3 * len(rows)))
-    for height, row in enumerate(rows):
-        share = row["gap won back"]
-        mean, (low, high) = share["mean"], share["interval_95"]
-        colour = colour_of(row["rows"])
+    figure, axes = plt.subplots(figsize=(6.4, 0.9 + 0.3 * len(arms)))
+    for height, (_, run) in enumerate(arms):
+        mean, (low, high) = run.gap_won_back["mean"], run.gap_won_back["interval_95"]
+        colour = colour_of(run.rows)
         axes.plot([100 * low, 100 * high], [height, height], color=colour, linewidth=2)
         axes.plot(100 * mean, height, "o", color=colour)
     axes.axvline(0, color="0.8", linewidth=1)
     axes.axvline(100, color="0.8", linewidth=1, linestyle=":")
-    axes.set_yticks(range(len(rows)), [f"{row['model']}: {row['rows']}" for row in rows], fontsize=8)
-    axes.set_ylim(-0.5, len(rows) - 0.5)
+    axes.set_yticks(range(len(arms)), [f"{model}: {run.rows}" for model, run in arms], fontsize=8)
+    axes.set_ylim(-0.5, len(arms) - 0.5)
     axes.set_xlabel("share of the gap from noisy to clean rows, %")
     axes.spines[["top", "right"]].set_visible(False)
     save_figure(path, figure)

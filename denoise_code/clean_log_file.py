@@ -110,6 +110,7 @@ def main(argv=None) -> None:
 
 def clean(args: argparse.Namespace, table_options: TableOptions, command: str) -> None:
     from denoise_code.cleaning.folder import check_folder, default_folder, make_folder, write_files
+    from denoise_code.cleaning.judges import Judgement
     from denoise_code.cleaning.log_file import read_log_file
     from denoise_code.cleaning.records import edits_of, spread_over_records
     from denoise_code.cleaning.written_records import CleanedLog
@@ -118,30 +119,32 @@ def clean(args: argparse.Namespace, table_options: TableOptions, command: str) -
     steps = Steps()
     folder = args.out or default_folder(args.log)
     check_folder(folder, args.log, args.titles, is_named=args.out is not None)
-    judge = judge_asked_for(args, folder)
+    settings = settings_asked_for(args, folder)
     # 1. The records of the log, each cell as it is written; their interactions and windows
     with steps.step("read the log"):
         log_file = read_log_file(args.log, table_options)
         rule = flagging_rule(args, log_file)
-        prepared = judge.prepare(log_file.log, log_file.whole.where)
+        judge = judge_asked_for(args, folder, settings, log_file)
         make_folder(folder)
+    prepared = judge.prepared
     print("\n".join([*describe_log(log_file, prepared, args.in_order), *log_file.account.notes]), flush=True)
     # 2. What a language model knows of each title
     with steps.step("title vectors"):
-        vectors = judge.read_titles(prepared)
+        vectors = judge.read_titles()
     # 3. How suspicious each record is, what would stand there, which are flagged
     with steps.step("evidence and replacements"):
-        judged = judge.judge(prepared, vectors)
+        judged = judge.judge(vectors)
     records = spread_over_records(prepared, judged, reads_titles=vectors is not None)
     edits = edits_of(records, rule.flag(prepared, records), args.replace)
+    cleaned_log = CleanedLog(log_file, prepared, records, edits)
     # 4. Whether planted noise is found
     with steps.step("self-test"):
-        copy = judge.test(prepared, vectors, judged)
+        copy = judge.self_test(vectors, judged)
     # 5. The files
     with steps.step("write the files"):
-        report = report_of(args, rule, log_file, prepared, judged, records, edits, judge.users_of_item(prepared), copy)
-        run = run_of(args, command, judge, log_file, prepared, edits, report) | {"reads_titles": vectors is not None}
-        write_files(folder, CleanedLog(log_file, prepared, records, edits), report, run, steps, keeps_log=args.like is None)
+        report = report_of(args, rule, cleaned_log, Judgement(judged, copy, judge.users_of_item()))
+        run = run_of(args, command, settings, cleaned_log, report) | {"reads_titles": vectors is not None}
+        write_files(folder, cleaned_log, report, run, steps, keeps_log=args.like is None)
     say_what_came_out(folder, report)
 
 
@@ -168,15 +171,26 @@ def describe_log(log_file, prepared, in_order: bool) -> list[str]:
     return lines
 
 
-def judge_asked_for(args: argparse.Namespace, folder: Path):
-    """Who judges the records."""
-    from denoise_code.cleaning.judges import JudgeByItself, Settings, open_judge_like
+def settings_asked_for(args: argparse.Namespace, folder: Path):
+    """How the log is judged; a folder of --like that cannot judge it is refused before the log is read."""
+    from denoise_code.cleaning.judges import Settings, settings_like
     from denoise_code.language_model.loading import EMBEDDED_MODEL
 
     if args.like is not None:
-        return open_judge_like(folder, args.like, args.in_order)
+        return settings_like(args.like, folder, args.in_order)
     base_model = None if args.language_model == "none" else args.base_model or EMBEDDED_MODEL
-    return JudgeByItself(folder, Settings(args.window, args.noise_share, base_model, args.seed))
+    return Settings(args.window, args.noise_share, base_model, args.seed)
+
+
+def judge_asked_for(args: argparse.Namespace, folder: Path, settings, log_file):
+    """Who judges the records: the log itself, or with --like the one that it continues."""
+    from denoise_code.cleaning.judges import JudgeByItself, JudgeLike, continue_cleaned_log
+    from denoise_code.cleaning.records import prepare_log
+
+    if args.like is None:
+        return JudgeByItself(folder, settings, prepare_log(log_file.log, settings.window))
+    continued = continue_cleaned_log(args.like, log_file.log, settings.window, log_file.whole.where, args.in_order)
+    return JudgeLike(folder, settings, args.like, continued)
 
 
 def flagging_rule(args: argparse.Namespace, log_file):
@@ -188,14 +202,16 @@ def flagging_rule(args: argparse.Namespace, log_file):
     return AboveThreshold(args.threshold) if args.drop is None else MostSuspicious(args.drop)
 
 
-def report_of(args: argparse.Namespace, rule, log_file, prepared, judged, records, edits, users_of_item, copy):
-    """All that report.html says. copy: the judged copy of the self-test, or None."""
+def report_of(args: argparse.Namespace, rule, cleaned_log, judgement):
+    """All that report.html says."""
     import numpy as np
 
     from denoise_code.cleaning.figures import evidence_rows, most_suspicious, rarity_rows, threshold_rows
     from denoise_code.cleaning.report import CleaningReport
     from denoise_code.cleaning.self_test import self_test_figures
 
+    prepared, records, edits = cleaned_log.prepared, cleaned_log.judged, cleaned_log.edits
+    judged, copy = judgement.judged, judgement.copy
     flagged_of_copy = None if copy is None else rule.flag_copy(copy, judged.noise_share, records, edits.flagged)
     return CleaningReport(
         log=args.log.name,
@@ -207,23 +223,24 @@ def report_of(args: argparse.Namespace, rule, log_file, prepared, judged, record
         share_bound=judged.interactions.share_bound,
         rule=rule.describe(records, edits.flagged),
         n_flagged=int(edits.flagged.sum()),
-        suspects=most_suspicious(prepared, records, edits.flagged, log_file.location),
+        suspects=most_suspicious(prepared, records, edits.flagged, cleaned_log.log_file.location),
         self_test=None if flagged_of_copy is None else self_test_figures(copy, flagged_of_copy),
         thresholds=[] if copy is None else threshold_rows(records, copy, judged.noise_share),
-        rarity=rarity_rows(prepared, records, edits.flagged, users_of_item),
-        evidence=evidence_rows(judged.interactions.said),
+        rarity=rarity_rows(prepared, records, edits.flagged, judgement.users_of_item),
+        evidence=evidence_rows(judged.interactions.figures),
         is_confirmed=args.confirmed is not None,
         is_replaced=args.replace,
         taught_by=None if args.like is None else str(args.like),
     )
 
 
-def run_of(args: argparse.Namespace, command: str, judge, log_file, prepared, edits, report) -> dict:
+def run_of(args: argparse.Namespace, command: str, settings, cleaned_log, report) -> dict:
     """run.json, but for costs and fingerprints."""
+    log_file, prepared, edits = cleaned_log.log_file, cleaned_log.prepared, cleaned_log.edits
     return {
         "command": command,
         "options": {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
-        "settings": asdict(judge.settings),
+        "settings": asdict(settings),
         "in_order": args.in_order,
         "times_are_dates": log_file.log.times_are_dates,
         "counts": {

@@ -38,21 +38,35 @@ def check_rows_can_teach(data: DataSet, halves: np.ndarray) -> None:
 
 
 @dataclass(frozen=True)
+class FiguresOfKinds:
+    """What each kind of evidence rests on and what it is worth, by the names of evidence.json.
+
+    By kind: share_bound, the largest share of noise; features, their names; coefficients, the weights of these and of their products.
+    detection: see `detection_figures`.
+    """
+
+    share_bound: dict[str, float]
+    features: dict[str, list[str]]
+    coefficients: dict[str, dict[str, float]]
+    detection: dict
+
+
+@dataclass(frozen=True)
 class JudgedInteractions:
-    """r of all interactions. train {kind: (n,)}, histories {file: {kind: (N, H)}} float32; said: what evidence.json says of the kinds.
+    """r of all interactions. train {kind: (n,)}, histories {file: {kind: (N, H)}} float32.
 
     learned judges other interactions; None where it was not kept.
     """
 
     train: dict[str, np.ndarray]
     histories: dict[str, dict[str, np.ndarray]]
-    said: dict
+    figures: FiguresOfKinds
     learned: Learned | None = None
 
     @property
     def share_bound(self) -> float:
         """The largest share of noise, by all evidence together."""
-        return self.said["share_bound"][FUSED]
+        return self.figures.share_bound[FUSED]
 
 
 def share_taken(judged: JudgedInteractions, options: EvidenceOptions) -> float:
@@ -69,27 +83,49 @@ def judge_interactions(
     models = learn_models(data, vectors, halves, seed)
     kinds = models.kinds(counts, unseen.with_stand_ins(vectors), halves)
     evidence = learn_evidence(data, kinds, counts, unseen, scores, seed)
-    said = {
-        "share_bound": {kind: float(result.share_bound) for kind, result in evidence.kinds.items()},
-        "features": {kind: list(result.columns) for kind, result in evidence.kinds.items()},
-        "coefficients": {kind: result.coefficients() for kind, result in evidence.kinds.items()},
-        "detection": detection_figures(data, evidence),
-    }
+    figures = FiguresOfKinds(
+        share_bound={kind: float(result.share_bound) for kind, result in evidence.kinds.items()},
+        features={kind: list(result.columns) for kind, result in evidence.kinds.items()},
+        coefficients={kind: result.coefficients() for kind, result in evidence.kinds.items()},
+        detection=detection_figures(data, evidence),
+    )
     return JudgedInteractions(
         train={kind: result.train for kind, result in evidence.kinds.items()},
         histories={file: {kind: result.histories[file] for kind, result in evidence.kinds.items()} for file in data.evaluated},
-        said=said,
+        figures=figures,
         learned=Learned(models, {kind: result.log_ratio for kind, result in evidence.kinds.items()}),
     )
 
 
 @dataclass(frozen=True)
+class Ranking:
+    """How replacements were ranked. coefficients, held_out: see `replacement.Fitted`; weights: those of its ranker.
+
+    least_probability: P(noise) from which on a place has a replacement.
+    """
+
+    coefficients: dict[str, float]
+    weights: list[float]
+    held_out: dict[str, float]
+    least_probability: float
+
+
+@dataclass(frozen=True)
 class Replacements:
-    """train (n,), histories {file: (N, H)} int64 items, 0 where there is none; said: what evidence.json says of them."""
+    """train (n,), histories {file: (N, H)} int64 items, 0 where there is none. ranking: None where none was fitted for them."""
 
     train: np.ndarray
     histories: dict[str, np.ndarray]
-    said: dict
+    ranking: Ranking | None = None
+
+
+@dataclass(frozen=True)
+class JudgedDataSet:
+    """interactions: r of all, and what was learned; noise_share: what probabilities assume; replacements: an item for each."""
+
+    interactions: JudgedInteractions
+    noise_share: float
+    replacements: Replacements
 
 
 def least_probability(data: DataSet, replace_all: bool) -> float:
@@ -122,10 +158,5 @@ def replace_what_is_noise(
             file: replace_in_histories(data, file, fitted.ranker, noise_probability(r_of_file, share), least)
             for file, r_of_file in r_of_histories.items()
         },
-        said={
-            "coefficients": fitted.coefficients,
-            "weights": fitted.ranker.weights.tolist(),
-            "held out items found": fitted.held_out,
-            "least_probability": least,
-        },
+        ranking=Ranking(fitted.coefficients, fitted.ranker.weights.tolist(), fitted.held_out, least),
     )

@@ -21,10 +21,8 @@ from denoise_code.data_set.evidence_files import (
     BOUND_CONFIDENCE,
     FUSED,
     VERSION,
-    StoredEvidence,
     fingerprint_of_rows,
     read_evidence,
-    read_record_with_arrays,
     write_evidence,
 )
 from denoise_code.data_set.folder import SPLITS, file_of_split
@@ -39,15 +37,15 @@ from denoise_code.evidence.figures import injected_probabilities
 from denoise_code.evidence.fit import GivenScores
 from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.judging import (
-    JudgedInteractions,
+    JudgedDataSet,
     NoEvidence,
-    Replacements,
     check_rows_can_teach,
     judge_interactions,
     replace_what_is_noise,
     share_taken,
 )
 from denoise_code.replacement import NothingToReplaceFrom
+from denoise_code.stored_evidence import MadeOf, judged_before, make_record, options_of, stored_form, stored_record
 
 # Uniformly planted windows that a language model's scores are calibrated on at least: half to fit, half for the bound.
 LEAST_PLANTED = 20
@@ -88,59 +86,27 @@ def make_evidence(folder: Path, data_set: Path, options: EvidenceOptions) -> dic
         check_rows_can_teach(data, halves)
         vectors = read_vectors(folder, rows.titles)
         if is_judged:
-            judged = judged_before(read_evidence(folder))
+            interactions = judged_before(read_evidence(folder))
         else:
             scores = given_scores(folder, rows, data, np.random.default_rng([options.seed, 5]))
-            judged = judge_interactions(data, vectors, scores, halves, options.seed)
+            interactions = judge_interactions(data, vectors, scores, halves, options.seed)
         # 3. One replacement for each
-        share = share_taken(judged, options)
-        fused_of_histories = {file: r_by_kind[FUSED] for file, r_by_kind in judged.histories.items()}
-        replacements = replace_what_is_noise(data, judged.train[FUSED], fused_of_histories, vectors, halves, share, options)
+        share = share_taken(interactions, options)
+        fused_of_histories = {file: r_by_kind[FUSED] for file, r_by_kind in interactions.histories.items()}
+        replacements = replace_what_is_noise(data, interactions.train[FUSED], fused_of_histories, vectors, halves, share, options)
     except (NoEvidence, CannotPlant, NothingToReplaceFrom) as error:
         print(f"no evidence in {folder}, so stage 3 has the paper's noise_prob alone: {error}")
         return None
     # 4. All of it in two files
-    record = {
-        **record_of_rows(rows, data),
-        **judged.said,
-        "kinds": list(judged.train),
-        "noise_share": float(share),
-        "replacements": replacements.said,
-        "sources": sources,
-        "options": options_of(options),
-        "seconds": round(time.perf_counter() - started, 1),
-        "peak_memory_gib": round(peak_resident_gib(), 3),
-    }
+    judged = JudgedDataSet(interactions, share, replacements)
+    fingerprints = {file: row_fingerprint(file, split) for file, split in rows.splits.items()}
+    record = make_record(data, judged, MadeOf(fingerprints, fingerprint_of_catalogue(rows.titles), sources), options)
+    record |= {"seconds": round(time.perf_counter() - started, 1), "peak_memory_gib": round(peak_resident_gib(), 3)}
     if record["detection"]["injected"]:
-        record["detection"]["injected"]["probability"] = injected_probabilities(data, judged.histories, share)
-    write_evidence(folder, stored_form(data, judged, replacements, record))
+        record["detection"]["injected"]["probability"] = injected_probabilities(data, interactions.histories, share)
+    write_evidence(folder, stored_form(data, judged, record))
     print_evidence(record)
     return record
-
-
-def record_of_rows(rows: RowsOfFolder, data: DataSet) -> dict:
-    """What evidence.json says of the rows that it was made for."""
-    return {
-        "version": VERSION,
-        "files": list(data.evaluated),
-        "rows": {file: row_fingerprint(file, split) for file, split in rows.splits.items()},
-        "catalogue": fingerprint_of_catalogue(rows.titles),
-        "n_interactions": len(data.interactions),
-        "disagreements": data.disagreements,
-    }
-
-
-def options_of(options: EvidenceOptions) -> dict:
-    """What replacements and probabilities hang on, r does not."""
-    return {"noise_share": options.noise_share, "replace_all": options.replace_all}
-
-
-def stored_record(folder: Path) -> dict | None:
-    """evidence.json; None where there is no evidence, and where it is damaged or of another version: it is made anew."""
-    try:
-        return read_record_with_arrays(folder)
-    except InputError:
-        return None
 
 
 def read_rows(folder: Path, data_set: Path) -> RowsOfFolder:
@@ -204,13 +170,6 @@ def data_set_of(rows: RowsOfFolder) -> DataSet:
 def user_keys(rows: RowsOfFolder, data: DataSet) -> list[str]:
     """Keys (U,) in the log of the users of the table; their names in the folder where it has no users.csv."""
     return [rows.keys_of_users.get(name, name) for name in data.interactions.user_names]
-
-
-SAID_OF_KINDS = ("share_bound", "features", "coefficients", "detection")
-
-
-def judged_before(stored: StoredEvidence) -> JudgedInteractions:
-    return JudgedInteractions(stored.train, stored.histories, {name: stored.record[name] for name in SAID_OF_KINDS})
 
 
 def as_rows(split: Split) -> Rows:
@@ -293,19 +252,6 @@ def one_cell_of_interactions(data: DataSet, of_cells: np.ndarray, rng: np.random
     values = np.full(len(data.interactions), np.nan)
     values[data.train.ravel()[cells]] = of_cells.ravel()[cells]  # the last cell of an interaction stays
     return values
-
-
-def stored_form(data: DataSet, judged: JudgedInteractions, replacements: Replacements, record: dict) -> StoredEvidence:
-    return StoredEvidence(
-        interaction_of_cell=data.train,
-        users=data.interactions.users,
-        places=data.interactions.places,
-        train=judged.train,
-        histories=judged.histories,
-        train_replacements=replacements.train,
-        history_replacements=replacements.histories,
-        record=record,
-    )
 
 
 def print_evidence(record: dict) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 # Folders of denoise_code, and modules beside them, lowest first: each imports itself and what stands before it.
 FLOORS = [
-    "common", "data_set", "evidence", "language_model", "training", "reading", "replacement", "judging", "making_evidence", "cleaning",
+    "common", "data_set", "evidence", "language_model", "training", "reading", "replacement", "judging", "stored_evidence",
+    "making_evidence", "cleaning",
 ]  # fmt: skip
 FOR_ALL_STAGES = {"common", "data_set"}  # what stages 0 and 3 may import
 SCRIPTS = {

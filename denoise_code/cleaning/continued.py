@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from denoise_code.cleaning.records import JudgedLog, PreparedLog, judged_by_what_is_known
+from denoise_code.cleaning.records import PreparedLog, judged_by_what_is_known
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.evidence_files import noise_probability
 from denoise_code.data_set.interactions import DataSet
@@ -18,7 +18,7 @@ from denoise_code.data_set.log.times import decimals_that_fit
 from denoise_code.data_set.log.titles import clean_titles
 from denoise_code.evidence import cooccurrence
 from denoise_code.evidence.learned import Learned, apply_learned
-from denoise_code.judging import JudgedInteractions, Replacements, least_probability
+from denoise_code.judging import FiguresOfKinds, JudgedDataSet, JudgedInteractions, Replacements, least_probability
 from denoise_code.replacement import make_ranker, neighbours_by_titles, replace_interactions
 
 
@@ -31,6 +31,16 @@ class ContinuedLog:
 
     prepared: PreparedLog
     old: DataSet
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What the old log taught: what judges, the figures of it, weights (F,) by which replacements are ranked, the share of noise."""
+
+    learned: Learned
+    figures: FiguresOfKinds
+    weights: np.ndarray
+    noise_share: float
 
 
 def continue_log(old: Log, new: Log, window: int, where, in_order: bool) -> ContinuedLog:
@@ -93,23 +103,15 @@ def numbers_behind(old_keys: list[str], new_keys: list[str]) -> tuple[np.ndarray
     return np.array([numbers[key] for key in new_keys], dtype=np.int64), ["", *numbers]
 
 
-def judge_continued(
-    continued: ContinuedLog,
-    learned: Learned,
-    said: dict,
-    vectors: np.ndarray | None,
-    noise_share: float,
-) -> JudgedLog:
-    """All interactions of `prepared`, and replacements, with the share of noise of the old log.
-
-    said: what evidence.json has of the old log, the weights by which replacements are ranked among it.
-    """
+def judge_continued(continued: ContinuedLog, taught: Taught, vectors: np.ndarray | None) -> JudgedDataSet:
+    """All interactions of `prepared`, and replacements, with the share of noise of the old log. vectors (n_items + 1, D) or None."""
     prepared, old = continued.prepared, continued.old
     counts = cooccurrence.count(old.interactions, old.n_items, old.train.shape[1])
-    r_by_kind = apply_learned(prepared.data, learned, counts, vectors, prepared.halves)
+    r_by_kind = apply_learned(prepared.data, taught.learned, counts, vectors, prepared.halves)
     by_titles = None if vectors is None else neighbours_by_titles(vectors)
-    ranker = make_ranker(counts, vectors, by_titles, np.array(said["replacements"]["weights"]))
+    ranker = make_ranker(counts, vectors, by_titles, taught.weights)
     r = judged_by_what_is_known(r_by_kind, prepared.log.items, prepared.has_title, reads_titles=vectors is not None)
     least = least_probability(prepared.data, replace_all=False)
-    replacements = replace_interactions(prepared.data, ranker, noise_probability(r, noise_share), least, new_to_user=True)
-    return JudgedLog(JudgedInteractions(r_by_kind, {}, said), noise_share, Replacements(replacements, {}, {}))
+    replacements = replace_interactions(prepared.data, ranker, noise_probability(r, taught.noise_share), least, new_to_user=True)
+    interactions = JudgedInteractions(r_by_kind, {}, taught.figures)
+    return JudgedDataSet(interactions, taught.noise_share, Replacements(replacements, {}))

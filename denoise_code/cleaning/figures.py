@@ -8,6 +8,7 @@ from denoise_code.cleaning.report import MOST_SUSPECTS, EvidenceRow, RarityRow, 
 from denoise_code.cleaning.self_test import JudgedCopy, count_flagged
 from denoise_code.common.suspects import AROUND, Item, SuspiciousInteraction
 from denoise_code.data_set.evidence_files import noise_probability
+from denoise_code.judging import FiguresOfKinds
 
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 RARITY = ((1, 1), (2, 4), (5, 19), (20, None))  # users who have an item: from, to
@@ -75,10 +76,10 @@ def neighbours(users: np.ndarray, row: int, step: int) -> list[int]:
     return [other for other in rows if 0 <= other < len(users) and users[other] == users[row]]
 
 
-def evidence_rows(said: dict) -> list[EvidenceRow]:
-    """Of what evidence.json says of its kinds."""
-    context = said["detection"]["auc_context"]
+def evidence_rows(figures: FiguresOfKinds) -> list[EvidenceRow]:
+    """A row for each kind of evidence."""
+    context = figures.detection["auc_context"]
     return [
         EvidenceRow(kind, bound, context[kind]["auc"] if context.get(kind) else None)
-        for kind, bound in said["share_bound"].items()
+        for kind, bound in figures.share_bound.items()
     ]

@@ -8,13 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from denoise_code.cleaning.records import (
-    JudgedLog,
-    PreparedLog,
-    judge_by_itself,
-    too_small,
-    with_replacements,
-)
+from denoise_code.cleaning.records import PreparedLog, judge_by_itself, too_small, with_replacements
 from denoise_code.cleaning.report import CleaningReport, write_report
 from denoise_code.cleaning.written_records import CleanedLog, write_records
 from denoise_code.common.errors import InputError
@@ -33,7 +27,6 @@ from denoise_code.data_set.evidence_files import (
     ARRAYS,
     RECORD,
     VERSION,
-    StoredEvidence,
     fingerprint_of_rows,
     read_evidence,
     write_evidence,
@@ -42,8 +35,16 @@ from denoise_code.data_set.log.stored_log import write_interactions, write_keys
 from denoise_code.evidence import detector
 from denoise_code.evidence.learned import Learned, load_learned, save_learned
 from denoise_code.evidence.options import EvidenceOptions
-from denoise_code.judging import Replacements
-from denoise_code.making_evidence import judged_before, options_of, stored_form, stored_record
+from denoise_code.judging import JudgedDataSet, Replacements
+from denoise_code.stored_evidence import (
+    MadeOf,
+    judged_before,
+    make_record,
+    options_of,
+    replacements_before,
+    stored_form,
+    stored_record,
+)
 
 SCORED_LOG, CLEANED_LOG, EDITS, REPORT, RUN = "scored.csv", "cleaned.csv", "edits.csv", "report.html", "run.json"
 LOG_FILES = ("interactions.csv", "users.csv", "items.csv")
@@ -136,7 +137,7 @@ def sources_of_evidence(prepared: PreparedLog, vectors: np.ndarray | None, seed:
     return fingerprint_of_json(content)
 
 
-def judge_and_keep(folder: Path, prepared: PreparedLog, vectors: np.ndarray | None, options: EvidenceOptions) -> JudgedLog:
+def judge_and_keep(folder: Path, prepared: PreparedLog, vectors: np.ndarray | None, options: EvidenceOptions) -> JudgedDataSet:
     """All interactions of the log, judged and with replacements, and what was learned; read from the folder where it has them.
 
     r is kept where the log, its title vectors and the seed are the same, replacements where the share of noise is as well.
@@ -149,18 +150,19 @@ def judge_and_keep(folder: Path, prepared: PreparedLog, vectors: np.ndarray | No
         stored = read_evidence(folder)
         interactions = replace(judged_before(stored), learned=learned)
         if record["options"] == options_of(options):
-            replacements = Replacements(stored.train_replacements, {}, record["replacements"])
-            return JudgedLog(interactions, stored.noise_share, replacements)
+            return JudgedDataSet(interactions, stored.noise_share, replacements_before(stored))
     else:
         with too_small():
             interactions = judge_by_itself(prepared, vectors, options.seed)
         with naming_tensors(folder / LEARNED):
             save_learned(folder / LEARNED, interactions.learned)
-        nothing = Replacements(np.zeros(len(prepared.data.interactions), dtype=np.int64), {}, {})
-        keep_evidence(folder, prepared, JudgedLog(interactions, 0.0, nothing), sources, None)  # replacements are still to come
+        nothing = Replacements(np.zeros(len(prepared.data.interactions), dtype=np.int64), {})
+        keep_evidence(
+            folder, prepared, JudgedDataSet(interactions, 0.0, nothing), sources, None
+        )  # replacements are still to come
     with too_small():
         judged = with_replacements(prepared, interactions, vectors, options)
-    keep_evidence(folder, prepared, judged, sources, options_of(options))
+    keep_evidence(folder, prepared, judged, sources, options)
     return judged
 
 
@@ -176,26 +178,15 @@ def fingerprint_of_learned(folder: Path) -> str | None:
     return fingerprint(folder / LEARNED) if (folder / LEARNED).exists() else None
 
 
-def keep_evidence(folder: Path, prepared: PreparedLog, judged: JudgedLog, sources: str, options: dict | None) -> None:
+def keep_evidence(
+    folder: Path, prepared: PreparedLog, judged: JudgedDataSet, sources: str, options: EvidenceOptions | None
+) -> None:
     """evidence.safetensors and evidence.json, as of a denoised folder whose rows are all train rows."""
     data = prepared.data
-    record = {
-        "version": VERSION,
-        "files": [],
-        "rows": {"train": fingerprint_of_rows(data.interactions.users[data.train[:, -1]] + 1, data.train_items)},
-        "catalogue": fingerprint_of_catalogue(prepared.log.titles),
-        "n_interactions": len(data.interactions),
-        "disagreements": 0,
-        **judged.interactions.said,
-        "kinds": list(judged.interactions.train),
-        "noise_share": float(judged.noise_share),
-        "replacements": judged.replacements.said,
-        "sources": sources,
-        "options": options,
-        "learned": fingerprint_of_learned(folder),
-    }
-    evidence: StoredEvidence = stored_form(data, judged.interactions, judged.replacements, record)
-    write_evidence(folder, evidence)
+    rows = {"train": fingerprint_of_rows(data.interactions.users[data.train[:, -1]] + 1, data.train_items)}
+    made_of = MadeOf(rows, fingerprint_of_catalogue(prepared.log.titles), sources)
+    record = make_record(data, judged, made_of, options) | {"learned": fingerprint_of_learned(folder)}
+    write_evidence(folder, stored_form(data, judged, record))
 
 
 # ---------------------------------------------------------------- what comes out

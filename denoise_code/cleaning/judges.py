@@ -1,13 +1,13 @@
 """Who judges the records of a log: what the log itself teaches, or what another log taught. What is learned or read is kept in a folder."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from denoise_code.cleaning.continued import ContinuedLog, continue_log, judge_continued
+from denoise_code.cleaning.continued import ContinuedLog, Taught, continue_log, judge_continued
 from denoise_code.cleaning.folder import LEARNED, LOG_FILES, RUN, SELF_TEST, judge_and_keep, run_of_cleaned_log
-from denoise_code.cleaning.records import JudgedLog, PreparedLog, prepare_log
+from denoise_code.cleaning.records import PreparedLog, read_titles
 from denoise_code.cleaning.self_test import JudgedCopy, judge_copy
 from denoise_code.common.errors import InputError
 from denoise_code.common.files import fingerprint, naming_tensors, read_json, save_tensors
@@ -18,6 +18,8 @@ from denoise_code.data_set.log.stored_log import read_stored_log
 from denoise_code.evidence.calibration import CannotPlant
 from denoise_code.evidence.learned import load_learned
 from denoise_code.evidence.options import EvidenceOptions
+from denoise_code.judging import JudgedDataSet
+from denoise_code.stored_evidence import figures_of, ranking_of
 
 
 @dataclass(frozen=True)
@@ -31,93 +33,91 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Judgement:
+    """What a judge says of a log. copy: the self-test, None where there is none; users_of_item (n_items + 1,): who have each item."""
+
+    judged: JudgedDataSet
+    copy: JudgedCopy | None
+    users_of_item: np.ndarray
+
+
+@dataclass(frozen=True)
 class JudgeByItself:
     """By what the log itself teaches; title vectors, r, what was learned and the self-test are kept in `folder`."""
 
     folder: Path
     settings: Settings
+    prepared: PreparedLog
 
-    def prepare(self, log: Log, where) -> PreparedLog:
-        return prepare_log(log, self.settings.window)
+    def read_titles(self) -> np.ndarray | None:
+        return read_titles(self.prepared, self.settings.base_model, self.folder)
 
-    def read_titles(self, prepared: PreparedLog) -> np.ndarray | None:
-        """Title vectors (n_items + 1, D); None where titles are not read."""
-        if self.settings.base_model is None or not prepared.has_title.any():
-            return None
-        from denoise_code.language_model.kept_titles import vectors_of_catalogue
-
-        windows = prepared.data.train_items
-        return vectors_of_catalogue(prepared.log.titles, windows, self.settings.base_model, self.folder).vectors
-
-    def judge(self, prepared: PreparedLog, vectors: np.ndarray | None) -> JudgedLog:
+    def judge(self, vectors: np.ndarray | None) -> JudgedDataSet:
+        """All interactions of `prepared`, and a replacement for each."""
         options = EvidenceOptions(self.settings.noise_share, seed=self.settings.seed)
-        return judge_and_keep(self.folder, prepared, vectors, options)
+        return judge_and_keep(self.folder, self.prepared, vectors, options)
 
-    def test(self, prepared: PreparedLog, vectors: np.ndarray | None, judged: JudgedLog) -> JudgedCopy | None:
+    def self_test(self, vectors: np.ndarray | None, judged: JudgedDataSet) -> JudgedCopy | None:
         """The self-test; kept where it was made of the same. None where nothing can be planted into a part of the log."""
         made_of = f"{fingerprint(self.folder / LEARNED)} {judged.noise_share}"
         stored = read_copy(self.folder, made_of)
         if stored is None:
+            window, seed = self.settings.window, self.settings.seed
             try:
-                learned = judged.interactions.learned
-                stored = judge_copy(prepared, learned, vectors, judged.noise_share, self.settings.window, self.settings.seed)
+                stored = judge_copy(self.prepared, judged.interactions.learned, vectors, judged.noise_share, window, seed)
             except CannotPlant as error:
                 print(f"no self-test: {error}")
                 return None
             write_copy(self.folder, stored, made_of)
         return stored
 
-    def users_of_item(self, prepared: PreparedLog) -> np.ndarray:
+    def users_of_item(self) -> np.ndarray:
         """(n_items + 1,) how many users of the log have each item."""
-        return users_having_items(prepared.log.users, prepared.log.items, len(prepared.log.titles) - 1)
+        log = self.prepared.log
+        return users_having_items(log.users, log.items, len(log.titles) - 1)
 
 
-@dataclass
+@dataclass(frozen=True)
 class JudgeLike:
-    """By what the log of another folder taught, in its context. Vectors of new titles are kept in `folder`."""
+    """By what the log in the folder `like` taught, in its context. Vectors of new titles are kept in `folder`."""
 
     folder: Path
-    like: Path
     settings: Settings
-    in_order: bool
-    continued: ContinuedLog = field(init=False)
+    like: Path
+    continued: ContinuedLog
 
-    def prepare(self, log: Log, where) -> PreparedLog:
-        dates = read_json(self.like / RUN)["times_are_dates"]
-        if dates != log.times_are_dates:
-            kinds = ("dates", "numbers") if dates else ("numbers", "dates")
-            raise InputError(f"--like {self.like}: the times there are {kinds[0]}, here they are {kinds[1]}")
-        self.continued = continue_log(read_stored_log(self.like), log, self.settings.window, where, self.in_order)
+    @property
+    def prepared(self) -> PreparedLog:
         return self.continued.prepared
 
-    def read_titles(self, prepared: PreparedLog) -> np.ndarray | None:
-        if self.settings.base_model is None:
-            return None
-        from denoise_code.language_model.kept_titles import vectors_of_catalogue
+    def read_titles(self) -> np.ndarray | None:
+        return read_titles(self.prepared, self.settings.base_model, self.folder, self.like)
 
-        windows = prepared.data.train_items
-        return vectors_of_catalogue(prepared.log.titles, windows, self.settings.base_model, self.folder, self.like).vectors
-
-    def judge(self, prepared: PreparedLog, vectors: np.ndarray | None) -> JudgedLog:
+    def judge(self, vectors: np.ndarray | None) -> JudgedDataSet:
         try:
             record, learned = read_record(self.like), load_learned(self.like / LEARNED)
         except InputError as error:
             raise InputError(f"--like {self.like}: clean that log again ({error})") from None
-        return judge_continued(self.continued, learned, record, vectors, self.settings.noise_share)
+        weights = np.array(ranking_of(record).weights)
+        taught = Taught(learned, figures_of(record), weights, self.settings.noise_share)
+        return judge_continued(self.continued, taught, vectors)
 
-    def test(self, prepared: PreparedLog, vectors: np.ndarray | None, judged: JudgedLog) -> JudgedCopy | None:
-        """The self-test of the log that is continued."""
+    def self_test(self, vectors: np.ndarray | None, judged: JudgedDataSet) -> JudgedCopy | None:
+        """That of the log that taught, as it was kept: what is judged here has no part in it."""
         return read_copy(self.like, None)
 
-    def users_of_item(self, prepared: PreparedLog) -> np.ndarray:
+    def users_of_item(self) -> np.ndarray:
         """(n_items + 1,) how many users of the old log and of the new one together have each item."""
-        old, log = self.continued.old.interactions, prepared.log
+        old, log = self.continued.old.interactions, self.prepared.log
         users, items = np.r_[old.users, log.users - 1], np.r_[old.items, log.items]  # old ones of users with new ones stand twice
         return users_having_items(users, items, len(log.titles) - 1)
 
 
-def open_judge_like(folder: Path, like: Path, in_order: bool) -> JudgeLike:
-    """Raises InputError for a folder that no log was cleaned into, or whose files are not those of its run.json."""
+def settings_like(like: Path, folder: Path, in_order: bool) -> Settings:
+    """Those of the log in the folder `like`, by which new lines are judged that go into another folder.
+
+    Raises InputError for a folder that no log was cleaned into, or whose files are not those of its run.json.
+    """
     if not (like / RUN).exists():
         raise InputError(f"--like {like}: no {RUN}; expected the folder of a log that ./denoise.sh cleaned to its end")
     run = run_of_cleaned_log(like)
@@ -139,7 +139,16 @@ def open_judge_like(folder: Path, like: Path, in_order: bool) -> JudgeLike:
     settings = run["settings"] | {"noise_share": run["noise_share"]}
     if not run["reads_titles"]:
         settings["base_model"] = None
-    return JudgeLike(folder, like, Settings(**settings), in_order)
+    return Settings(**settings)
+
+
+def continue_cleaned_log(like: Path, log: Log, window: int, where, in_order: bool) -> ContinuedLog:
+    """The log in the folder `like`, continued by new records in file order; where(record) names one of them."""
+    dates = read_json(like / RUN)["times_are_dates"]
+    if dates != log.times_are_dates:
+        kinds = ("dates", "numbers") if dates else ("numbers", "dates")
+        raise InputError(f"--like {like}: the times there are {kinds[0]}, here they are {kinds[1]}")
+    return continue_log(read_stored_log(like), log, window, where, in_order)
 
 
 def read_copy(folder: Path, made_of: str | None) -> JudgedCopy | None:

@@ -1,4 +1,5 @@
-"""A log in, the same log out: for each record the probability that it is noise, and what would fit instead. Arrays and tables, no files.
+"""A log in, the same log out: for each record the probability that it is noise, and what would fit instead. Arrays and tables; files only
+of title vectors, where a folder for them is given.
 
 `clean_log` does it for a pandas table. Its steps are functions, which the script `clean_log_file.py` calls with what it keeps in files.
 All windows of the log are train windows: each interaction is judged from all others of its user's windows, before and after it.
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,14 +25,15 @@ from denoise_code.data_set.log.whole_tables import PandasTable
 from denoise_code.evidence.calibration import CannotPlant
 from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.judging import (
+    JudgedDataSet,
     JudgedInteractions,
     NoEvidence,
-    Replacements,
     check_rows_can_teach,
     judge_interactions,
     replace_what_is_noise,
     share_taken,
 )
+from denoise_code.language_model.loading import EMBEDDED_MODEL
 from denoise_code.replacement import NothingToReplaceFrom
 
 WITHOUT_TITLE = "collaborative"  # the kind that judges items without a title, where others read titles
@@ -87,16 +90,7 @@ def prepare_log(log: Log, window: int) -> PreparedLog:
     return PreparedLog(replace(distinct, log=cleaned), distinct.log.titles, data, title_changes)
 
 
-@dataclass(frozen=True)
-class JudgedLog:
-    """interactions: r of all, and what was learned; noise_share: what probabilities assume; replacements: an item for each."""
-
-    interactions: JudgedInteractions
-    noise_share: float
-    replacements: Replacements
-
-
-def judge_log(prepared: PreparedLog, vectors: np.ndarray | None, options: EvidenceOptions) -> JudgedLog:
+def judge_log(prepared: PreparedLog, vectors: np.ndarray | None, options: EvidenceOptions) -> JudgedDataSet:
     """All interactions of a log by what it teaches, and a replacement for each. vectors (n_items + 1, D) of titles, or None.
 
     Raises InputError where it teaches nothing.
@@ -117,11 +111,11 @@ def judge_by_itself(prepared: PreparedLog, vectors: np.ndarray | None, seed: int
 
 def with_replacements(
     prepared: PreparedLog, interactions: JudgedInteractions, vectors: np.ndarray | None, options: EvidenceOptions
-) -> JudgedLog:
+) -> JudgedDataSet:
     share = share_taken(interactions, options)
     r = judged_by_what_is_known(interactions.train, prepared.log.items, prepared.has_title, reads_titles=vectors is not None)
     replacements = replace_what_is_noise(prepared.data, r, {}, vectors, prepared.halves, share, options, new_to_user=True)
-    return JudgedLog(interactions, share, replacements)
+    return JudgedDataSet(interactions, share, replacements)
 
 
 @contextmanager
@@ -131,6 +125,20 @@ def too_small():
         yield
     except (NoEvidence, CannotPlant, NothingToReplaceFrom) as error:
         raise InputError(f"this log is too small to learn from: {error}") from None
+
+
+def read_titles(
+    prepared: PreparedLog, base_model: str | None, folder: Path | None = None, like: Path | None = None
+) -> np.ndarray | None:
+    """Title vectors (n_items + 1, D); None where titles are not read.
+
+    base_model: what reads them, None: nothing does. folder: where they are kept. like: the folder of the log that is continued.
+    """
+    if base_model is None or not prepared.has_title.any():
+        return None
+    from denoise_code.language_model.kept_titles import vectors_of_catalogue
+
+    return vectors_of_catalogue(prepared.log.titles, prepared.data.train_items, base_model, folder, like).vectors
 
 
 @dataclass(frozen=True)
@@ -154,7 +162,7 @@ class JudgedRecords:
         return dict(zip(STATUSES, counts.tolist()))
 
 
-def spread_over_records(prepared: PreparedLog, judged: JudgedLog, reads_titles: bool) -> JudgedRecords:
+def spread_over_records(prepared: PreparedLog, judged: JudgedDataSet, reads_titles: bool) -> JudgedRecords:
     """What is said of interactions, told of the records that they come from.
 
     reads_titles: whether some kind of evidence reads titles; then an item without one is judged by co-occurrence alone.
@@ -273,13 +281,7 @@ def clean_log(
     prepared = prepare_log(log, window)
     for note in account.notes:
         print(note)
-    vectors = None
-    if language_model == "base" and prepared.has_title.any():
-        from denoise_code.language_model.kept_titles import vectors_of_catalogue
-        from denoise_code.language_model.loading import EMBEDDED_MODEL
-
-        windows = prepared.data.train_items
-        vectors = vectors_of_catalogue(prepared.log.titles, windows, base_model or EMBEDDED_MODEL, None).vectors
+    vectors = read_titles(prepared, None if language_model == "none" else base_model or EMBEDDED_MODEL)
     judged_log = judge_log(prepared, vectors, EvidenceOptions(noise_share, seed=seed))
     judged = spread_over_records(prepared, judged_log, reads_titles=vectors is not None)
     columns = new_columns(prepared, judged)

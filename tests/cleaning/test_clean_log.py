@@ -19,6 +19,7 @@ from denoise_code.data_set.log.tables import Columns, read_log
 from denoise_code.data_set.log.whole_tables import PandasTable
 from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.language_model import kept_titles
+from denoise_code.replacement import Fitted
 
 pytestmark = pytest.mark.usefixtures("quick_evidence")
 judged_before = {}
@@ -178,12 +179,16 @@ def test_an_item_without_a_title_is_replaced_by_the_probability_that_is_shown(mo
     log = read_log(PandasTable(table), Columns("user", "item", "timestamp", title="title"), Account())
     prepared, probabilities = records.prepare_log(log, 3), []
     r_by_kind = {"collaborative": np.array([0.0, 1, 2]), "fused": np.array([-5.0, -6, -7])}
-    monkeypatch.setattr(judging, "fit_ranker", lambda *_: SimpleNamespace(ranker=None, coefficients={}, held_out={}))
+    monkeypatch.setattr(judging, "fit_ranker", lambda *_: Fitted(SimpleNamespace(weights=np.zeros(4)), {}, {}))
     monkeypatch.setattr(
-        judging, "replace_interactions", lambda data, ranker, p_noise, least: probabilities.append(p_noise) or np.zeros(3, int)
+        judging,
+        "replace_interactions",
+        lambda data, ranker, p_noise, least, new_to_user: probabilities.append(p_noise) or np.zeros(3, int),
     )
     vectors = np.zeros((4, 2)) if reads_titles else None
-    judged = records.with_replacements(prepared, judging.JudgedInteractions(r_by_kind, {}, {}), vectors, EvidenceOptions(0.1))
+    judged = records.with_replacements(
+        prepared, judging.JudgedInteractions(r_by_kind, {}, figures=None), vectors, EvidenceOptions(0.1)
+    )
     assert np.allclose(probabilities, 0.1 * np.exp([-5, 1, -7] if reads_titles else [-5, -6, -7]))
     shown = records.spread_over_records(prepared, judged, reads_titles)
     assert np.allclose(shown.probability, probabilities)

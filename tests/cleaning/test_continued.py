@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from denoise_code.cleaning import continued
-from denoise_code.cleaning.continued import continue_log
-from denoise_code.cleaning.judges import JudgeLike, Settings
+from denoise_code.cleaning.continued import Taught, continue_log
+from denoise_code.cleaning.judges import JudgeLike, Settings, continue_cleaned_log
 from denoise_code.common.errors import InputError
 from denoise_code.data_set.log.log import Log
 from denoise_code.data_set.log.stored_log import write_interactions, write_keys
@@ -94,27 +94,26 @@ def write_folder(folder, log):
     return folder
 
 
-def judge_like(folder, in_order):
-    return JudgeLike(folder / "out", folder, Settings(3, 0.1, None, 0), in_order)
+def judge_like(folder, log, in_order):
+    continued_log = continue_cleaned_log(folder, log, 3, where, in_order)
+    return JudgeLike(folder / "out", Settings(3, 0.1, None, 0), folder, continued_log)
 
 
 def test_without_times_new_records_follow_the_old_ones(tmp_path):
     """Both logs number their records from 0; a new record may be what an old one of the same number was."""
     old = replace(old_log(), times=np.array([0, 1, 2, 3, 4]))
-    judge = judge_like(write_folder(tmp_path, old), in_order=True)
-    log = judge.prepare(new_log([("ann", "a", 0), ("bob", "x", 1), ("ann", "a", 2)]), where).log
+    new = new_log([("ann", "a", 0), ("bob", "x", 1), ("ann", "a", 2)])
+    log = judge_like(write_folder(tmp_path, old), new, in_order=True).prepared.log
     assert [log.item_keys[item] for item in log.items] == ["a", "b", "c", "a", "a", "a", "d", "x"]
     assert log.rows.tolist() == [-1, -1, -1, 0, 2, -1, -1, 1]
 
 
 def test_users_of_items_are_counted_over_old_and_new_interactions(tmp_path):
     """Of an old user and a new one, of a user who has it in both, of a user without new interactions, of items new to both."""
-    judge = judge_like(write_folder(tmp_path, old_log()), in_order=False)
-    prepared = judge.prepare(
-        new_log([("eve", "b", 9), ("ann", "c", 9), ("ann", "x", 9), ("eve", "x", 10), ("eve", "y", 11)]), where
-    )
+    new = new_log([("eve", "b", 9), ("ann", "c", 9), ("ann", "x", 9), ("eve", "x", 10), ("eve", "y", 11)])
+    judge = judge_like(write_folder(tmp_path, old_log()), new, in_order=False)
     expected = {"a": 2, "b": 2, "c": 1, "d": 1, "x": 2, "y": 1}
-    assert dict(zip(prepared.log.item_keys[1:], judge.users_of_item(prepared)[1:].tolist())) == expected
+    assert dict(zip(judge.prepared.log.item_keys[1:], judge.users_of_item()[1:].tolist())) == expected
 
 
 @pytest.mark.parametrize("reads_titles", [False, True])
@@ -129,7 +128,7 @@ def test_an_item_without_a_title_is_replaced_by_the_probability_that_is_shown(mo
     monkeypatch.setattr(continued, "replace_interactions", lambda data, *what, new_to_user: asked.append((*what, new_to_user)))
     vectors = np.zeros((5, 2)) if reads_titles else None
     weights = [0.5, 0.25, 1.0, 2.0][: 4 if reads_titles else 2]
-    continued.judge_continued(continued_log, None, {"replacements": {"weights": weights}}, vectors, 0.1)
+    continued.judge_continued(continued_log, Taught(None, None, np.array(weights), 0.1), vectors)
     ((ranker, p_noise, least, new_to_user),) = asked
     assert np.allclose(p_noise, 0.1 * np.exp([-5, 1, -7] if reads_titles else [-5, -6, -7]))
     assert ranker.weights.tolist() == weights  # those that the old log taught

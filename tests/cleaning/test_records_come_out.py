@@ -13,9 +13,9 @@ import pytest
 from denoise_code import clean_log_file
 from denoise_code.cleaning import judges
 from denoise_code.cleaning.flagging import flag_most_suspicious
-from denoise_code.cleaning.records import JudgedLog, JudgedRecords
+from denoise_code.cleaning.records import JudgedRecords
 from denoise_code.cleaning.self_test import JudgedCopy
-from denoise_code.judging import JudgedInteractions, Replacements
+from denoise_code.judging import FiguresOfKinds, JudgedDataSet, JudgedInteractions, Replacements
 
 KINDS = ("collaborative", "detector", "fused")
 NEW = ["noise_probability", "noise_rank", "status", "replacement_item", "replacement_title"]
@@ -32,17 +32,17 @@ def made_up_judgement(prepared):
     rng = np.random.default_rng(0)
     r = {kind: np.where(table.in_train, rng.normal(size=len(table)), np.nan).astype(np.float32) for kind in KINDS}
     replacements = np.where(table.in_train, table.items % prepared.data.n_items + 1, 0)
-    said = {"share_bound": dict.fromkeys(KINDS, 0.3), "detection": {"auc_context": {}}}
-    return JudgedLog(JudgedInteractions(r, {}, said), 0.2, Replacements(replacements, {}, {}))
+    figures = FiguresOfKinds(dict.fromkeys(KINDS, 0.3), features={}, coefficients={}, detection={"auc_context": {}})
+    return JudgedDataSet(JudgedInteractions(r, {}, figures), 0.2, Replacements(replacements, {}))
 
 
 @pytest.fixture
 def made_up(monkeypatch):
     """Nothing is learned: what is tested is what goes in and what comes out."""
-    monkeypatch.setattr(judges.JudgeByItself, "judge", lambda self, prepared, vectors: made_up_judgement(prepared))
-    monkeypatch.setattr(judges.JudgeByItself, "read_titles", lambda self, prepared: None)
+    monkeypatch.setattr(judges.JudgeByItself, "judge", lambda self, vectors: made_up_judgement(self.prepared))
+    monkeypatch.setattr(judges.JudgeByItself, "read_titles", lambda self: None)
     copy = JudgedCopy(np.array([1.0, -1.0, 3.0], np.float32), np.array([True, False, True]), np.array([1, 1, 2]))
-    monkeypatch.setattr(judges.JudgeByItself, "test", lambda *_: copy)
+    monkeypatch.setattr(judges.JudgeByItself, "self_test", lambda *_: copy)
     monkeypatch.setattr("denoise_code.cleaning.folder.fingerprint_of_learned", lambda folder: "nothing")
 
 

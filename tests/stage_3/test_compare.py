@@ -40,7 +40,7 @@ def test_compare(tmp_path, capsys):
     folders = runs_of(capsys, tmp_path, [], found, at_random, ["--clean"])
     compared = compare.main(list(map(str, folders)))
     printed = capsys.readouterr().out
-    assert [row["rows"] for row in compared] == [
+    assert [run.rows for run in compared] == [
         "noisy",
         "fused, delete",
         "fused, delete at random places",
@@ -49,16 +49,16 @@ def test_compare(tmp_path, capsys):
     ranks = [np.load(folder / "test_ranks.npz")["ranks"] for folder in folders]
     assert all(values.shape == (2, 60, 2) and (values[..., 1] == 1).all() for values in ranks)  # no ties here
     gains = [np.where(values[..., 0] < 20, 1 / np.log2(values[..., 0] + 2), 0).mean() for values in ranks]
-    for row, gain in zip(compared, gains):
-        assert row["NDCG@20"]["mean"] == pytest.approx(gain)
-    for row, gain in zip(compared[1:], gains[1:]):
-        assert row["difference"]["mean"] == pytest.approx(gain - gains[0])
-        low, high = row["difference"]["interval_95"]
+    for run, gain in zip(compared, gains):
+        assert run.metrics["NDCG@20"]["mean"] == pytest.approx(gain)
+    for run, gain in zip(compared[1:], gains[1:]):
+        assert run.difference["mean"] == pytest.approx(gain - gains[0])
+        low, high = run.difference["interval_95"]
         assert low < gain - gains[0] < high
         says = "higher" if low > 0 else "lower" if high < 0 else "nothing is shown"
-        assert f"NDCG@20 of {row['rows']} against noisy: {says}" in printed
-    assert compared[1]["to random places"]["mean"] == pytest.approx(gains[1] - gains[2])
-    assert ["to random places" in row for row in compared] == [False, True, False, False]
+        assert f"NDCG@20 of {run.rows} against noisy: {says}" in printed
+    assert compared[1].to_random_places["mean"] == pytest.approx(gains[1] - gains[2])
+    assert ["to random places" in run.as_row() for run in compared] == [False, True, False, False]
     assert "against as many edits at random places: " in printed
     assert max(len(line) for line in printed.splitlines() if line.startswith("|")) <= 110
     report.main(["--dataset", "Z_denoise_user0.1_8_1", "--data_root", str(tmp_path), "--runs", *map(str, folders)])
@@ -98,8 +98,8 @@ def test_controls_that_control_something_else(tmp_path, capsys):
     settings = [[], [*found, 0.3, "--evidence", "fused"], [*found, 0.4, "--evidence", "random"]]
     settings.append([*found, 0.4, "--evidence", "collaborative"])
     compared = compare.main(list(map(str, runs_of(capsys, tmp_path, *settings))))
-    assert [row["rows"] for row in compared] == ["noisy", "fused, delete", "random, delete", "collaborative, delete"]
-    assert not any("to random places" in row for row in compared)
+    assert [run.rows for run in compared] == ["noisy", "fused, delete", "random, delete", "collaborative, delete"]
+    assert not any(run.to_random_places for run in compared)
 
 
 def test_each_setting_has_its_own_control(tmp_path, capsys):
@@ -108,9 +108,9 @@ def test_each_setting_has_its_own_control(tmp_path, capsys):
     settings = [[*found, share, "--evidence", kind] for share in (0.3, 0.4) for kind in ("fused", "random")]
     folders = runs_of(capsys, tmp_path, [], *settings)
     compared = compare.main(list(map(str, folders)))
-    assert ["to random places" in row for row in compared] == [False, True, False, True, False]
-    assert compared[3]["rows"] == f"fused, delete ({folders[3]})"
-    assert compared[4]["rows"] == compared[3]["rows"] + " at random places"
+    assert [run.to_random_places is not None for run in compared] == [False, True, False, True, False]
+    assert compared[3].rows == f"fused, delete ({folders[3]})"
+    assert compared[4].rows == compared[3].rows + " at random places"
 
 
 def test_no_run_is_dropped_for_its_name():
@@ -127,8 +127,8 @@ def test_no_run_is_dropped_for_its_name():
 
 def test_sentences():
     for interval, word in (([0.1, 0.2], "higher"), ([-0.2, -0.1], "lower"), ([-0.1, 0.1], "nothing is shown")):
-        row = {"rows": "b", "difference": {"interval_95": interval}}
-        assert comparison.sentence(row, {"rows": "a"}).startswith(f"NDCG@20 of b against a: {word}")
+        run = comparison.ComparedRun("b", {}, difference={"interval_95": interval})
+        assert comparison.sentence(run, comparison.ComparedRun("a", {})).startswith(f"NDCG@20 of b against a: {word}")
 
 
 def test_options_of_rows_are_those_of_the_filter():
@@ -141,10 +141,12 @@ def test_options_of_rows_are_those_of_the_filter():
 def test_one_user_has_no_interval_and_no_verdict(rows):
     """However many rows: what another user would give is in none of them."""
     ranks = {"noisy": np.full((2, rows, 2), (30, 1)), "a": np.full((2, rows, 2), (0, 1)), "clean": np.full((2, rows, 2), (0, 1))}
-    report = comparison.compare(np.repeat("user", rows), ranks)
-    assert [row.get("difference") for row in report] == [None, *[{"mean": 1.0, "interval_95": None}] * 2]
-    assert not any("gap won back" in row for row in report)
-    assert comparison.sentence(report[1], report[0]) == "NDCG@20 of a against noisy: nothing is shown: one user has no interval"
-    assert "| +1.0000 (no interval) |" in comparison.table(report, ("rows", "difference"))
+    compared = comparison.compare(np.repeat("user", rows), ranks)
+    assert [run.difference for run in compared] == [None, *[{"mean": 1.0, "interval_95": None}] * 2]
+    assert not any("gap won back" in run.as_row() for run in compared)
+    assert (
+        comparison.sentence(compared[1], compared[0]) == "NDCG@20 of a against noisy: nothing is shown: one user has no interval"
+    )
+    assert "| +1.0000 (no interval) |" in comparison.table([run.as_row() for run in compared], ("rows", "difference"))
     two_users = comparison.compare(np.array(["a", "b"]), {name: of_run[:, [0, 0]] for name, of_run in ranks.items()})
-    assert two_users[1]["difference"]["interval_95"] == [1.0, 1.0]
+    assert two_users[1].difference["interval_95"] == [1.0, 1.0]

@@ -45,8 +45,8 @@ def test_runs_are_grouped_by_data_noise_and_model(tmp_path):
     levels = draw_gap.main([*map(str, [*folders, sweep]), "--out", str(tmp_path / "gap.png")])
     panels = ["Movie", "Movie, GRU4Rec", "Toy", "Toy", "Toy, GRU4Rec"]  # BERT4Rec has no gap
     assert [(level.panel, level.noise) for level in levels] == list(zip(panels, [0.2, 0.2, 0.1, 0.2, 0.1]))
-    assert [[row["rows"] for row in level.report] for level in levels] == [["noisy", "fused, replace", "clean"]] * 5
-    won_back = [level.report[1]["gap won back"] for level in levels]
+    assert [[run.rows for run in level.runs] for level in levels] == [["noisy", "fused, replace", "clean"]] * 5
+    won_back = [level.runs[1].gap_won_back for level in levels]
     assert won_back[:2] == [share] * 2 and all(0 < of_level["mean"] < 1 for of_level in won_back)
     assert won_back[2]["interval_95"][0] < won_back[2]["mean"] < won_back[2]["interval_95"][1]
     assert (tmp_path / "gap.png").read_bytes().startswith(b"\x89PNG") and not list(tmp_path.glob("*.partial*"))

@@ -101,11 +101,12 @@ def test_bootstrap_knows_that_seeds_differ():
 def test_a_share_of_no_gap_is_not_reported():
     users, ranks = np.arange(200), np.random.default_rng(0).integers(0, 40, size=(3, 200))
     ranks, better = untied(ranks), untied(np.maximum(ranks - 15, 0))
-    rows = {row["rows"]: row for row in comparison.compare(users, {"noisy": ranks, "a": better, "clean": better})}
-    assert rows["a"]["gap won back"] == {"mean": 1.0, "interval_95": [1.0, 1.0]}
-    rows = {row["rows"]: row for row in comparison.compare(users, {"noisy": ranks, "a": better, "clean": ranks})}
-    assert "gap won back" not in rows["a"] and rows["clean"]["difference"] == {"mean": 0.0, "interval_95": [0.0, 0.0]}
-    assert "gap won back" not in comparison.compare(users, {"clean": better, "noisy": ranks})[1]
+    _, edited, _ = comparison.compare(users, {"noisy": ranks, "a": better, "clean": better})
+    assert edited.gap_won_back == {"mean": 1.0, "interval_95": [1.0, 1.0]}
+    assert comparison.ComparedRun.of_row({"model": "SASRec"} | edited.as_row()) == edited
+    _, edited, clean = comparison.compare(users, {"noisy": ranks, "a": better, "clean": ranks})
+    assert edited.gap_won_back is None and clean.difference == {"mean": 0.0, "interval_95": [0.0, 0.0]}
+    assert comparison.compare(users, {"clean": better, "noisy": ranks})[1].gap_won_back is None
 
 
 def test_million_items_stay_in_memory(monkeypatch):
