@@ -152,7 +152,8 @@ def test_from_python(log, tmp_path):
     replaced = result[result["replacement_item"].notna()]
     item = replaced["replacement_item"].astype(int)
     titles = [f"Item {number} of group {number % GROUPS}" for number in item]
-    assert len(replaced) > 2800 and replaced["replacement_title"].tolist() == titles
+    # Users here have a good part of the items of their groups, and are given none of these.
+    assert len(replaced) > 2500 and replaced["replacement_title"].tolist() == titles
     same = clean_log(table, language_model="none")
     for column in ("noise_probability", "noise_rank", "probability_collaborative", "probability_detector"):
         assert np.allclose(same[column], expected[column].astype(float), rtol=1e-4), column
