@@ -202,6 +202,7 @@ PAPER = {  # width, blocks, heads and dropout of each model's paper; SASRec as i
     "GRU4Rec": {"hidden_units": 100, "num_blocks": 1, "num_heads": 1, "dropout_rate": 0.5},
     "BERT4Rec": {"hidden_units": 64, "num_blocks": 2, "num_heads": 2, "dropout_rate": 0.2},
 }
+LOSSES = {"BERT4Rec": ("ce",)}  # of models that do not learn by all: it predicts masked items over the whole catalogue
 
 
 def of_papers(option: str) -> str:
@@ -344,8 +345,8 @@ def of_model(args: argparse.Namespace, model: str) -> argparse.Namespace:
 def check_args(parser, args: argparse.Namespace) -> argparse.Namespace:
     """The same for one model, with what its paper sets."""
     args = of_model(args, args.model)
-    if args.model == "BERT4Rec" and args.loss == "bce":
-        parser.error("--model BERT4Rec predicts masked items over the whole catalogue: use it with --loss ce")
+    if args.loss not in LOSSES.get(args.model, (args.loss,)):
+        parser.error(f"--model {args.model} does not learn by --loss {args.loss}: use --loss {' or '.join(LOSSES[args.model])}")
     if args.hidden_units % args.num_heads:
         parser.error(f"--hidden_units {args.hidden_units} is not a multiple of --num_heads {args.num_heads}")
     if args.state_dict_path and not args.state_dict_path.is_file():

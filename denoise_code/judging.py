@@ -28,9 +28,9 @@ class NoEvidence(ValueError):
     """These rows cannot teach; the message says why."""
 
 
-def check_rows_can_teach(data: DataSet, halves: np.ndarray) -> None:
-    """Raise NoEvidence for rows of which nothing can be learned for others; halves (2, U) of the users."""
-    shares = halves[:, data.interactions.users[data.interactions.in_train]].mean(1)  # (2,)
+def check_rows_can_teach(data: DataSet, halvings: np.ndarray) -> None:
+    """Raise NoEvidence for rows of which nothing can be learned for others; halvings (2, U) of the users."""
+    shares = halvings[:, data.interactions.users[data.interactions.in_train]].mean(1)  # (2,)
     if not ((shares > 0) & (shares < 1)).all():
         raise NoEvidence("its train rows are of too few users to learn from one half and judge the other")
     if data.train.shape[1] < 3:
@@ -75,13 +75,13 @@ def share_taken(judged: JudgedInteractions, options: EvidenceOptions) -> float:
 
 
 def judge_interactions(
-    data: DataSet, vectors: np.ndarray | None, scores: GivenScores | None, halves: np.ndarray, seed: int
+    data: DataSet, vectors: np.ndarray | None, scores: GivenScores | None, halvings: np.ndarray, seed: int
 ) -> JudgedInteractions:
     """Learn from the train windows and judge all interactions, by every kind of evidence that there is. Raises CannotPlant."""
     unseen = unseen_items(data)
     counts = cooccurrence.count(data.interactions, unseen.n_items_and_stand_ins, data.train.shape[1])
-    models = learn_models(data, vectors, halves, seed)
-    kinds = models.kinds(counts, unseen.with_stand_ins(vectors), halves)
+    models = learn_models(data, vectors, halvings, seed)
+    kinds = models.kinds(counts, unseen.with_stand_ins(vectors), halvings)
     evidence = learn_evidence(data, kinds, counts, unseen, scores, seed)
     figures = FiguresOfKinds(
         share_bound={kind: float(result.share_bound) for kind, result in evidence.kinds.items()},
@@ -139,7 +139,7 @@ def replace_what_is_noise(
     r: np.ndarray,
     r_of_histories: dict[str, np.ndarray],
     vectors: np.ndarray | None,
-    halves: np.ndarray,
+    halvings: np.ndarray,
     share: float,
     options: EvidenceOptions,
     new_to_user: bool = False,
@@ -150,7 +150,7 @@ def replace_what_is_noise(
     new_to_user: in place of a train interaction stands nothing that its user has; in a data set that would tell what its
     valid and test rows hold.
     """
-    fitted = fit_ranker(data, vectors, halves[0], options.seed)
+    fitted = fit_ranker(data, vectors, halvings[0], options.seed)
     least = least_probability(data, options.replace_all)
     return Replacements(
         train=replace_interactions(data, fitted.ranker, noise_probability(r, share), least, new_to_user),

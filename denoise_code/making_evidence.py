@@ -82,18 +82,20 @@ def make_evidence(folder: Path, data_set: Path, options: EvidenceOptions) -> dic
             return stored
         # 2. The table of interactions, and r of each by every kind of evidence
         data = data_set_of(rows)
-        halves = data.interactions.halves(user_keys(rows, data))
-        check_rows_can_teach(data, halves)
+        halvings = data.interactions.halvings(user_keys(rows, data))
+        check_rows_can_teach(data, halvings)
         vectors = read_vectors(folder, rows.titles)
         if is_judged:
             interactions = judged_before(read_evidence(folder))
         else:
             scores = given_scores(folder, rows, data, np.random.default_rng([options.seed, 5]))
-            interactions = judge_interactions(data, vectors, scores, halves, options.seed)
+            interactions = judge_interactions(data, vectors, scores, halvings, options.seed)
         # 3. One replacement for each
         share = share_taken(interactions, options)
         fused_of_histories = {file: r_by_kind[FUSED] for file, r_by_kind in interactions.histories.items()}
-        replacements = replace_what_is_noise(data, interactions.train[FUSED], fused_of_histories, vectors, halves, share, options)
+        replacements = replace_what_is_noise(
+            data, interactions.train[FUSED], fused_of_histories, vectors, halvings, share, options
+        )
     except (NoEvidence, CannotPlant, NothingToReplaceFrom) as error:
         print(f"no evidence in {folder}, so stage 3 has the paper's noise_prob alone: {error}")
         return None
@@ -200,7 +202,8 @@ def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet, rng: np.random
     row, column = np.nonzero(planted.mask == PLANTED_MARK)
     train = rows.splits["train"]
     if len(row) != len(train_row):
-        raise InputError(f"{path}: expected one planted item (mask {PLANTED_MARK}) in each row")
+        print(f"no evidence of the kind llm: {path} has {len(row)} planted items in {len(train_row)} rows, one in each is expected")
+        return None
     has_row = train_row < len(train.items)
     differs = planted.items[has_row] != train.items[train_row[has_row]]  # (M, W)
     if not has_row.all() or (differs.sum(1) != 1).any() or not differs[row, column].all():
@@ -231,7 +234,9 @@ def read_how_planted(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def log_odds(log_prob: np.ndarray) -> np.ndarray:
-    """logit(p) of natural logarithms log p."""
+    """logit(p) of natural logarithms log p. InputError for what is no probability."""
+    if np.nanmax(log_prob, initial=-np.inf) > 0:
+        raise InputError(f"noise_prob is a natural log-probability, at most 0: found {np.nanmax(log_prob):g}")
     log_prob = np.minimum(log_prob, -1e-15)  # a probability of 1 has no odds
     return log_prob - np.log(-np.expm1(log_prob))
 

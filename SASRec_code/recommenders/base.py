@@ -47,7 +47,8 @@ def initialise(module: nn.Module) -> None:
 class Recommender(nn.Module):
     """Scores of the next item from a left-padded history; more padding on the left must change nothing.
 
-    A model has `items`, an embedding (n_items + 1, D) whose row of padding (item 0) is zero, and `encode`.
+    A model has `items`, an embedding (n_items + 1, D) whose row of padding (item 0) is zero, and either `encode` or, as BERT4Rec,
+    `scores` and a loss of its own. A loss that it lacks is left out of LOSSES in options.py.
     Windows (B, L + 1) int64 hold a history (B, L) and its target.
     """
 

@@ -107,7 +107,7 @@ def judge_continued(continued: ContinuedLog, taught: Taught, vectors: np.ndarray
     """All interactions of `prepared`, and replacements, with the share of noise of the old log. vectors (n_items + 1, D) or None."""
     prepared, old = continued.prepared, continued.old
     counts = cooccurrence.count(old.interactions, old.n_items, old.train.shape[1])
-    r_by_kind = apply_learned(prepared.data, taught.learned, counts, vectors, prepared.halves)
+    r_by_kind = apply_learned(prepared.data, taught.learned, counts, vectors, prepared.halvings)
     by_titles = None if vectors is None else neighbours_by_titles(vectors)
     ranker = make_ranker(counts, vectors, by_titles, taught.weights)
     r = judged_by_what_is_known(r_by_kind, prepared.log.items, prepared.has_title, reads_titles=vectors is not None)

@@ -61,9 +61,9 @@ class PreparedLog:
         return self.distinct.log
 
     @property
-    def halves(self) -> np.ndarray:
+    def halvings(self) -> np.ndarray:
         """(2, U): the users of `data` halved twice, by their keys."""
-        return self.data.interactions.halves(self.log.user_keys[1:])
+        return self.data.interactions.halvings(self.log.user_keys[1:])
 
     @property
     def has_title(self) -> np.ndarray:
@@ -105,8 +105,8 @@ def judge_by_itself(prepared: PreparedLog, vectors: np.ndarray | None, seed: int
     n_taught = int(prepared.data.interactions.in_train.sum())
     if n_taught < LEAST_INTERACTIONS:
         raise NoEvidence(f"{n_taught} interactions of users with two or more, {LEAST_INTERACTIONS} are needed at least")
-    check_rows_can_teach(prepared.data, prepared.halves)
-    return judge_interactions(prepared.data, vectors, None, prepared.halves, seed)
+    check_rows_can_teach(prepared.data, prepared.halvings)
+    return judge_interactions(prepared.data, vectors, None, prepared.halvings, seed)
 
 
 def with_replacements(
@@ -114,7 +114,7 @@ def with_replacements(
 ) -> JudgedDataSet:
     share = share_taken(interactions, options)
     r = judged_by_what_is_known(interactions.train, prepared.log.items, prepared.has_title, reads_titles=vectors is not None)
-    replacements = replace_what_is_noise(prepared.data, r, {}, vectors, prepared.halves, share, options, new_to_user=True)
+    replacements = replace_what_is_noise(prepared.data, r, {}, vectors, prepared.halvings, share, options, new_to_user=True)
     return JudgedDataSet(interactions, share, replacements)
 
 

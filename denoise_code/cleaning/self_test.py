@@ -49,7 +49,7 @@ def judge_copy(
     items[planted.rows] = planted.items
     titles = [*tested.titles, *(tested.titles[item] for item in unseen.originals)]
     copy = data_set_of_log(replace(tested, items=items, titles=titles), window)
-    r_by_kind = apply_learned(copy, learned, counts, unseen.with_stand_ins(vectors), prepared.halves)
+    r_by_kind = apply_learned(copy, learned, counts, unseen.with_stand_ins(vectors), prepared.halvings)
     has_title = unseen.with_stand_ins(prepared.has_title)
     r = judged_by_what_is_known(r_by_kind, items, has_title, reads_titles=vectors is not None)
     is_planted = np.zeros(len(items), dtype=bool)

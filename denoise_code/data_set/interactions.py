@@ -63,7 +63,7 @@ class Interactions:
         """Whether one train window holds both of two rows of the table, the later one standing at the same place or behind; any shape."""
         return (self.users[earlier] == self.users[later]) & (self.places[later] <= self.reach[earlier])
 
-    def halves(self, keys: Sequence[str] | None = None) -> np.ndarray:
+    def halvings(self, keys: Sequence[str] | None = None) -> np.ndarray:
         """(2, U): the users are halved twice, independently; 0 or 1 for each user.
 
         By the user's key in the log (default: the name in the file), so that they are the same in every data set.

@@ -207,7 +207,7 @@ def planted_log_odds(detector: Detector, windows: np.ndarray) -> np.ndarray:
 
 def learn_detectors(
     windows: np.ndarray,
-    halves: np.ndarray,
+    halvings: np.ndarray,
     n_items: int,
     title_vectors: np.ndarray | None,
     settings: DetectorSettings,
@@ -215,10 +215,10 @@ def learn_detectors(
 ) -> list[list[Detector]]:
     """Detectors [halving][half]: each learned without the users of this half, and judges them.
 
-    windows (N, W) items of train rows, 0 where none; halves (2, N): of their users; title_vectors (n_items + 1, D) or None. On a CPU
+    windows (N, W) items of train rows, 0 where none; halvings (2, N): of their users; title_vectors (n_items + 1, D) or None. On a CPU
     each is learned on one core, as many side by side as PyTorch has threads.
     """
-    learned_from = [halving != half for halving in halves for half in (0, 1)]  # four of (N,) bool
+    learned_from = [halving != half for halving in halvings for half in (0, 1)]  # four of (N,) bool
     if torch.cuda.is_available():
         detectors = [learn_detector(windows[rows], n_items, title_vectors, settings, seed, "cuda") for rows in learned_from]
     else:
@@ -267,16 +267,16 @@ def learn_on_one_core(windows, n_items, title_vectors, settings, seed, show) -> 
     return {name: values.numpy() for name, values in detector.state_dict().items()}
 
 
-def detector_kind(detectors: Sequence[Sequence[Detector]], halves: np.ndarray) -> WindowKind:
+def detector_kind(detectors: Sequence[Sequence[Detector]], halvings: np.ndarray) -> WindowKind:
     """The kind of evidence `detector`: the mean log-odds of those detectors that did not learn from a user.
 
-    detectors [halving][half]; halves (2, U) of the users of the table.
+    detectors [halving][half]; halvings (2, U) of the users of the table.
     """
 
     def log_odds_of_windows(users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """(N, W, 1) of windows (N, W) of users (N,), codes of the table."""
         total = np.zeros((*items.shape, 1), dtype=np.float32)
-        for halving, of_halving in zip(halves, detectors):
+        for halving, of_halving in zip(halvings, detectors):
             for half, detector in enumerate(of_halving):
                 rows = halving[users] == half
                 total[rows, :, 0] += planted_log_odds(detector, items[rows])

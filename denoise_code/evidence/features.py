@@ -316,7 +316,7 @@ def largest_in_windows(
 class WindowKind:
     """What `features_of_windows`(users (N,), items (N, W)) -> (N, W, F) says of whole windows; an item 0 is none.
 
-    users are codes of the table: what was learned from one half of the users is used on the other (`Interactions.halves`).
+    users are codes of the table: what was learned from one half of the users is used on the other (`Interactions.halvings`).
     """
 
     at_once = 4096  # windows a call

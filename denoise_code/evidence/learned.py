@@ -34,28 +34,28 @@ class Models:
     title_maps: list[TitleMap] | None
     detectors: list[list[Detector]]
 
-    def kinds(self, counts: Cooccurrence, vectors: np.ndarray | None, halves: np.ndarray) -> dict[str, FeatureKind]:
+    def kinds(self, counts: Cooccurrence, vectors: np.ndarray | None, halvings: np.ndarray) -> dict[str, FeatureKind]:
         """The kinds of evidence by name: co-occurrence by these counts, what was learned by these models.
 
-        vectors (n_items + 1, D): title vectors, padding zero, None where the models were learned without; halves (2, U) of the users.
+        vectors (n_items + 1, D): title vectors, padding zero, None where the models were learned without; halvings (2, U) of the users.
         The catalogue may go on behind the items that the models were learned from.
         """
         import torch
 
         kinds: dict[str, FeatureKind] = {"collaborative": Collaborative(counts)}
         if self.title_maps is not None:
-            kinds["semantic"] = Semantic(np.stack([title_map.of(vectors) for title_map in self.title_maps]), halves[0])
+            kinds["semantic"] = Semantic(np.stack([title_map.of(vectors) for title_map in self.title_maps]), halvings[0])
         table = None if vectors is None else torch.from_numpy(vectors.astype(np.float32))
         detectors = [[network.for_catalogue(counts.n_items, table) for network in of_halving] for of_halving in self.detectors]
-        return kinds | {"detector": detector_kind(detectors, halves)}
+        return kinds | {"detector": detector_kind(detectors, halvings)}
 
 
-def learn_models(data: DataSet, vectors: np.ndarray | None, halves: np.ndarray, seed: int = 0) -> Models:
-    """From the train windows. vectors (n_items + 1, D) of titles, padding zero, or None; halves (2, U) of the users."""
+def learn_models(data: DataSet, vectors: np.ndarray | None, halvings: np.ndarray, seed: int = 0) -> Models:
+    """From the train windows. vectors (n_items + 1, D) of titles, padding zero, or None; halvings (2, U) of the users."""
     windows = data.train_items  # (N, W)
-    of_windows = halves[:, data.interactions.users[data.train[:, -1]]]  # (2, N)
-    title_maps = None if vectors is None else learn_title_maps(vectors, windows, of_windows[0], seed)
-    detectors = learn_detectors(windows, of_windows, data.n_items, vectors, detector.DetectorSettings(), seed)
+    halvings_of_windows = halvings[:, data.interactions.users[data.train[:, -1]]]  # (2, N)
+    title_maps = None if vectors is None else learn_title_maps(vectors, windows, halvings_of_windows[0], seed)
+    detectors = learn_detectors(windows, halvings_of_windows, data.n_items, vectors, detector.DetectorSettings(), seed)
     return Models(title_maps, detectors)
 
 
@@ -68,13 +68,13 @@ class Learned:
 
 
 def apply_learned(
-    data: DataSet, learned: Learned, counts: Cooccurrence, vectors: np.ndarray | None, halves: np.ndarray
+    data: DataSet, learned: Learned, counts: Cooccurrence, vectors: np.ndarray | None, halvings: np.ndarray
 ) -> dict[str, np.ndarray]:
     """{kind: r (n,) float32} of the train interactions of `data`, NaN where no train window holds one.
 
     Nothing is learned. counts: of the log that was learned from, users having the codes that they have in `data`.
     """
-    kinds = learned.models.kinds(counts, vectors, halves)
+    kinds = learned.models.kinds(counts, vectors, halvings)
     nothing_planted = Planted(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
     features = {name: kind.of_interactions(data, nothing_planted)[0] for name, kind in kinds.items()}
     features[FUSED] = np.concatenate([features[name] for name in kinds], axis=1)

@@ -86,7 +86,8 @@ class ReadingOptions(Options):
 
     @property
     def by_likelihood(self) -> bool:
-        """Whether by it. Then a score depends on nothing behind the item, and a text may be longer than a window (`causal` in plan.py)."""
+        """Whether items are scored by likelihood. Then a score depends on nothing behind the item, and a text may be longer than a
+        window (`causal` in plan.py)."""
         return self.score == "likelihood"
 
     @property

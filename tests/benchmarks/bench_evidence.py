@@ -66,12 +66,12 @@ def measure(n_windows: int, width: int, with_titles: bool) -> None:
     unseen = unseen_items(data)
     counts = cooccurrence.count(data.interactions, unseen.n_items_and_stand_ins, width)
     watch.print_step(f"{counts.pairs.nnz:,} pairs counted")
-    halves = data.interactions.halves()
-    models = learn_models(data, vectors, halves)
+    halvings = data.interactions.halvings()
+    models = learn_models(data, vectors, halvings)
     watch.print_step("maps of titles and detectors learned")
-    evidence = learn_evidence(data, models.kinds(counts, unseen.with_stand_ins(vectors), halves), counts, unseen)
+    evidence = learn_evidence(data, models.kinds(counts, unseen.with_stand_ins(vectors), halvings), counts, unseen)
     watch.print_step("evidence " + ", ".join(evidence.kinds))
-    ranker = fit_ranker(data, vectors, halves[0]).ranker
+    ranker = fit_ranker(data, vectors, halvings[0]).ranker
     watch.print_step("what ranks replacements")
     noise = np.zeros(len(data.interactions))
     noise[:REPLACED] = 0.5

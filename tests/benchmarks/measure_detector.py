@@ -29,13 +29,13 @@ from denoise_code.evidence.unseen_items import unseen_items
 from denoise_code.making_evidence import data_set_of, read_rows, user_keys
 
 
-def fused_without_detector(data: DataSet, vectors: np.ndarray | None, halves: np.ndarray, file: str) -> np.ndarray:
+def fused_without_detector(data: DataSet, vectors: np.ndarray | None, halvings: np.ndarray, file: str) -> np.ndarray:
     """r (N, H) of the histories of a file, by all evidence but the detector."""
     unseen = unseen_items(data)
     counts = cooccurrence.count(data.interactions, unseen.n_items_and_stand_ins, data.train.shape[1])
-    of_windows = halves[0, data.interactions.users[data.train[:, -1]]]
+    of_windows = halvings[0, data.interactions.users[data.train[:, -1]]]
     title_maps = None if vectors is None else learn_title_maps(vectors, data.train_items, of_windows)
-    kinds = Models(title_maps, []).kinds(counts, unseen.with_stand_ins(vectors), halves)
+    kinds = Models(title_maps, []).kinds(counts, unseen.with_stand_ins(vectors), halvings)
     del kinds["detector"]
     return learn_evidence(data, kinds, counts, unseen).kinds[FUSED].histories[file]
 
@@ -50,10 +50,10 @@ def measure(folder: Path) -> list[str]:
     scored = evaluated.histories != 0  # (N, H)
     truth = evaluated.history_masks[scored] == INJECTED
     users = np.broadcast_to(evaluated.users[:, None], scored.shape)[scored]
-    halves = data.interactions.halves(user_keys(rows, data))
+    halvings = data.interactions.halvings(user_keys(rows, data))
     scores = {
         "with": read_evidence(folder).histories[file][FUSED][scored],
-        "without": fused_without_detector(data, read_vectors(folder, rows.titles), halves, file)[scored],
+        "without": fused_without_detector(data, read_vectors(folder, rows.titles), halvings, file)[scored],
     }
     draws = bootstrap_aucs(users, truth, scores)
     low, high = interval(draws["with"] - draws["without"])

@@ -30,11 +30,11 @@ def evidence_once(monkeypatch):
     """The same log is learned from once in all tests of this file."""
     judge_interactions = records.judge_interactions
 
-    def judge(data, vectors, scores, halves, seed):
-        arrays = [data.train, data.interactions.items, halves, *([] if vectors is None else [vectors])]
+    def judge(data, vectors, scores, halvings, seed):
+        arrays = [data.train, data.interactions.items, halvings, *([] if vectors is None else [vectors])]
         key = (seed, *(array.tobytes() for array in arrays))
         if key not in judged_before:
-            judged_before[key] = judge_interactions(data, vectors, scores, halves, seed)
+            judged_before[key] = judge_interactions(data, vectors, scores, halvings, seed)
         return judged_before[key]
 
     monkeypatch.setattr(records, "judge_interactions", judge)

@@ -66,8 +66,8 @@ def test_new_records_stand_between_the_old_ones_of_their_users():
     assert set(data.interactions.users.tolist()) == {0, 2}
     old = both.old
     assert old.interactions.users.tolist() == [0, 0, 0, 1, 1] and old.n_items == 5
-    assert both.prepared.halves.shape == (2, 3)
-    assert (both.prepared.halves[0, :2] == old.interactions.halves(["ann", "bob"])[0]).all()
+    assert both.prepared.halvings.shape == (2, 3)
+    assert (both.prepared.halvings[0, :2] == old.interactions.halvings(["ann", "bob"])[0]).all()
 
 
 def test_times_of_more_digits():

@@ -35,15 +35,15 @@ def detector(users, items):
 
 def evidence_of(data, llm=None):
     """By co-occurrence, titles and a detector that needs no learning."""
-    counts, halves = count(data.interactions, data.n_items, data.train.shape[1]), data.interactions.halves()
-    kinds = Models(title_maps_of(data, halves), []).kinds(counts, title_vectors(), halves)
+    counts, halvings = count(data.interactions, data.n_items, data.train.shape[1]), data.interactions.halvings()
+    kinds = Models(title_maps_of(data, halvings), []).kinds(counts, title_vectors(), halvings)
     return fit.learn_evidence(
         data, kinds | {"detector": WindowKind(("detector",), detector)}, counts, nothing_unseen(data.n_items), llm
     )
 
 
-def title_maps_of(data, halves):
-    return learn_title_maps(title_vectors(), data.train_items, halves[0, data.interactions.users[data.train[:, -1]]])
+def title_maps_of(data, halvings):
+    return learn_title_maps(title_vectors(), data.train_items, halvings[0, data.interactions.users[data.train[:, -1]]])
 
 
 def evidence_by_co_occurrence(data, llm=None):

@@ -135,12 +135,12 @@ def circle(n_items=N_ITEMS):
 def test_semantic_features_by_lags_are_those_of_whole_windows(seed):
     """A kind that compares pairs says the same as a function of whole windows that is averaged: of log, planted ones and histories."""
     data = some_windows(seed)
-    halves = data.interactions.halves()[0]
-    assert set(halves.tolist()) == {0, 1}
-    kind = Semantic(circle(), halves)
+    halving = data.interactions.halvings()[0]
+    assert set(halving.tolist()) == {0, 1}
+    kind = Semantic(circle(), halving)
 
     def features_of_windows(users, items):
-        table = kind.vectors[halves[users]].astype(np.float32)
+        table = kind.vectors[halving[users]].astype(np.float32)
         result = np.zeros((*items.shape, 3))
         for row, window in enumerate(items):
             held = np.flatnonzero(window)

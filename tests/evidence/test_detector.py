@@ -139,17 +139,17 @@ def data_of(logs):
 
 def kind_of(data, vectors, keys=None):
     """The kind `detector` of a data set, learned for a few steps."""
-    table, halves = data.interactions, data.interactions.halves(keys)
+    table, halvings = data.interactions, data.interactions.halvings(keys)
     windows = data.train_items
-    learned = learn_detectors(windows, halves[:, table.users[data.train[:, -1]]], N_ITEMS, vectors, FEW_STEPS)
-    return detector_kind(learned, halves)
+    learned = learn_detectors(windows, halvings[:, table.users[data.train[:, -1]]], N_ITEMS, vectors, FEW_STEPS)
+    return detector_kind(learned, halvings)
 
 
 def test_a_user_is_judged_by_what_others_taught():
     """Other items of all users of one quarter, who share both halves, change what is said of all users but these."""
     logs, _ = grouped_logs(0, users=40)
     data = data_of(logs)
-    quarters = (data.interactions.halves() * [[1], [2]]).sum(0)
+    quarters = (data.interactions.halvings() * [[1], [2]]).sum(0)
     names = data.interactions.user_names.tolist()
     changed = {
         user: items if quarters[names.index(user)] else [1 + item % N_ITEMS for item in items] for user, items in logs.items()
@@ -175,7 +175,7 @@ def test_the_log_odds_are_the_mean_of_two_detectors():
 def test_halves_are_by_the_keys_of_the_log():
     data = grouped_data(users=20)
     keys = [f"key {number}" for number in range(20)]
-    by_names, by_keys = data.interactions.halves(), data.interactions.halves(keys)
+    by_names, by_keys = data.interactions.halvings(), data.interactions.halvings(keys)
     user = np.flatnonzero((by_names != by_keys).any(0))[:1]
     windows = windows_of(5, users=1)
     kinds = [kind_of(data, None, user_keys) for user_keys in (None, keys)]
@@ -185,8 +185,8 @@ def test_halves_are_by_the_keys_of_the_log():
 
 def test_detectors_learned_side_by_side_are_those_learned_one_after_another(monkeypatch):
     windows = windows_of(0, users=40)
-    halves = np.stack([np.resize([0, 1], len(windows)), np.resize([0, 0, 1], len(windows))])
-    arguments = (windows, halves, N_ITEMS, title_vectors(), FEW_STEPS)
+    halvings = np.stack([np.resize([0, 1], len(windows)), np.resize([0, 0, 1], len(windows))])
+    arguments = (windows, halvings, N_ITEMS, title_vectors(), FEW_STEPS)
     one_after_another = learn_detectors(*arguments)
     monkeypatch.setattr(detector, "STEPS_WORTH_A_PROCESS", 0)
     threads = torch.get_num_threads()

@@ -14,9 +14,9 @@ pytestmark = pytest.mark.usefixtures("quick_evidence")
 
 def learn(data, vectors):
     """(Evidence, Learned, counts)"""
-    counts, halves = cooccurrence.count(data.interactions, data.n_items, data.train.shape[1]), data.interactions.halves()
-    models = learn_models(data, vectors, halves)
-    evidence = fit.learn_evidence(data, models.kinds(counts, vectors, halves), counts, nothing_unseen(data.n_items))
+    counts, halvings = cooccurrence.count(data.interactions, data.n_items, data.train.shape[1]), data.interactions.halvings()
+    models = learn_models(data, vectors, halvings)
+    evidence = fit.learn_evidence(data, models.kinds(counts, vectors, halvings), counts, nothing_unseen(data.n_items))
     return evidence, Learned(models, {kind: result.log_ratio for kind, result in evidence.kinds.items()}), counts
 
 
@@ -26,7 +26,7 @@ def test_the_same_log_is_judged_the_same_from_the_file(tmp_path, vectors):
     evidence, learned, counts = learn(data, vectors)
     save_learned(tmp_path / "learned.safetensors", learned)
     restored = load_learned(tmp_path / "learned.safetensors")
-    again = apply_learned(data, restored, counts, vectors, data.interactions.halves())
+    again = apply_learned(data, restored, counts, vectors, data.interactions.halvings())
     kinds = ["collaborative", *([] if vectors is None else ["semantic"]), "detector", "fused"]
     assert list(evidence.kinds) == list(again) == kinds
     for kind, result in evidence.kinds.items():
@@ -37,7 +37,7 @@ def test_noise_of_another_log_is_found_by_what_was_learned_here():
     """Another log of users with the same names and wants; its items are counted in the log that was learned from."""
     evidence, learned, counts = learn(grouped_data(0), title_vectors())
     other = grouped_data(1)
-    r = apply_learned(other, learned, counts, title_vectors(), other.interactions.halves())
+    r = apply_learned(other, learned, counts, title_vectors(), other.interactions.halvings())
     in_train = other.interactions.in_train
     truth = is_noise(other, seed=1)[in_train]
     assert not np.isnan(r["fused"][in_train]).any() and np.isnan(r["fused"][~in_train]).all()
@@ -68,5 +68,5 @@ def test_the_catalogue_may_go_on():
     _, learned, counts = learn(data, title_vectors())
     more = np.concatenate([title_vectors(), title_vectors()[1:9]])
     counts = cooccurrence.count(data.interactions, N_ITEMS + 8, data.train.shape[1])
-    r = apply_learned(data, learned, counts, more, data.interactions.halves())
+    r = apply_learned(data, learned, counts, more, data.interactions.halvings())
     assert np.isfinite(r["fused"][data.interactions.in_train]).all()

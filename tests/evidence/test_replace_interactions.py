@@ -11,7 +11,7 @@ from denoise_code.replacement import choose_in_turn, context_of_histories, conte
 
 
 def fitted(data, vectors=None):
-    return replacement.fit_ranker(data, vectors, data.interactions.halves()[0])
+    return replacement.fit_ranker(data, vectors, data.interactions.halvings()[0])
 
 
 def some_noise(data, seed=0):

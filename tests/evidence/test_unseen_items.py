@@ -87,7 +87,7 @@ def test_a_stand_in_stands_in_no_window_of_its_original():
 def test_an_item_that_nobody_else_has_is_neither_cleared_nor_condemned():
     """A log of uniform draws has nothing to tell by: P(noise) is the share that is taken, whoever has the item."""
     data = sparse_data(users=600)
-    judged = judge_interactions(data, None, None, data.interactions.halves(), seed=0)
+    judged = judge_interactions(data, None, None, data.interactions.halvings(), seed=0)
     counts = count(data.interactions, data.n_items, 8)
     others = counts.items_of_others(data.interactions.users, data.interactions.items)
     by_others = [float(np.exp(judged.train["collaborative"][others == number]).mean()) for number in range(3)]
