@@ -122,12 +122,12 @@ def clean(args: argparse.Namespace, table_options: TableOptions, command: str) -
     settings = settings_asked_for(args, folder)
     # 1. The records of the log, each cell as it is written; their interactions and windows
     with steps.step("read the log"):
-        log_file = read_log_file(args.log, table_options)
+        log_file = read_log_file(args.log, table_options, knows_titles=args.like is not None)
         rule = flagging_rule(args, log_file)
         judge = judge_asked_for(args, folder, settings, log_file)
         make_folder(folder)
     prepared = judge.prepared
-    print("\n".join([*describe_log(log_file, prepared, args.in_order), *log_file.account.notes]), flush=True)
+    print("\n".join([*describe_log(args, log_file, prepared), *log_file.account.notes]), flush=True)
     # 2. What a language model knows of each title
     with steps.step("title vectors"):
         vectors = judge.read_titles()
@@ -148,7 +148,7 @@ def clean(args: argparse.Namespace, table_options: TableOptions, command: str) -
     say_what_came_out(folder, report)
 
 
-def describe_log(log_file, prepared, in_order: bool) -> list[str]:
+def describe_log(args: argparse.Namespace, log_file, prepared) -> list[str]:
     """What was read, so that a wrong column or unit is seen before anything is learned."""
     import numpy as np
 
@@ -157,13 +157,14 @@ def describe_log(log_file, prepared, in_order: bool) -> list[str]:
     log, columns = log_file.log, log_file.columns
     items = prepared.log.items[prepared.distinct.interaction_of_record]  # (N,)
     without_title = ~prepared.has_title[items]
-    times = "in the order of the file" if in_order else describe_range(log)
+    times = "in the order of the file" if args.in_order else describe_range(log)
     lines = [
         *log_file.account.lines(),
         f"users {len(np.unique(log.users)):,}  items {len(np.unique(log.items)):,}  times {times}",
     ]
     if not without_title.all():
-        source = "--titles" if columns.title is None else f"column {log_file.whole.names[columns.title]!r}"
+        source = f"the log in {args.like}" if columns.title is None else f"column {log_file.whole.names[columns.title]!r}"
+        source = "--titles" if args.titles else source
         n_items = len(np.unique(items[without_title]))
         lines.append(
             f"titles from {source}: {without_title.sum():,} lines, of {n_items:,} items, have none; {prepared.title_changes}"
@@ -284,7 +285,7 @@ def say_what_came_out(folder: Path, report) -> None:
         print(
             f"self-test: {test.found:.0%} of {test.n_planted:,} planted interactions are flagged, {test.lost:.1%} of the others{right}"
         )
-    print("\n".join([verdict(test, report.is_confirmed)[1], *items_of_one_user(report)]))
+    print("\n".join([verdict(test, report.is_confirmed)[1], *([] if report.is_confirmed else items_of_one_user(report))]))
     print(f"wrote {folder}: scored.csv, cleaned.csv, edits.csv, report.html")
 
 

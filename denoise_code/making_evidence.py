@@ -202,7 +202,9 @@ def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet, rng: np.random
     row, column = np.nonzero(planted.mask == PLANTED_MARK)
     train = rows.splits["train"]
     if len(row) != len(train_row):
-        print(f"no evidence of the kind llm: {path} has {len(row)} planted items in {len(train_row)} rows, one in each is expected")
+        print(
+            f"no evidence of the kind llm: {path} has {len(row)} planted items in {len(train_row)} rows, one in each is expected"
+        )
         return None
     has_row = train_row < len(train.items)
     differs = planted.items[has_row] != train.items[train_row[has_row]]  # (M, W)

@@ -47,6 +47,7 @@ from denoise_code.stored_evidence import (
 )
 
 SCORED_LOG, CLEANED_LOG, EDITS, REPORT, RUN = "scored.csv", "cleaned.csv", "edits.csv", "report.html", "run.json"
+EDITED_LIST = "edits_by_hand.csv"
 LOG_FILES = ("interactions.csv", "users.csv", "items.csv")
 LEARNED, SELF_TEST = "learned.safetensors", "self_test.safetensors"
 ENDINGS = re.compile(r"(\.(csv|tsv|txt|dat|data|inter|jsonl?|ndjson|parquet|gz|bz2|xz|zst|zip|tar|tgz))+$", re.IGNORECASE)
@@ -192,11 +193,30 @@ def keep_evidence(
 # ---------------------------------------------------------------- what comes out
 
 
+def keep_edited_list(folder: Path, confirmed: str | None) -> None:
+    """A list of edits that somebody has changed by hand is hours of work: it stays beside the new one, under another name.
+
+    confirmed: the list that this run follows; the new one has its lines.
+    """
+    run, path = run_of_cleaned_log(folder), folder / EDITS
+    if run is None or not path.exists() or (confirmed and Path(confirmed).resolve() == path.resolve()):
+        return
+    is_as_written = {
+        name: (folder / name).exists() and fingerprint(folder / name) == run["fingerprints"].get(name) for name in (EDITS, REPORT)
+    }
+    if is_as_written[EDITS] or not is_as_written[REPORT]:  # the report takes its place last: without it a run was killed here
+        return
+    kept = path.with_name(EDITED_LIST)
+    path.replace(kept)
+    print(f"{path} was changed by hand since it was written: it is kept as {kept}")
+
+
 def write_files(folder: Path, cleaned_log: CleanedLog, report: CleaningReport, run: dict, steps: Steps, keeps_log: bool) -> None:
     """All files for people, and run.json with costs and fingerprints: all of them new, or all as they were.
 
     keeps_log: the log is written as well as stage 0 writes it, with nothing injected, for --like.
     """
+    keep_edited_list(folder, run["options"]["confirmed"])
     names = [SCORED_LOG, CLEANED_LOG, EDITS, REPORT, *(LOG_FILES if keeps_log else [])]
     log = cleaned_log.prepared.log
     # The last one takes its place first: by run.json `check_folder` knows the folder of a run that was killed here.

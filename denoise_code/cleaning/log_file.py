@@ -40,18 +40,25 @@ class LogFile:
         return f"{kind} {self.whole.line_of(record):,}"
 
 
-def read_log_file(path: Path, options: TableOptions) -> LogFile:
-    """The file of a log as the options describe it; items have no title where nothing gives them one."""
+def read_log_file(path: Path, options: TableOptions, knows_titles: bool = False) -> LogFile:
+    """The file of a log as the options describe it; items have no title where nothing gives them one.
+
+    knows_titles: another log has titles, so that none here is worth no note.
+    """
     whole, account = WholeTable(open_log_table(path, options)), Account()
     title = None if options.titles else options.title_column_among(whole.names)
     log = log_of_table(whole, options, account)
     if title is None and not options.titles:
-        late = ", which only later records have: --titles takes them from a file" if "title" in whole.names else ""
-        found = ", ".join(map(repr, whole.names))
-        account.notes.append(
-            f"no column 'title'{late}, found {found}: titles are not read (--title_column names another column, --titles a file)"
-        )
+        if not knows_titles:
+            account.notes.append(note_no_titles(whole.names))
         log = replace(log, titles=[None] * len(log.titles))
     places = [whole.names.index(name) for name in (options.user_column, options.item_column)]
     columns = LogColumns(*places, None if title is None else whole.names.index(title), not options.no_header)
     return LogFile(whole, log, account, columns)
+
+
+def note_no_titles(names: list[str]) -> str:
+    """names: of all columns, those of later records included."""
+    late = ", which only later records have: --titles takes them from a file" if "title" in names else ""
+    found = ", ".join(map(repr, names))
+    return f"no column 'title'{late}, found {found}: titles are not read (--title_column names another column, --titles a file)"

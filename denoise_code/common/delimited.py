@@ -28,6 +28,7 @@ class Dialect:
     encoding: str = "utf-8"
     header: bool = True  # the first record names the columns; without, columns are named 1, 2, …
     quoting: str | None = None  # "standard" or "none"; None: none between tabs, where a quotation mark is text, else standard
+    option: str = "--separator"  # that names the separator, for messages
 
     @property
     def quotes(self) -> bool:
@@ -181,7 +182,7 @@ class DelimitedTable:
         count = self.names.count(name)
         if count == 0:
             found = f"found {', '.join(map(repr, self.names))}" if self.dialect.header else f"found {self.width} columns"
-            raise InputError(f"{self.path}: no column {name!r}, {found}{separator_hint(self.names)}")
+            raise InputError(f"{self.path}: no column {name!r}, {found}{separator_hint(self.names, self.dialect.option)}")
         if count > 1:
             raise InputError(f"{self.path}: {count} columns are called {name!r}")
         return self.names.index(name)
@@ -221,11 +222,11 @@ class DelimitedTable:
         return f"{self.path}:{self.line_of(record)}"
 
 
-def separator_hint(names: list[str]) -> str:
-    """Where the only column's name holds what often separates columns: that another separator may be meant."""
+def separator_hint(names: list[str], option: str = "--separator") -> str:
+    """Where the only column's name holds what often separates columns: that another separator may be meant, which `option` names."""
     likely = next((character for character in ";\t|," if len(names) == 1 and character in names[0]), "")
-    option = "tab" if likely == "\t" else f"'{likely}'"
-    return f"; is there another separator? (--separator {option})" if likely else ""
+    value = "tab" if likely == "\t" else f"'{likely}'"
+    return f"; is there another separator? ({option} {value})" if likely else ""
 
 
 def line_breaks(cell: str) -> int:

@@ -203,7 +203,8 @@ def lines_of(path: Path, text: TextIO, encoding: str) -> Iterator[str]:
         before = error.object[: error.start].decode(error.encoding, "replace")
         number += 1 + len(LINE_END.findall(before))
         raise WrongEncoding(
-            f"{path}:{number}: is not {encoding} ({error.reason}): for a table of columns --encoding names another, e.g. latin-1"
+            f"{path}:{number}: is not {encoding} ({error.reason}): save it as UTF-8 or, of a table of columns, name its "
+            "encoding (--encoding, of titles --titles_encoding), e.g. latin-1"
         ) from None
     except UnicodeError as error:
         raise WrongEncoding(f"{path}: is not {encoding} ({one_line(error)})") from None

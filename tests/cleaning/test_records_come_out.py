@@ -337,6 +337,7 @@ def test_a_full_disk_leaves_the_old_files(tmp_path, made_up, monkeypatch, capsys
         (["--language_model", "none", "--base_model", "x"], "contradict each other"),
         (["--like", "nowhere", "--seed", 3], "--seed and --like"),
         (["--like", "nowhere"], "--like nowhere: no run.json"),
+        (["--item_column", "user"], "--user_column and --item_column name the same column, 'user'"),
         (["--user_column", "who"], "no column 'who', found 'user', 'item', 'timestamp', 'title', 'note'"),
     ],
 )
@@ -450,6 +451,50 @@ def test_a_file_of_titles_has_a_form_of_its_own(tmp_path, made_up, capsys):
     with pytest.raises(SystemExit):
         run(tmp_path / "log.csv", "--separator", ";", *own)
     assert "--titles_separator says how --titles is read, which is not given" in capsys.readouterr().err
+    for wrong, message in (
+        (own[2:], "titles.tsv: no column 'id', found 'id\\tname'; is there another separator? (--titles_separator tab)"),
+        (
+            [*own, "--titles_item_column", "name"],
+            "titles.tsv: has no item of the log: items are called 'Caf\u00e9 \"0\", 2nd' there, 'i0' in",
+        ),
+    ):
+        with pytest.raises(SystemExit):
+            run(tmp_path / "log.csv", "--separator", ";", *options, *wrong)
+        assert message in capsys.readouterr().err
+
+
+def test_titles_that_were_read_in_another_encoding_are_noticed(tmp_path, made_up, capsys):
+    """A file in UTF-8 beside a log in latin-1; one in latin-1 is no UTF-8."""
+    records = [record | {"item": f"i{number % 9}", "title": "", "note": ""} for number, record in enumerate(random_records(0))]
+    write_delimited(tmp_path / "log.csv", records)
+    for encoding, is_noticed in (("utf-8", True), ("latin-1", False)):
+        (tmp_path / "titles.csv").write_text(
+            "item,title\n" + "".join(f"i{number},Gr\u00fcn {number}\n" for number in range(9)), encoding
+        )
+        run(tmp_path / "log.csv", "--encoding", "cp1252", "--titles", tmp_path / "titles.csv")
+        printed = capsys.readouterr().out
+        said = (
+            "titles that were read as cp1252 are UTF-8, as 'Gr\u00fcn 0' in place of 'Gr\u00c3\u00bcn 0': --titles_encoding utf-8"
+        )
+        assert (said in printed) == is_noticed
+
+
+def test_a_list_of_edits_that_was_changed_by_hand_is_kept(tmp_path, made_up, capsys):
+    write_delimited(tmp_path / "log.csv", random_records(11))
+    edits, kept = (tmp_path / "log_cleaned" / name for name in ("edits.csv", "edits_by_hand.csv"))
+    run(tmp_path / "log.csv", "--threshold", 0.2)
+    run(tmp_path / "log.csv", "--threshold", 0.3)
+    assert not kept.exists()
+    header, rows = read_csv(edits)
+    with edits.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows[::2]])
+    by_hand = edits.read_text()
+    run(tmp_path / "log.csv", "--confirmed", edits)  # the new list has its lines
+    assert read_csv(edits)[1] == rows[::2] and not kept.exists()
+    edits.write_text(by_hand + "\n")
+    run(tmp_path / "log.csv", "--threshold", 0.3)
+    assert kept.read_text() == by_hand + "\n" and "is kept as" in capsys.readouterr().out
+    assert read_csv(edits)[1] == rows
 
 
 def test_titles_of_another_file_and_counts(tmp_path, made_up, capsys):

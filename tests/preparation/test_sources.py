@@ -152,7 +152,12 @@ def test_csv_separator_and_encoding(tmp_path, capsys):
     text = "user;item;timestamp;title;stars\n" + "\n".join(f'{u};{i};{i};"Café; {i}";{i}' for u in range(12) for i in range(3))
     (tmp_path / "log.csv").write_bytes(text.encode("latin-1"))
     source = ["csv", "--interactions", tmp_path / "log.csv", "--separator", ";"]
-    prepare_refused(capsys, tmp_path, [*source, "--name", "X", "--output_root", tmp_path], "for a table of columns --encoding")
+    prepare_refused(
+        capsys,
+        tmp_path,
+        [*source, "--name", "X", "--output_root", tmp_path],
+        "save it as UTF-8 or, of a table of columns, name its encoding (--encoding",
+    )
     source += ["--encoding", "latin-1", "--rating_column", "stars", "--min_rating", 1]
     assert read_catalogue(prepared(tmp_path, *source)) == ["", "Café; 1", "Café; 2"]
     (tmp_path / "tabs.csv").write_text(

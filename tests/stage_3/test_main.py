@@ -238,7 +238,9 @@ def test_bad_options(tmp_path, capsys):
     sasrec_refused(capsys, sasrec_command(tmp_path, "--num_heads", 3), "--hidden_units 64 is not a multiple")
     sasrec_refused(capsys, sasrec_command(tmp_path, "--test_noise_filter_threshold", 1.5), "1.5 is not in 0..1")
     sasrec_refused(capsys, sasrec_command(tmp_path, "--state_dict_path", "absent.safetensors"), "no such file")
-    sasrec_refused(capsys, sasrec_command(tmp_path, "--model", "BERT4Rec"), "--model BERT4Rec does not learn by --loss bce: use --loss ce")
+    sasrec_refused(
+        capsys, sasrec_command(tmp_path, "--model", "BERT4Rec"), "--model BERT4Rec does not learn by --loss bce: use --loss ce"
+    )
     sasrec_refused(capsys, sasrec_command(tmp_path, "--device", "nowhere"), "--device nowhere: ")
     everything = ["--denoise_category", "all", "--evidence"]
     for kind in ("raw", "oracle"):

@@ -3,6 +3,7 @@
 import argparse
 import re
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 from denoise_code.common.delimited import DelimitedTable, Dialect
@@ -44,7 +45,9 @@ class TableOptions(Options):
     def dialect_of_titles(self) -> Dialect:
         """Of --titles: as the interactions where nothing else is said; with a separator of its own its quotation marks are its own, too."""
         quoting = self.quoting if self.titles_separator is None else None
-        return Dialect(self.titles_separator or self.separator, self.titles_encoding or self.encoding, quoting=quoting)
+        return Dialect(
+            self.titles_separator or self.separator, self.titles_encoding or self.encoding, True, quoting, "--titles_separator"
+        )
 
     def title_column_among(self, names: list[str]) -> str | None:
         """The column of the interactions, whose columns have these names, that holds titles; None where there is none."""
@@ -70,8 +73,12 @@ def check_table_options(parser: Parser, args: argparse.Namespace) -> TableOption
             parser.error(f"--{name} says how --titles is read, which is not given")
     if args.no_header:
         check_positions(parser, args)
-    for name in ("user_column", "item_column", *([] if args.in_order else ["time_column"])):
+    roles = ("user_column", "item_column", *([] if args.in_order else ["time_column"]))
+    for name in roles:
         setattr(args, name, getattr(args, name) or getattr(TableOptions, name))
+    for first, second in combinations(roles, 2):
+        if getattr(args, first) == getattr(args, second):
+            parser.error(f"--{first} and --{second} name the same column, {getattr(args, first)!r}")
     return TableOptions.from_arguments(args)
 
 
@@ -134,7 +141,23 @@ def log_of_table(table, options: TableOptions, account: Account, rating: str | N
     title = None if options.titles else options.title_column_among(table.names)
     log = read_log(table, Columns(options.user_column, options.item_column, options.time_column, rating, title), account)
     if not options.titles:
+        note_encoding(log.titles, options.encoding, "--encoding", account)
         return log
     title = options.titles_title_column or (None if options.no_header else options.title_column) or "title"
     titles = open_table(Path(options.titles), options.dialect_of_titles())
-    return with_titles(log, titles, [options.titles_item_column or options.item_column, title], account)
+    log = with_titles(log, titles, [options.titles_item_column or options.item_column, title], account)
+    note_encoding(log.titles, options.titles_encoding or options.encoding, "--titles_encoding", account)
+    return log
+
+
+def note_encoding(titles: list[str | None], encoding: str, option: str, account: Account) -> None:
+    """A note where titles that were read in one of the old encodings of one byte a character are UTF-8 to the last one."""
+    read = [title for title in titles if title and not title.isascii()]
+    try:
+        meant = [title.encode(encoding).decode() for title in read] if len("\u00e9".encode(encoding)) == 1 else []
+    except UnicodeError:
+        return
+    if meant:
+        account.notes.append(
+            f"titles that were read as {encoding} are UTF-8, as {meant[0]!r} in place of {read[0]!r}: {option} utf-8"
+        )

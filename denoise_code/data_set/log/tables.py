@@ -29,7 +29,7 @@ def read_log(table, columns: Columns, account: Account) -> Log:
     """The interactions of a table; titles from its own column, or the items' keys."""
     wanted = [name for name in (columns.user, columns.item, columns.time, columns.rating, columns.title) if name is not None]
     check_columns(table, wanted)
-    users, items, times, votes = Codes(), Codes(), Times(), TitleVotes()
+    users, items, times, votes = Codes(), Codes(), Times(columns.time or ""), TitleVotes()
     user_codes, item_codes, ratings, count = [], [], [], 0
     names = list(dict.fromkeys(wanted))
     for chunk in table.chunks(names):
@@ -143,8 +143,9 @@ def with_titles_of(log: Log, chunks: Iterable[list[list[str]]], table, account: 
     """The same from chunks of columns: keys, then what `title_of` makes a title of."""
     codes = {key: code for code, key in enumerate(log.item_keys)}
     nearly = {plain(key): code for key, code in codes.items()}
-    votes, nearly_named = TitleVotes(), {}
+    votes, nearly_named, example, n_ours = TitleVotes(), {}, None, 0
     for keys, *texts in chunks:
+        example = example or keys[0]
         titles = texts[0] if title_of is None else [title_of(*cells) for cells in zip(*texts)]
         numbers = [codes.get(key, -1) for key in keys]
         ours = [place for place, number in enumerate(numbers) if number >= 0]
@@ -153,6 +154,11 @@ def with_titles_of(log: Log, chunks: Iterable[list[list[str]]], table, account: 
                 if number < 0 and (code := nearly.get(plain(key))) is not None:
                     nearly_named.setdefault(code, key)
         votes.add(np.array([numbers[place] for place in ours], dtype=np.int64), [titles[place] for place in ours])
+        n_ours += len(ours)
+    if not n_ours:
+        raise InputError(
+            f"{table.path}: has no item of the log: items are called {example!r} there, {log.item_keys[0]!r} in the log"
+        )
     account.notes += table.notes
     log = replace(log, titles=chosen_titles(votes, len(log.titles), account))
     missed = {code: key for code, key in nearly_named.items() if not log.titles[code]}

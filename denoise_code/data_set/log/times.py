@@ -15,9 +15,13 @@ EARLIEST, LATEST = "1677-09-22", "2262-04-11"  # days whose nanoseconds since 19
 
 
 class Times:
-    """Collects the times of a log, chunk by chunk. All are numbers, or all are ISO 8601 dates: the first one tells."""
+    """Collects the times of a log, chunk by chunk. All are numbers, or all are ISO 8601 dates: the first one tells.
 
-    def __init__(self):
+    column: what the file calls them, for messages.
+    """
+
+    def __init__(self, column: str = "timestamp"):
+        self.column = column
         self.chunks: list[tuple[np.ndarray, int]] = []  # whole numbers (n,) int64 of 10^-decimals, and the decimals
         self.are_dates: bool | None = None
         self.cut = 0  # times of more digits than 64 bits hold: decimals beyond these were cut
@@ -38,10 +42,10 @@ class Times:
         parsed = [parse_number(text.strip()) for text in texts]
         for place, (text, number) in enumerate(zip(texts, parsed)):
             if number is None:
-                raise InputError(f"{where(place)}: timestamp {text!r} is {self.no_number(text)}")
+                raise InputError(f"{where(place)}: {self.column} {text!r} is {self.no_number(text)}")
             digits, decimals = number
             if decimals < 0 or abs(digits) // 10**decimals > LARGEST:
-                raise InputError(f"{where(place)}: timestamp {text!r} is beyond the whole numbers of 64 bits")
+                raise InputError(f"{where(place)}: {self.column} {text!r} is beyond the whole numbers of 64 bits")
         decimals = max(decimals for _, decimals in parsed)
         largest = max(abs(digits) // 10**own for digits, own in parsed)
         fitting = decimals_that_fit(largest, decimals)
@@ -64,7 +68,7 @@ class Times:
         if not good.all():
             place = int(np.flatnonzero(~good)[0])
             raise InputError(
-                f"{where(place)}: timestamp {texts[place]!r} is {self.no_date(texts[place].strip(), dates[place], place)}"
+                f"{where(place)}: {self.column} {texts[place]!r} is {self.no_date(texts[place].strip(), dates[place], place)}"
             )
         return shortest(dates.dt.as_unit("ns").astype("int64").to_numpy(), 9)
 
@@ -75,7 +79,7 @@ class Times:
             return f"not between {EARLIEST} and {LATEST}: nanoseconds since 1970 outside do not fit in 64 bits"
         if parse_number(text) is not None and (place or self.chunks):
             return "a number, where the first one is a date"
-        return "neither a number nor an ISO 8601 date"
+        return "neither a number nor an ISO 8601 date such as 2024-03-05 18:22"
 
     def result(self) -> tuple[np.ndarray, int]:
         """(times (N,) int64, decimals): all times are whole numbers of 10^-decimals of the file's unit."""
