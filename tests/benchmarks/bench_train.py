@@ -17,7 +17,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import train_denoise_model as train  # noqa: E402
 from denoise_code.common.resources import peak_memory_gib
-from denoise_code.language_model.loading import add_adapter, load_base_model, load_tokenizer
+from denoise_code.language_model.loading import EMBEDDED_MODEL, add_adapter, load_base_model, load_tokenizer
 from denoise_code.training.encoding import Collator, encode, tokenize
 from denoise_code.training.examples import load_examples
 
@@ -64,7 +64,7 @@ def measure(folder: Path, way: str, windows: int, batch: int, micro: int) -> Non
 def measure_encoding(folder: Path, windows: int) -> None:
     """Seconds to turn windows into tokens with what only measuring reads and without it: the least of three rounds each."""
     prompt, examples = load_examples(folder, windows, 0, 0, None)[:2]
-    tokenizer = load_tokenizer(train.EMBEDDED_MODEL)
+    tokenizer = load_tokenizer(EMBEDDED_MODEL)
     seconds = {True: [], False: []}
     for _ in range(3):
         for for_metrics in seconds:
