@@ -219,7 +219,9 @@ def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet, rng: np.random
         )
         return None
     if n_uniform < FEW_PLANTED:
-        print(f"llm is calibrated on {n_uniform} uniformly planted windows alone: its bound, and that of fused, are loose (--planted)")
+        print(
+            f"llm is calibrated on {n_uniform} uniformly planted windows alone: its bound, and that of fused, are loose (--planted)"
+        )
     of_cells = log_odds(train.noise_prob)
     return GivenScores(
         train=mean_by_interaction(data, of_cells),

@@ -42,6 +42,11 @@ class SelfTest:
     right_interval: tuple[float, float] | None = None
 
     @property
+    def share_planted(self) -> float:
+        """Of the interactions of the copy."""
+        return self.n_planted / max(self.n_planted + self.n_others, 1)
+
+    @property
     def found(self) -> float:
         return self.n_planted_flagged / max(self.n_planted, 1)
 
@@ -208,14 +213,15 @@ def verdict(test: SelfTest | None, is_confirmed: bool = False) -> tuple[str, str
             "Read each line before you leave it out. In the self-test most of what is flagged was planted, but with other users it may "
             "be less than half. The order says where to look first."
         )
+    trust = f"The flags are worth trusting if about {percent(test.share_planted)} of the log are noise, as in the self-test"
     if test.found < 0.5:
         return "good", (
-            "The flags are worth trusting, but they are not all. In the self-test most of what is flagged is noise, and most of the "
-            "noise stays in. A lower threshold finds more, and errs more."
+            f"{trust}, but they are not all. There most of what is flagged is noise, and most of the noise stays in. A lower threshold "
+            "finds more, and errs more. With less noise in the log more of the flags are wrong."
         )
-    return (
-        "good",
-        "The flags are worth trusting. In the self-test most of the noise is found, and most of what is flagged is noise.",
+    return "good", (
+        f"{trust}. There most of the noise is found, and most of what is flagged is noise. With less noise in the log more of the flags "
+        "are wrong."
     )
 
 
@@ -233,9 +239,8 @@ def self_test_log(report: CleaningReport) -> str:
 
 def describe_self_test(test: SelfTest, log: str) -> str:
     """The self-test in words; log: what noise was planted into a copy of."""
-    share_planted = test.n_planted / max(test.n_planted + test.n_others, 1)
     text = (
-        f"Self-test: {test.n_planted:,} random items were planted into a copy of {log} ({percent(share_planted)} of its lines). "
+        f"Self-test: {test.n_planted:,} random items were planted into a copy of {log} ({percent(test.share_planted)} of its lines). "
         f"{percent(test.found)}{describe(test.found_interval)} of them are flagged, and "
         f"{percent(test.lost)}{describe(test.lost_interval)} of all other lines."
     )
