@@ -22,12 +22,13 @@ the rows together. Started again after a kill, it goes on where it was.
 """  # noqa: E501
 
 import argparse
+import fcntl
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from denoise_code.common.errors import InputError, Parser, input_errors
-from denoise_code.common.files import write_json
+from denoise_code.common.files import lock, write_json
 from denoise_code.data_set.adapter_record import AdapterRecord
 from denoise_code.data_set.catalogue import fingerprint_of_catalogue, read_catalogue
 from denoise_code.data_set.folder import SPLITS, file_of_split, output_name
@@ -158,7 +159,9 @@ def generate(args: argparse.Namespace) -> None:
     if request.rows.limit or request.rows.users:
         print("no evidence: --limit and --users read a part of the rows, and stage 3 needs evidence of all")
     else:
-        make_evidence(request.output, request.rows.noise_dataset_path, request.evidence)
+        with (request.output / ".lock").open("a") as file:  # a process that starts late waits for the one that makes it
+            lock(file, fcntl.LOCK_EX)
+            make_evidence(request.output, request.rows.noise_dataset_path, request.evidence)
     if request.output.parent != Path(os.path.abspath(request.rows.noise_dataset_path)).parent:  # noqa: PTH100  links stay
         print(f"stage 3 reads noisy rows beside it: link {request.rows.noise_dataset_path} into {request.output.parent}")
 

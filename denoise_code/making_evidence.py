@@ -199,6 +199,7 @@ def given_scores(folder: Path, rows: RowsOfFolder, data: DataSet, rng: np.random
         print(f"no evidence of the kind llm: the language model did not read {', '.join(unread)}")
         return None
     planted = resize(read_split(path, rows.titles, columns="needed"), data.train.shape[1])
+    check_log_probabilities([*rows.splits.values(), planted])
     train_row, by_popularity = read_how_planted(path)
     row, column = np.nonzero(planted.mask == PLANTED_MARK)
     train = rows.splits["train"]
@@ -240,10 +241,19 @@ def read_how_planted(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return whole_numbers(path, table, "train_row", f"; {remedy}"), (table["drawn"] == BY_POPULARITY).to_numpy()
 
 
+def check_log_probabilities(splits: list[Split]) -> None:
+    """InputError for a noise_prob that is none."""
+    for split in splits:
+        row, place = np.nonzero(split.noise_prob > 0)
+        if len(row):
+            found = split.noise_prob[row[0], place[0]]
+            raise InputError(
+                f"{split.path} row {row[0] + 1}: noise_prob {found:g} is no natural log-probability, which is at most 0"
+            )
+
+
 def log_odds(log_prob: np.ndarray) -> np.ndarray:
-    """logit(p) of natural logarithms log p. InputError for what is no probability."""
-    if np.nanmax(log_prob, initial=-np.inf) > 0:
-        raise InputError(f"noise_prob is a natural log-probability, at most 0: found {np.nanmax(log_prob):g}")
+    """logit(p) of natural logarithms log p."""
     log_prob = np.minimum(log_prob, -1e-15)  # a probability of 1 has no odds
     return log_prob - np.log(-np.expm1(log_prob))
 

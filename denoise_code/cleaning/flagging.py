@@ -1,5 +1,6 @@
 """Which records of a log are flagged: those above a probability, the most suspicious ones, or those that a person has confirmed."""
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,14 +99,14 @@ def records_at_lines(path: Path, log_file: LogFile) -> np.ndarray:
     another log. (Spreadsheets take leading zeros from keys, so keys are compared without.)
     """
     whole, columns = log_file.whole, log_file.columns
-    record_at_line = {whole.line_of(record): record for record in range(whole.n_records)}
+    records = range(whole.n_records)
     flagged = np.zeros(whole.n_records, dtype=bool)
     table = open_table(path, Dialect(separator_of_list(path), "utf-8"))
     n_read = 0
     for lines, users, items in table.chunks(["line", "user", "item"]):
         for row, (line, user, item) in enumerate(zip(lines, users, items), n_read):
-            record = record_at_line.get(int(line)) if line.isdecimal() else None
-            if record is None:
+            record = bisect_left(records, int(line), key=whole.line_of) if line.isdecimal() else len(records)
+            if record == len(records) or whole.line_of(record) != int(line):
                 raise InputError(f"{table.where(row)}: line {line!r}: {whole.path} has no record that begins there")
             found = [whole.texts(column, record, record + 1)[0] for column in (columns.user, columns.item)]
             if [plain(key) for key in found] != [plain(user), plain(item)]:

@@ -1,9 +1,11 @@
 """The folder of a cleaned log: what is kept from run to run, and what comes out. README.md has its columns."""
 
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +49,6 @@ from denoise_code.stored_evidence import (
 )
 
 SCORED_LOG, CLEANED_LOG, EDITS, REPORT, RUN = "scored.csv", "cleaned.csv", "edits.csv", "report.html", "run.json"
-EDITED_LIST = "edits_by_hand.csv"
 LOG_FILES = ("interactions.csv", "users.csv", "items.csv")
 LEARNED, SELF_TEST = "learned.safetensors", "self_test.safetensors"
 ENDINGS = re.compile(r"(\.(csv|tsv|txt|dat|data|inter|jsonl?|ndjson|parquet|gz|bz2|xz|zst|zip|tar|tgz))+$", re.IGNORECASE)
@@ -194,21 +195,27 @@ def keep_evidence(
 
 
 def keep_edited_list(folder: Path, confirmed: str | None) -> None:
-    """A list of edits that somebody has changed by hand is hours of work: it stays beside the new one, under another name.
+    """A list of edits that somebody has read, and changed by hand, is hours of work: a copy of it stays beside the new one.
 
     confirmed: the list that this run follows; the new one has its lines.
     """
     run, path = run_of_cleaned_log(folder), folder / EDITS
     if run is None or not path.exists() or (confirmed and Path(confirmed).resolve() == path.resolve()):
         return
-    is_as_written = {
-        name: (folder / name).exists() and fingerprint(folder / name) == run["fingerprints"].get(name) for name in (EDITS, REPORT)
-    }
-    if is_as_written[EDITS] or not is_as_written[REPORT]:  # the report takes its place last: without it a run was killed here
+    written = run["fingerprints"]
+    was_killed = not is_as_written(
+        folder / SCORED_LOG, written
+    )  # it takes its place last: without it run.json is newer than the list
+    if was_killed or (is_as_written(path, written) and not run["options"].get("confirmed")):
         return
-    kept = path.with_name(EDITED_LIST)
-    path.replace(kept)
-    print(f"{path} was changed by hand since it was written: it is kept as {kept}")
+    copy = next(copy for copy in (folder / f"edits_by_hand{number or ''}.csv" for number in count()) if not copy.exists())
+    with write_atomically(copy) as partial:
+        shutil.copyfile(path, partial)
+    print(f"{path} was made by hand: it is kept as {copy}")
+
+
+def is_as_written(path: Path, fingerprints: dict[str, str]) -> bool:
+    return path.exists() and fingerprint(path) == fingerprints.get(path.name)
 
 
 def write_files(folder: Path, cleaned_log: CleanedLog, report: CleaningReport, run: dict, steps: Steps, keeps_log: bool) -> None:

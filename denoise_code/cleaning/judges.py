@@ -7,7 +7,7 @@ import numpy as np
 
 from denoise_code.cleaning.continued import ContinuedLog, Taught, continue_log, judge_continued
 from denoise_code.cleaning.folder import LEARNED, LOG_FILES, RUN, SELF_TEST, judge_and_keep, run_of_cleaned_log
-from denoise_code.cleaning.records import PreparedLog, read_titles
+from denoise_code.cleaning.records import PreparedLog, title_vectors_of
 from denoise_code.cleaning.self_test import JudgedCopy, judge_copy
 from denoise_code.common.errors import InputError
 from denoise_code.common.files import fingerprint, naming_tensors, read_json, save_tensors
@@ -16,7 +16,7 @@ from denoise_code.data_set.interactions import users_having_items
 from denoise_code.data_set.log.log import Log
 from denoise_code.data_set.log.stored_log import read_stored_log
 from denoise_code.evidence.calibration import CannotPlant
-from denoise_code.evidence.learned import load_learned
+from denoise_code.evidence.learned import Learned, load_learned
 from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.judging import JudgedDataSet
 from denoise_code.stored_evidence import figures_of, ranking_of
@@ -50,7 +50,7 @@ class JudgeByItself:
     prepared: PreparedLog
 
     def read_titles(self) -> np.ndarray | None:
-        return read_titles(self.prepared, self.settings.base_model, self.folder)
+        return title_vectors_of(self.prepared, self.settings.base_model, self.folder)
 
     def judge(self, vectors: np.ndarray | None) -> JudgedDataSet:
         """All interactions of `prepared`, and a replacement for each."""
@@ -91,13 +91,10 @@ class JudgeLike:
         return self.continued.prepared
 
     def read_titles(self) -> np.ndarray | None:
-        return read_titles(self.prepared, self.settings.base_model, self.folder, self.like)
+        return title_vectors_of(self.prepared, self.settings.base_model, self.folder, self.like)
 
     def judge(self, vectors: np.ndarray | None) -> JudgedDataSet:
-        try:
-            record, learned = read_record(self.like), load_learned(self.like / LEARNED)
-        except InputError as error:
-            raise InputError(f"--like {self.like}: clean that log again ({error})") from None
+        record, learned = what_was_taught(self.like)
         weights = np.array(ranking_of(record).weights)
         taught = Taught(learned, figures_of(record), weights, self.settings.noise_share)
         return judge_continued(self.continued, taught, vectors)
@@ -132,6 +129,7 @@ def settings_like(like: Path, folder: Path, in_order: bool) -> Settings:
     for name in (*LOG_FILES, LEARNED):
         if not (like / name).exists() or fingerprint(like / name) != run["fingerprints"].get(name):
             raise InputError(f"--like {like}: {name} is not the one that its {RUN} tells of; clean that log again")
+    what_was_taught(like)
     if run["in_order"] != in_order:
         raise InputError(
             f"--like {like}: that log was read {'with' if run['in_order'] else 'without'} --in_order, and so must this be"
@@ -140,6 +138,17 @@ def settings_like(like: Path, folder: Path, in_order: bool) -> Settings:
     if not run["reads_titles"]:
         settings["base_model"] = None
     return Settings(**settings)
+
+
+def what_was_taught(like: Path) -> tuple[dict, Learned]:
+    """evidence.json and what was learned. InputError where another version of this code wrote them, or a later run was killed."""
+    try:
+        record, learned = read_record(like), load_learned(like / LEARNED)
+    except InputError as error:
+        raise InputError(f"--like {like}: clean that log again ({error})") from None
+    if not record["replacements"]:
+        raise InputError(f"--like {like}: clean that log again (a later run of it did not end)")
+    return record, learned
 
 
 def continue_cleaned_log(like: Path, log: Log, window: int, where, in_order: bool) -> ContinuedLog:

@@ -127,7 +127,7 @@ def too_small():
         raise InputError(f"this log is too small to learn from: {error}") from None
 
 
-def read_titles(
+def title_vectors_of(
     prepared: PreparedLog, base_model: str | None, folder: Path | None = None, like: Path | None = None
 ) -> np.ndarray | None:
     """Title vectors (n_items + 1, D); None where titles are not read.
@@ -281,7 +281,7 @@ def clean_log(
     prepared = prepare_log(log, window)
     for note in account.notes:
         print(note)
-    vectors = read_titles(prepared, None if language_model == "none" else base_model or EMBEDDED_MODEL)
+    vectors = title_vectors_of(prepared, None if language_model == "none" else base_model or EMBEDDED_MODEL)
     judged_log = judge_log(prepared, vectors, EvidenceOptions(noise_share, seed=seed))
     judged = spread_over_records(prepared, judged_log, reads_titles=vectors is not None)
     columns = new_columns(prepared, judged)

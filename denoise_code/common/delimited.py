@@ -28,7 +28,7 @@ class Dialect:
     encoding: str = "utf-8"
     header: bool = True  # the first record names the columns; without, columns are named 1, 2, …
     quoting: str | None = None  # "standard" or "none"; None: none between tabs, where a quotation mark is text, else standard
-    option: str = "--separator"  # that names the separator, for messages
+    option: str = ""  # that names the separator, for messages
 
     @property
     def quotes(self) -> bool:
@@ -226,7 +226,7 @@ def separator_hint(names: list[str], option: str = "--separator") -> str:
     """Where the only column's name holds what often separates columns: that another separator may be meant, which `option` names."""
     likely = next((character for character in ";\t|," if len(names) == 1 and character in names[0]), "")
     value = "tab" if likely == "\t" else f"'{likely}'"
-    return f"; is there another separator? ({option} {value})" if likely else ""
+    return f"; is there another separator? ({option} {value})" if likely and option else ""
 
 
 def line_breaks(cell: str) -> int:

@@ -69,11 +69,10 @@ class Job:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if overwrite and changed:
-                for name in (
-                    "run.json",
-                    RECORD,
-                ):  # evidence of the rows that are replaced would be taken for that of the new ones
-                    (self.output / name).unlink(missing_ok=True)
+                (self.output / "run.json").unlink(missing_ok=True)
+                (self.output / RECORD).unlink(
+                    missing_ok=True
+                )  # else evidence of the old rows would be taken for that of the new ones
             write_json(folder / "job.json", self.description)
         except OSError as error:
             raise InputError(f"--output_root: cannot write {self.output} ({error.strerror})") from None

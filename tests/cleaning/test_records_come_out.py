@@ -133,6 +133,18 @@ def test_no_header_other_separator_and_order(tmp_path, made_up):
     assert kept == [row[:5] for row in rows if not row[5] or float(row[5]) <= 0.5]
 
 
+def test_a_separator_of_two_characters(tmp_path, made_up):
+    """A cell that ends with one of them comes back as it was."""
+    lines = ["user::item::timestamp::note"] + [f'u{number % 9}::i{number % 13}::{number}::"a:"' for number in range(100)]
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
+    run(tmp_path / "log.csv", "--separator", "::", "--threshold", 0.999)
+    cleaned = tmp_path / "log_cleaned" / "cleaned.csv"
+    n_cleaned = len(cleaned.read_text().splitlines())
+    run(cleaned, "--separator", "::", "--out", tmp_path / "again")
+    _, rows = read_csv(tmp_path / "again" / "scored.csv")
+    assert len(rows) == n_cleaned - 1 and {row[3] for row in rows} == {"a:"}
+
+
 def test_tabs_and_quotation_marks_as_text(tmp_path, made_up):
     """cleaned.csv has the log's own lines, character for character."""
     lines = ["user\titem\ttimestamp\tnote"]
@@ -491,10 +503,14 @@ def test_a_list_of_edits_that_was_changed_by_hand_is_kept(tmp_path, made_up, cap
     by_hand = edits.read_text()
     run(tmp_path / "log.csv", "--confirmed", edits)  # the new list has its lines
     assert read_csv(edits)[1] == rows[::2] and not kept.exists()
+    run(tmp_path / "log.csv", "--threshold", 0.3)
+    assert read_csv(kept)[1] == rows[::2] and "is kept as" in capsys.readouterr().out
+    assert read_csv(edits)[1] == rows
     edits.write_text(by_hand + "\n")
     run(tmp_path / "log.csv", "--threshold", 0.3)
-    assert kept.read_text() == by_hand + "\n" and "is kept as" in capsys.readouterr().out
-    assert read_csv(edits)[1] == rows
+    assert kept.with_name("edits_by_hand1.csv").read_text() == by_hand + "\n" and read_csv(kept)[1] == rows[::2]
+    run(tmp_path / "log.csv", "--threshold", 0.3)
+    assert len(list(kept.parent.glob("edits_by_hand*"))) == 2
 
 
 def test_titles_of_another_file_and_counts(tmp_path, made_up, capsys):

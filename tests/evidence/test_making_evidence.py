@@ -296,6 +296,17 @@ def test_few_planted_windows_calibrate_no_language_model(tmp_path, capsys):
     assert "planted.csv has 3 uniformly planted windows, 20 are needed (--planted)" in capsys.readouterr().out
 
 
+def test_a_noise_prob_that_is_no_log_probability_is_refused(tmp_path):
+    folder, data_set = write_folders(tmp_path)
+    write_scores(folder, data_set)
+    planted = pd.read_csv(folder / "planted.csv", dtype=str)
+    n_scores = len(json.loads(planted.loc[2, "noise_prob"]))
+    planted.loc[2, "noise_prob"] = json.dumps([-1.0] * (n_scores - 1) + [0.5])
+    planted.to_csv(folder / "planted.csv", index=False)
+    with pytest.raises(InputError, match="planted.csv row 3: noise_prob 0.5 is no natural log-probability"):
+        make_evidence(folder, data_set, EvidenceOptions())
+
+
 def test_log_odds_by_hand():
     assert making_evidence.log_odds(np.log(np.array([0.5, 0.9, 0.001]))) == pytest.approx(np.log([1, 9, 0.001 / 0.999]))
     assert np.isfinite(making_evidence.log_odds(np.array([0.0, -1e-30, -700.0]))).all()

@@ -40,7 +40,7 @@ class TableOptions(Options):
     titles_title_column: str | None = option(None, "name of the title column of --titles (default: as --title_column, or title)")
 
     def dialect(self, has_header: bool = True) -> Dialect:
-        return Dialect(self.separator, self.encoding, has_header, self.quoting)
+        return Dialect(self.separator, self.encoding, has_header, self.quoting, "--separator")
 
     def dialect_of_titles(self) -> Dialect:
         """Of --titles: as the interactions where nothing else is said; with a separator of its own its quotation marks are its own, too."""

@@ -70,14 +70,17 @@ def csv_lines(columns: list[list[str]], separator: str = ",", quotes: bool = Tru
 
 
 def needs_quotes(column: list[str], separator: str) -> bool:
-    """Whether some cell of a column does."""
+    """Whether some cell of a column may."""
+    if len(separator) > 1:  # a cell that ends with a part of it would join it
+        return True
     joined = "\x00".join(column)
     return separator in joined or NEEDS_QUOTES.search(joined) is not None
 
 
 def cell(text: str, separator: str = ",") -> str:
     """A cell of a CSV file. (Python's csv leaves a carriage return without quotation marks, and nothing reads it back.)"""
-    if separator in text or any(character in text for character in '"\r\n') or text != text.strip():
+    joins_separator = len(separator) > 1 and text != text.strip(separator)  # strip takes its characters
+    if separator in text or joins_separator or any(character in text for character in '"\r\n') or text != text.strip():
         return '"' + text.replace('"', '""') + '"'
     return text
 
