@@ -159,7 +159,7 @@ def generate(args: argparse.Namespace) -> None:
     if request.rows.limit or request.rows.users:
         print("no evidence: --limit and --users read a part of the rows, and stage 3 needs evidence of all")
     else:
-        with (request.output / ".lock").open("a") as file:  # a process that starts late waits for the one that makes it
+        with (request.output / "run.json").open("r+") as file:  # a process that starts late waits for the one that makes it
             lock(file, fcntl.LOCK_EX)
             make_evidence(request.output, request.rows.noise_dataset_path, request.evidence)
     if request.output.parent != Path(os.path.abspath(request.rows.noise_dataset_path)).parent:  # noqa: PTH100  links stay
