@@ -15,6 +15,7 @@ from denoise_code.cleaning import judges
 from denoise_code.cleaning.flagging import flag_most_suspicious
 from denoise_code.cleaning.records import JudgedRecords
 from denoise_code.cleaning.self_test import JudgedCopy
+from denoise_code.cleaning.written_records import DIGITS_OF_RANK, number_texts
 from denoise_code.judging import FiguresOfKinds, JudgedDataSet, JudgedInteractions, Replacements
 
 KINDS = ("collaborative", "detector", "fused")
@@ -317,6 +318,12 @@ def test_rank_is_the_share_of_less_suspicious_records(tmp_path, made_up):
     assert len(set(at_one)) > 1  # they tie in probability, not in rank
     for probability, rank in judged:
         assert probability == 1 or rank == pytest.approx(np.mean([other < probability for other, _ in judged]), abs=1e-5)
+
+
+def test_ranks_tell_millions_of_records_apart():
+    ranks = 1 - np.arange(1, 1000) / 5_000_000
+    assert len(set(number_texts(ranks, DIGITS_OF_RANK))) == len(ranks)
+    assert number_texts(np.array([np.nan, 0.5]), DIGITS_OF_RANK) == ["", "0.5"]
 
 
 def test_a_full_disk_leaves_the_old_files(tmp_path, made_up, monkeypatch, capsys):

@@ -16,6 +16,7 @@ from conftest import DENOISED, arguments, csvs, refused, run, same_but_rounding
 
 import generate_denoised as generate
 from denoise_code.common.errors import InputError
+from denoise_code.reading.assembling import assemble
 from denoise_code.reading.job import Job, deal, make_batches, pilot_stretches
 from denoise_code.reading.plan import Stretch, Text
 from denoise_code.reading.shards import Shards
@@ -146,6 +147,14 @@ def test_a_refusal_names_an_option_that_the_folder_was_made_with(tmp_path):
         (tmp_path / "run.json").write_text(json.dumps({"job": other}))
         with pytest.raises(InputError, match=f"was made with another --{option}:"):
             job.open_work_folder(overwrite=False)
+
+
+def test_only_the_process_that_wrote_the_rows_goes_on(tmp_path):
+    """One that finds them written, having waited for the lock, makes no evidence of its own."""
+    job = Job({"unit": "interaction"}, tmp_path, tmp_path)
+    shards = Shards(job.open_work_folder(overwrite=False), 1)
+    (tmp_path / "run.json").write_text(json.dumps({"job": job.description}))
+    assert not assemble(job, shards, {}, {}, grounder=None)
 
 
 def test_overwriting_leaves_no_evidence_of_the_rows_before(tmp_path):
