@@ -120,11 +120,12 @@ def clean(args: argparse.Namespace, table_options: TableOptions, command: str) -
     folder = args.out or default_folder(args.log)
     check_folder(folder, args.log, args.titles, is_named=args.out is not None)
     settings = settings_asked_for(args, folder)
+    taught = taught_by_like(args, settings)
     # 1. The records of the log, each cell as it is written; their interactions and windows
     with steps.step("read the log"):
         log_file = read_log_file(args.log, table_options, knows_titles=args.like is not None)
         rule = flagging_rule(args, log_file)
-        judge = judge_asked_for(args, folder, settings, log_file)
+        judge = judge_asked_for(args, folder, settings, taught, log_file)
         make_folder(folder)
     prepared = judge.prepared
     print("\n".join([*describe_log(args, log_file, prepared), *log_file.account.notes]), flush=True)
@@ -183,15 +184,22 @@ def settings_asked_for(args: argparse.Namespace, folder: Path):
     return Settings(args.window, args.noise_share, base_model, args.seed)
 
 
-def judge_asked_for(args: argparse.Namespace, folder: Path, settings, log_file):
-    """Who judges the records: the log itself, or with --like the one that it continues."""
+def taught_by_like(args: argparse.Namespace, settings):
+    """What the log in --like taught, None without it; refused, too, before the log is read."""
+    from denoise_code.cleaning.judges import what_was_taught
+
+    return None if args.like is None else what_was_taught(args.like, settings.noise_share)
+
+
+def judge_asked_for(args: argparse.Namespace, folder: Path, settings, taught, log_file):
+    """Who judges the records: the log itself, or with --like the one that it continues, by what that taught."""
     from denoise_code.cleaning.judges import JudgeByItself, JudgeLike, continue_cleaned_log
     from denoise_code.cleaning.records import prepare_log
 
     if args.like is None:
         return JudgeByItself(folder, settings, prepare_log(log_file.log, settings.window))
     continued = continue_cleaned_log(args.like, log_file.log, settings.window, log_file.whole.where, args.in_order)
-    return JudgeLike(folder, settings, args.like, continued)
+    return JudgeLike(folder, settings, args.like, taught, continued)
 
 
 def flagging_rule(args: argparse.Namespace, log_file):

@@ -246,9 +246,9 @@ def check_log_probabilities(splits: list[Split]) -> None:
     for split in splits:
         row, place = np.nonzero(split.noise_prob > 0)
         if len(row):
-            found = split.noise_prob[row[0], place[0]]
+            value = split.noise_prob[row[0], place[0]]
             raise InputError(
-                f"{split.path} row {row[0] + 1}: noise_prob {found:g} is no natural log-probability, which is at most 0"
+                f"{split.path} row {row[0] + 1}: noise_prob {value:g} is no natural log-probability, which is at most 0"
             )
 
 

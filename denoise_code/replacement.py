@@ -375,12 +375,12 @@ def choose_in_turn(ranked: np.ndarray, p_noise: np.ndarray, cells: list, low: li
 
 def choose_once_a_user(ranked: np.ndarray, p_noise: np.ndarray, cells: list, users: list, received: np.ndarray) -> None:
     """Give each of F cells the best of ranked (F, C) that no other cell of its user has received. The most probable noise chooses first."""
-    given = defaultdict(set)  # {user: items}
+    received_by_user = defaultdict(set)  # {user: items}
     for number in (-p_noise).argsort(kind="stable").tolist():
         for item in ranked[number].tolist():
             if item == 0:  # none is left
                 break
-            if item not in given[users[number]]:
+            if item not in received_by_user[users[number]]:
                 received[cells[number]] = item
-                given[users[number]].add(item)
+                received_by_user[users[number]].add(item)
                 break

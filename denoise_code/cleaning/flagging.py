@@ -108,10 +108,10 @@ def records_at_lines(path: Path, log_file: LogFile) -> np.ndarray:
             record = bisect_left(records, int(line), key=whole.line_of) if line.isdecimal() else len(records)
             if record == len(records) or whole.line_of(record) != int(line):
                 raise InputError(f"{table.where(row)}: line {line!r}: {whole.path} has no record that begins there")
-            found = [whole.texts(column, record, record + 1)[0] for column in (columns.user, columns.item)]
-            if [plain(key) for key in found] != [plain(user), plain(item)]:
+            keys = [whole.texts(column, record, record + 1)[0] for column in (columns.user, columns.item)]
+            if [plain(key) for key in keys] != [plain(user), plain(item)]:
                 raise InputError(
-                    f"{table.where(row)}: user {user!r} and item {item!r}, but {whole.path} has {found[0]!r} and {found[1]!r} at "
+                    f"{table.where(row)}: user {user!r} and item {item!r}, but {whole.path} has {keys[0]!r} and {keys[1]!r} at "
                     f"line {line}: is the list of another log?"
                 )
             flagged[record] = True

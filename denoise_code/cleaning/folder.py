@@ -159,9 +159,8 @@ def judge_and_keep(folder: Path, prepared: PreparedLog, vectors: np.ndarray | No
         with naming_tensors(folder / LEARNED):
             save_learned(folder / LEARNED, interactions.learned)
         nothing = Replacements(np.zeros(len(prepared.data.interactions), dtype=np.int64), {})
-        keep_evidence(
-            folder, prepared, JudgedDataSet(interactions, 0.0, nothing), sources, None
-        )  # replacements are still to come
+        judged = JudgedDataSet(interactions, 0.0, nothing)
+        keep_evidence(folder, prepared, judged, sources, None)  # replacements are still to come
     with too_small():
         judged = with_replacements(prepared, interactions, vectors, options)
     keep_evidence(folder, prepared, judged, sources, options)
@@ -202,11 +201,11 @@ def keep_edited_list(folder: Path, confirmed: str | None) -> None:
     run, path = run_of_cleaned_log(folder), folder / EDITS
     if run is None or not path.exists() or (confirmed and Path(confirmed).resolve() == path.resolve()):
         return
-    written = run["fingerprints"]
-    was_killed = not is_as_written(
-        folder / SCORED_LOG, written
-    )  # it takes its place last: without it run.json is newer than the list
-    if was_killed or (is_as_written(path, written) and not run["options"].get("confirmed")):
+    fingerprints = run["fingerprints"]
+    if is_as_written(path, fingerprints) and not run["options"].get("confirmed"):
+        return
+    # scored.csv takes its place last: where it is older than run.json a run was killed, and the list is older, too
+    if not is_as_written(folder / SCORED_LOG, fingerprints):
         return
     copy = next(copy for copy in (folder / f"edits_by_hand{number or ''}.csv" for number in count()) if not copy.exists())
     with write_atomically(copy) as partial:

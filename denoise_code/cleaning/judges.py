@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from denoise_code.cleaning.continued import ContinuedLog, Taught, continue_log, judge_continued
-from denoise_code.cleaning.folder import LEARNED, LOG_FILES, RUN, SELF_TEST, judge_and_keep, run_of_cleaned_log
+from denoise_code.cleaning.folder import LEARNED, LOG_FILES, RUN, SELF_TEST, is_as_written, judge_and_keep, run_of_cleaned_log
 from denoise_code.cleaning.records import PreparedLog, title_vectors_of
 from denoise_code.cleaning.self_test import JudgedCopy, judge_copy
 from denoise_code.common.errors import InputError
@@ -16,7 +16,7 @@ from denoise_code.data_set.interactions import users_having_items
 from denoise_code.data_set.log.log import Log
 from denoise_code.data_set.log.stored_log import read_stored_log
 from denoise_code.evidence.calibration import CannotPlant
-from denoise_code.evidence.learned import Learned, load_learned
+from denoise_code.evidence.learned import load_learned
 from denoise_code.evidence.options import EvidenceOptions
 from denoise_code.judging import JudgedDataSet
 from denoise_code.stored_evidence import figures_of, ranking_of
@@ -84,6 +84,7 @@ class JudgeLike:
     folder: Path
     settings: Settings
     like: Path
+    taught: Taught
     continued: ContinuedLog
 
     @property
@@ -94,10 +95,7 @@ class JudgeLike:
         return title_vectors_of(self.prepared, self.settings.base_model, self.folder, self.like)
 
     def judge(self, vectors: np.ndarray | None) -> JudgedDataSet:
-        record, learned = what_was_taught(self.like)
-        weights = np.array(ranking_of(record).weights)
-        taught = Taught(learned, figures_of(record), weights, self.settings.noise_share)
-        return judge_continued(self.continued, taught, vectors)
+        return judge_continued(self.continued, self.taught, vectors)
 
     def self_test(self, vectors: np.ndarray | None, judged: JudgedDataSet) -> JudgedCopy | None:
         """That of the log that taught, as it was kept: what is judged here has no part in it."""
@@ -127,9 +125,8 @@ def settings_like(like: Path, folder: Path, in_order: bool) -> Settings:
     if folder.resolve() == like.resolve():
         raise InputError(f"--like {like}: the files of these lines would go into the same folder; name another one with --out")
     for name in (*LOG_FILES, LEARNED):
-        if not (like / name).exists() or fingerprint(like / name) != run["fingerprints"].get(name):
+        if not is_as_written(like / name, run["fingerprints"]):
             raise InputError(f"--like {like}: {name} is not the one that its {RUN} tells of; clean that log again")
-    what_was_taught(like)
     if run["in_order"] != in_order:
         raise InputError(
             f"--like {like}: that log was read {'with' if run['in_order'] else 'without'} --in_order, and so must this be"
@@ -140,15 +137,15 @@ def settings_like(like: Path, folder: Path, in_order: bool) -> Settings:
     return Settings(**settings)
 
 
-def what_was_taught(like: Path) -> tuple[dict, Learned]:
-    """evidence.json and what was learned. InputError where another version of this code wrote them, or a later run was killed."""
+def what_was_taught(like: Path, noise_share: float) -> Taught:
+    """By the log in the folder `like`. InputError where another version of this code wrote its files, or a later run was killed."""
     try:
         record, learned = read_record(like), load_learned(like / LEARNED)
     except InputError as error:
         raise InputError(f"--like {like}: clean that log again ({error})") from None
     if not record["replacements"]:
         raise InputError(f"--like {like}: clean that log again (a later run of it did not end)")
-    return record, learned
+    return Taught(learned, figures_of(record), np.array(ranking_of(record).weights), noise_share)
 
 
 def continue_cleaned_log(like: Path, log: Log, window: int, where, in_order: bool) -> ContinuedLog:

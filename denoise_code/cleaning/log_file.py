@@ -60,5 +60,5 @@ def read_log_file(path: Path, options: TableOptions, knows_titles: bool = False)
 def note_no_titles(names: list[str]) -> str:
     """names: of all columns, those of later records included."""
     late = ", which only later records have: --titles takes them from a file" if "title" in names else ""
-    found = ", ".join(map(repr, names))
-    return f"no column 'title'{late}, found {found}: titles are not read (--title_column names another column, --titles a file)"
+    columns = ", ".join(map(repr, names))
+    return f"no column 'title'{late}, found {columns}: titles are not read (--title_column names another column, --titles a file)"

@@ -20,5 +20,5 @@ class AdapterRecord:
     @classmethod
     def of_run(cls, run: dict, base_model: str) -> "AdapterRecord":
         """From the content of run.json, {} where there is none; the options of the training are its `arguments`."""
-        said = run | run.get("arguments", {}) | {"base_model": base_model}
-        return cls(**{field.name: said[field.name] for field in fields(cls) if field.name in said})
+        values = run | run.get("arguments", {}) | {"base_model": base_model}
+        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})

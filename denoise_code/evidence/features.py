@@ -160,9 +160,11 @@ class PairKind:
         """(N, W, F) of windows that fit into memory at once."""
         held = items != 0
         values = self.window_values(users, items, held)  # (N, W, W), -inf where there is no pair
-        own = zero_for_none(values).sum(2)  # (N, W)
-        of_others = own.sum(1, keepdims=True) - 2 * own
-        columns = feature_columns(own, of_others, held.sum(1, keepdims=True), values.max(2) if self.with_largest else None)
+        pair_sum = zero_for_none(values).sum(2)  # (N, W)
+        sum_of_others = pair_sum.sum(1, keepdims=True) - 2 * pair_sum
+        columns = feature_columns(
+            pair_sum, sum_of_others, held.sum(1, keepdims=True), values.max(2) if self.with_largest else None
+        )
         alone = self.item_values(np.repeat(users, items.shape[1]), items.ravel()).reshape(*items.shape, -1)
         features = np.concatenate([np.stack(columns, axis=2), alone], axis=2)
         return np.where(held[:, :, None], features, np.nan)
@@ -179,13 +181,16 @@ class PairKind:
         return values
 
 
-def feature_columns(own: np.ndarray, of_others: np.ndarray, length: np.ndarray, largest: np.ndarray | None) -> list[np.ndarray]:
+def feature_columns(
+    pair_sum: np.ndarray, sum_of_others: np.ndarray, length: np.ndarray, largest: np.ndarray | None
+) -> list[np.ndarray]:
     """The features of a `PairKind` without `item_values`, an array each, from what the pairs of items in windows add up to.
 
-    own: an item's values with the length - 1 others; of_others: the values of these with each other, each pair twice; largest: of an
-    item's values, -inf where it has none, None for a kind without it. All of one shape; length (N, 1) where they are (N, W).
+    pair_sum: of an item's values with the length - 1 others; sum_of_others: of the values of these with each other, each pair twice;
+    largest: of an item's values, -inf where it has none, None for a kind without it. All of one shape; length (N, 1) where they are
+    (N, W).
     """
-    means = [own / np.maximum(length - 1, 1), of_others / np.maximum((length - 1) * (length - 2), 1)]
+    means = [pair_sum / np.maximum(length - 1, 1), sum_of_others / np.maximum((length - 1) * (length - 2), 1)]
     return means if largest is None else [zero_for_none(largest), *means]
 
 
@@ -234,13 +239,13 @@ class PairChunk:
             rows = first + np.arange(self.width)  # (w, W)
             held = rows <= last
             rows = np.where(held, rows, last)
-            own = np.where(held, self.after.sums[rows, last - rows] + self.before.sums[rows, rows - first], 0)
-            window_sums[part] = own.sum(1)
-            of_others = window_sums[part, None] - 2 * own
+            pair_sum = np.where(held, self.after.sums[rows, last - rows] + self.before.sums[rows, rows - first], 0)
+            window_sums[part] = pair_sum.sum(1)
+            sum_of_others = window_sums[part, None] - 2 * pair_sum
             largest = largest_in_windows(self.after, self.before, rows, last - rows, rows - first)
             cells = rows[held]
             held_by += np.bincount(cells, minlength=self.n_rows)
-            for column, value in enumerate(feature_columns(own, of_others, held.sum(1, keepdims=True), largest)):
+            for column, value in enumerate(feature_columns(pair_sum, sum_of_others, held.sum(1, keepdims=True), largest)):
                 sums[:, column] += np.bincount(cells, value[held], minlength=self.n_rows)
         alone = self.kind.item_values(self.users, self.items)
         with np.errstate(invalid="ignore"):
@@ -258,11 +263,11 @@ class PairChunk:
         window -= self.window_slice.start
         after, before = self.planted_running(rows, items)
         to_end, to_start = self.last[window] - rows[owner], rows[owner] - self.first[window]  # (K,) lags
-        own = after.sums[owner, to_end] + before.sums[owner, to_start]
-        own_clean = self.after.sums[rows[owner], to_end] + self.before.sums[rows[owner], to_start]
-        of_others = window_sums[window] - 2 * own_clean  # what the others say of each other is as it was
+        pair_sum = after.sums[owner, to_end] + before.sums[owner, to_start]
+        clean_pair_sum = self.after.sums[rows[owner], to_end] + self.before.sums[rows[owner], to_start]
+        sum_of_others = window_sums[window] - 2 * clean_pair_sum  # what the others say of each other is as it was
         largest = largest_in_windows(after, before, owner, to_end, to_start)
-        columns = feature_columns(own, of_others, to_end + to_start + 1, largest)
+        columns = feature_columns(pair_sum, sum_of_others, to_end + to_start + 1, largest)
         held_by = np.bincount(owner, minlength=count)
         means = [np.bincount(owner, column, minlength=count) / held_by for column in columns]
         return np.column_stack([*means, self.kind.item_values(self.users[rows], items)])

@@ -96,7 +96,7 @@ def write_folder(folder, log):
 
 def judge_like(folder, log, in_order):
     continued_log = continue_cleaned_log(folder, log, 3, where, in_order)
-    return JudgeLike(folder / "out", Settings(3, 0.1, None, 0), folder, continued_log)
+    return JudgeLike(folder / "out", Settings(3, 0.1, None, 0), folder, None, continued_log)
 
 
 def test_without_times_new_records_follow_the_old_ones(tmp_path):

@@ -70,8 +70,8 @@ def check_columns(table, wanted: list[str]) -> None:
             table.place(name)
     for name in wanted:
         if name not in table.names:
-            found = ", ".join(map(repr, table.names))
-            raise InputError(f"{table.path}: no column {name!r}{table.named_in}, found {found}{separator_hint(table.names)}")
+            columns = ", ".join(map(repr, table.names))
+            raise InputError(f"{table.path}: no column {name!r}{table.named_in}, found {columns}{separator_hint(table.names)}")
 
 
 def coded(keys: list[str], codes: Codes, name: str, where: Callable[[int], str]) -> np.ndarray:
